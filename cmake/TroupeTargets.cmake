@@ -1,0 +1,45 @@
+# troupe_library(NAME SRCS ... DEPS ...), troupe_program, troupe_test and troupe_bench declare targets
+# with the project's options. A component `foo` is the library `troupe_foo`.
+
+function(troupe_library name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  if(ARG_SRCS)
+    add_library(${name} STATIC ${ARG_SRCS})
+    target_link_libraries(${name} PUBLIC troupe_options ${ARG_DEPS})
+  else()
+    add_library(${name} INTERFACE)
+    target_link_libraries(${name} INTERFACE troupe_options ${ARG_DEPS})
+  endif()
+endfunction()
+
+function(troupe_program name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SRCS})
+  target_link_libraries(${name} PRIVATE troupe_options ${ARG_DEPS})
+  install(TARGETS ${name} RUNTIME DESTINATION bin)
+endfunction()
+
+# One binary a test target; ctest runs it with the source tree's root as TROUPE_SOURCE_DIR.
+function(troupe_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
+  if(NOT TROUPE_BUILD_TESTS)
+    return()
+  endif()
+  add_executable(${name} ${ARG_SRCS})
+  target_link_libraries(${name} PRIVATE troupe_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
+                       ENVIRONMENT TROUPE_SOURCE_DIR=${PROJECT_SOURCE_DIR})
+endfunction()
+
+function(troupe_bench name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  if(NOT TROUPE_BUILD_BENCHES)
+    return()
+  endif()
+  add_executable(${name} ${ARG_SRCS})
+  target_link_libraries(${name} PRIVATE troupe_options ${ARG_DEPS} benchmark::benchmark_main)
+endfunction()
