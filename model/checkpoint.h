@@ -5,7 +5,8 @@
 // long as it does; moving the Checkpoint keeps them valid.
 // Errors: InvalidArgument for a malformed or mismatched file, NotFound for a missing one, always
 // naming file, field, found and wanted.
-#pragma once
+#ifndef TROUPE_MODEL_CHECKPOINT_H_
+#define TROUPE_MODEL_CHECKPOINT_H_
 
 #include <array>
 #include <cstdint>
@@ -109,7 +110,7 @@ struct ParameterCounts {
   int64_t total = 0;
   int64_t active = 0;  // used for one token: chosen experts only, MTP and early exits left out
   int64_t tensors = 0;
-  std::map<DType, int64_t> bytes_by_dtype;
+  std::map<StoredDType, int64_t> bytes_by_dtype;
 };
 
 // SHA-256 over config, tokenizer files and every shard's bytes.
@@ -164,3 +165,5 @@ class Checkpoint {
 };
 
 }  // namespace troupe
+
+#endif  // TROUPE_MODEL_CHECKPOINT_H_

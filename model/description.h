@@ -4,7 +4,8 @@
 // model/architectures/ turns one family's config.json into a ModelDescription.
 //
 // Plain values: copy freely, no thread rules, owns everything it names.
-#pragma once
+#ifndef TROUPE_MODEL_DESCRIPTION_H_
+#define TROUPE_MODEL_DESCRIPTION_H_
 
 #include <cstdint>
 #include <optional>
@@ -13,11 +14,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/tensor.h"
 
 namespace troupe {
-
-// Tokens in one block of a block table. Pages of every group cover this many tokens.
-inline constexpr int kBlockTokens = 64;
 
 enum class AttentionKind { kSliding, kFull, kNsa };
 
@@ -191,3 +190,5 @@ std::vector<StateGroup> StateGroups(const ModelDescription& description,
 int64_t StateBytes(const std::vector<StateGroup>& groups, int64_t tokens);
 
 }  // namespace troupe
+
+#endif  // TROUPE_MODEL_DESCRIPTION_H_

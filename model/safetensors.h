@@ -11,7 +11,8 @@
 // by rename, never in place.
 // Errors: InvalidArgument for a malformed file, NotFound for a missing one; each message names the
 // file, the field, what was found and what was wanted.
-#pragma once
+#ifndef TROUPE_MODEL_SAFETENSORS_H_
+#define TROUPE_MODEL_SAFETENSORS_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -28,8 +29,9 @@
 
 namespace troupe {
 
-// Every element type the format defines. Sub-byte types pack elements without padding.
-enum class DType : uint8_t {
+// Every element type the format defines: what a file stores, not what kernels compute with.
+// Sub-byte types pack elements without padding.
+enum class StoredDType : uint8_t {
   kBool,
   kU8,
   kI8,
@@ -52,14 +54,14 @@ enum class DType : uint8_t {
   kC64,
 };
 
-int BitsPerElement(DType dtype);
-std::string_view DTypeName(DType dtype);  // as the file spells it: "BF16"
-std::optional<DType> DTypeFromName(std::string_view name);
+int BitsPerElement(StoredDType dtype);
+std::string_view DTypeName(StoredDType dtype);  // as the file spells it: "BF16"
+std::optional<StoredDType> DTypeFromName(std::string_view name);
 
 // One tensor, row-major, little-endian. All members borrow from the file it came from.
 struct TensorView {
   std::string_view name;
-  DType dtype = DType::kF32;
+  StoredDType dtype = StoredDType::kF32;
   std::span<const int64_t> shape;  // empty for a scalar
   std::span<const std::byte> bytes;
 
@@ -92,7 +94,7 @@ class SafetensorsFile {
  private:
   struct Tensor {
     std::string name;
-    DType dtype;
+    StoredDType dtype;
     std::vector<int64_t> shape;
     uint64_t begin;
     uint64_t end;
@@ -133,3 +135,5 @@ class SafetensorsCheckpoint {
 };
 
 }  // namespace troupe
+
+#endif  // TROUPE_MODEL_SAFETENSORS_H_

@@ -9,7 +9,8 @@
 // Errors: NotFound for a missing file, InvalidArgument for a malformed file, for text that is not
 // UTF-8, for unknown ids and for a template that raises; ResourceExhausted for input over a limit
 // or a template that runs out of fuel. Hostile input never aborts the process.
-#pragma once
+#ifndef TROUPE_MODEL_TEXT_TEXT_H_
+#define TROUPE_MODEL_TEXT_TEXT_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -111,3 +112,5 @@ class ChatTemplate {
 };
 
 }  // namespace troupe
+
+#endif  // TROUPE_MODEL_TEXT_TEXT_H_
