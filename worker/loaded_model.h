@@ -82,6 +82,7 @@ struct LoadedSwiglu {
 };
 
 struct LoadedMoe {
+  int index = 0;                         // among the model's MoE layers, the MTP module's last
   std::unique_ptr<PackedMatrix> router;  // [E, d], products in f32 in every mode
   DeviceTensor correction_bias;          // [E] f32, zeros where the model has none
   std::vector<LoadedSwiglu> owned;       // experts, then the shared one if there is one
@@ -117,7 +118,7 @@ struct LoadedModel {
   int64_t weight_bytes = 0;  // device memory of all of the above
 
   int moe_layers() const;   // the MTP module's layer left out
-  int max_experts() const;  // of any layer
+  int max_experts() const;  // of any layer, the MTP module's included
   int gated_heads() const;  // (layer, head) pairs with a gate, for skip rates
 };
 
