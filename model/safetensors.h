@@ -21,11 +21,12 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "nlohmann/json_fwd.hpp"
 
 namespace troupe {
 
@@ -55,12 +56,14 @@ enum class StoredDType : uint8_t {
 };
 
 int BitsPerElement(StoredDType dtype);
-std::string_view DTypeName(StoredDType dtype);  // as the file spells it: "BF16"
-std::optional<StoredDType> DTypeFromName(std::string_view name);
+absl::string_view DTypeName(StoredDType dtype);  // as the file spells it: "BF16"
+std::optional<StoredDType> DTypeFromName(absl::string_view name);
 
-// One tensor, row-major, little-endian. All members borrow from the file it came from.
+// One tensor, row-major, little-endian. All members borrow from the file it came from. The bytes
+// are aligned for the element type: a tensor that the file puts elsewhere is copied when it is
+// opened.
 struct TensorView {
-  std::string_view name;
+  absl::string_view name;
   StoredDType dtype = StoredDType::kF32;
   std::span<const int64_t> shape;  // empty for a scalar
   std::span<const std::byte> bytes;
@@ -99,39 +102,44 @@ class SafetensorsFile {
     uint64_t begin;
     uint64_t end;
   };
-  friend class SafetensorsHeaderParser;
 
   SafetensorsFile() = default;
   absl::Status ParseHeader();
+  absl::Status AddMetadata(const nlohmann::json& value);
+  absl::Status AddTensor(const std::string& name, const nlohmann::json& value);
+  absl::Status CheckOffsets();
+  void BuildViews();
 
   std::string path_;
   std::span<const std::byte> file_;
-  bool mapped_ = false;  // file_ is a mapping of ours
+  std::span<const std::byte> data_;  // file_ behind the header
+  bool mapped_ = false;              // file_ is a mapping of ours
   std::map<std::string, std::string, std::less<>> metadata_;
   std::vector<Tensor> tensors_;
   std::vector<TensorView> views_;
+  std::vector<std::unique_ptr<std::byte[]>> realigned_;
 };
 
 // All tensors of a folder, whichever shard holds them.
 class SafetensorsCheckpoint {
  public:
-  static constexpr std::string_view kIndexFile = "model.safetensors.index.json";
-  static constexpr std::string_view kSingleFile = "model.safetensors";
+  static constexpr absl::string_view kIndexFile = "model.safetensors.index.json";
+  static constexpr absl::string_view kSingleFile = "model.safetensors";
 
-  // `folder` holds an index with its shards, or one model.safetensors.
+  // `folder` holds one model.safetensors, or an index with its shards.
   static absl::StatusOr<SafetensorsCheckpoint> OpenFolder(const std::string& folder);
 
   const std::vector<std::shared_ptr<const SafetensorsFile>>& files() const { return files_; }
   // By name, over all shards.
-  const std::map<std::string_view, TensorView>& tensors() const { return tensors_; }
-  const TensorView* Find(std::string_view name) const;  // nullptr when absent
-  uint64_t file_bytes() const;                          // of all shards, headers included
+  const std::map<absl::string_view, TensorView>& tensors() const { return tensors_; }
+  const TensorView* Find(absl::string_view name) const;  // nullptr when absent
+  uint64_t file_bytes() const;                           // of all shards, headers included
 
  private:
   absl::Status AddFile(std::shared_ptr<const SafetensorsFile> file);
 
   std::vector<std::shared_ptr<const SafetensorsFile>> files_;
-  std::map<std::string_view, TensorView> tensors_;
+  std::map<absl::string_view, TensorView> tensors_;
 };
 
 }  // namespace troupe

@@ -18,10 +18,10 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace troupe {
 
@@ -36,7 +36,7 @@ struct TextLimits {
 class Tokenizer {
  public:
   static absl::StatusOr<std::shared_ptr<const Tokenizer>> Load(const std::string& tokenizer_json);
-  static absl::StatusOr<std::shared_ptr<const Tokenizer>> FromJson(std::string_view json);
+  static absl::StatusOr<std::shared_ptr<const Tokenizer>> FromJson(absl::string_view json);
 
   ~Tokenizer();
   Tokenizer(const Tokenizer&) = delete;
@@ -44,11 +44,11 @@ class Tokenizer {
 
   // Special tokens spelled out in the text become their ids. `add_special` also adds what the
   // tokenizer's post-processor adds around a text (a rendered chat has it already).
-  absl::StatusOr<std::vector<uint32_t>> Encode(std::string_view text,
+  absl::StatusOr<std::vector<uint32_t>> Encode(absl::string_view text,
                                                bool add_special = false) const;
   absl::StatusOr<std::string> Decode(std::span<const uint32_t> ids, bool skip_special) const;
 
-  std::optional<uint32_t> TokenToId(std::string_view token) const;
+  std::optional<uint32_t> TokenToId(absl::string_view token) const;
   std::optional<std::string> IdToToken(uint32_t id) const;  // as stored, e.g. "Ġworld"
   // One more than the highest id, added tokens included.
   uint32_t vocab_size() const { return vocab_size_; }
@@ -85,7 +85,7 @@ class ChatTemplate {
   struct RenderOptions {
     bool add_generation_prompt = true;
     // A JSON object of further variables ("tools", "enable_thinking", ...).
-    std::string_view variables_json = "{}";
+    absl::string_view variables_json = "{}";
     // What `strftime_now` reads, seconds since 1970 in UTC; the current time when absent.
     std::optional<int64_t> now_unix_s;
   };
@@ -95,14 +95,14 @@ class ChatTemplate {
   static absl::StatusOr<std::shared_ptr<const ChatTemplate>> Load(const std::string& folder);
   // `variables_json` holds the variables that every rendering sees: {"bos_token": "<s>", ...}.
   static absl::StatusOr<std::shared_ptr<const ChatTemplate>> FromSource(
-      std::string_view source, std::string_view variables_json = "{}");
+      absl::string_view source, absl::string_view variables_json = "{}");
 
   ~ChatTemplate();
   ChatTemplate(const ChatTemplate&) = delete;
   ChatTemplate& operator=(const ChatTemplate&) = delete;
 
   // `messages_json` is a JSON array of {"role", "content", ...}; key order is kept.
-  absl::StatusOr<std::string> Render(std::string_view messages_json,
+  absl::StatusOr<std::string> Render(absl::string_view messages_json,
                                      const RenderOptions& options) const;
 
  private:
