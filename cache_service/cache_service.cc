@@ -147,25 +147,28 @@ class CacheService::PutCall final : public grpc::ServerReadReactor<v1::PutChunk>
 
   void OnReadDone(bool ok) override {
     if (!ok) {
-      Finish(ToGrpcStatus(CheckEnd()));
+      End(CheckEnd());
       return;
     }
     absl::Status status = Accept();
     if (!status.ok()) {
-      Finish(ToGrpcStatus(Annotate(status, absl::StrCat("value ", values_done_))));
+      End(Annotate(status, absl::StrCat("value ", values_done_)));
     } else if (!value_.complete()) {
       StartRead(&chunk_);
     } else if (!service_->executor_->Post([this] { StoreValue(); })) {
-      Finish(ToGrpcStatus(ShuttingDown()));
+      End(ShuttingDown());
     }
   }
 
-  void OnDone() override {
-    service_->ReleaseArrival(reserved_bytes_);
-    delete this;
-  }
+  void OnDone() override { delete this; }
 
  private:
+  // Gives back first: a client that has its answer may come again at once.
+  void End(const absl::Status& status) {
+    service_->ReleaseArrival(std::exchange(reserved_bytes_, 0));
+    Finish(ToGrpcStatus(status));
+  }
+
   absl::Status Accept() {
     if (!value_.active()) {
       if (!chunk_.has_key()) {
@@ -197,7 +200,7 @@ class CacheService::PutCall final : public grpc::ServerReadReactor<v1::PutChunk>
     absl::StatusOr<Store::PutOutcome> outcome =
         bytes.ok() ? service_->store_->Put(id_, *bytes, crc32c) : bytes.status();
     if (!outcome.ok()) {
-      Finish(ToGrpcStatus(Annotate(outcome.status(), absl::StrCat("value ", values_done_))));
+      End(Annotate(outcome.status(), absl::StrCat("value ", values_done_)));
       return;
     }
     if (*outcome == Store::PutOutcome::kStored) reply_->set_stored(reply_->stored() + 1);
