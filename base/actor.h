@@ -16,8 +16,8 @@
 // timers among them. ActorRef and ActorHandle may be used from any thread.
 //
 // Ownership: the ActorHandle owns the actor: destroying it stops the actor (kDrop) without waiting.
-// ActorRef keeps nothing alive. The actor object is destroyed on its executor when it ends. The
-// executor outlives its actors' handles.
+// ActorRef keeps nothing alive. The actor object is destroyed on its executor when it ends: what it
+// points to outlives Join, or else the executor, which itself outlives the handles.
 //
 // Mailbox: Tell refuses a message over the mailbox's capacity with ResourceExhausted; the sender
 // decides what gives way. TellReply never refuses for want of room, so it is only for the answer to

@@ -3,6 +3,8 @@
 #ifndef TROUPE_BASE_ACTOR_IMPL_H_
 #define TROUPE_BASE_ACTOR_IMPL_H_
 
+#include <variant>
+
 #include "base/actor.h"
 
 namespace troupe {
