@@ -28,6 +28,7 @@
 #ifndef TROUPE_COORDINATOR_SCHEDULER_SCHEDULER_H_
 #define TROUPE_COORDINATOR_SCHEDULER_SCHEDULER_H_
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -40,8 +41,13 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "coordinator/scheduler/block_key.h"
+#include "coordinator/scheduler/fair_share.h"
+#include "coordinator/scheduler/kv_memory.h"
+#include "coordinator/scheduler/live_sequence.h"
+#include "coordinator/scheduler/load_decision.h"
 #include "coordinator/scheduler/replica_info.h"
 #include "coordinator/scheduler/sequence.h"
+#include "coordinator/scheduler/transfer_book.h"
 #include "troupe/v1/admin.pb.h"
 #include "troupe/v1/worker.pb.h"
 
@@ -79,11 +85,14 @@ class Scheduler {
     // loads, and while only stores are under way.
     int64_t load_poll_us = 1'000;
     int64_t store_poll_us = 20'000;
+
+    // INVALID_ARGUMENT names the field that is out of range.
+    absl::Status Validate() const;
   };
 
-  // `epoch` is carried by every plan and expected in every result.
+  // `epoch` is carried by every plan and expected in every result. REQUIRES:
+  // config.Validate().ok().
   Scheduler(const Config& config, ReplicaInfo replica, uint64_t epoch);
-  ~Scheduler();
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
@@ -121,9 +130,10 @@ class Scheduler {
   // How many leading blocks of these keys are in the replica's memory, for routing by affinity.
   uint32_t CountLocalBlocks(absl::Span<const BlockKey> keys) const;
 
-  uint32_t running() const;
-  uint32_t waiting() const;
-  uint32_t steps_in_flight() const;
+  // Sequences that hold memory, and those that wait for it.
+  uint32_t running() const { return static_cast<uint32_t>(running_.size() + loading_.size()); }
+  uint32_t waiting() const { return queue_.waiting() + held_; }
+  uint32_t steps_in_flight() const { return static_cast<uint32_t>(steps_.size()); }
   const ReplicaInfo& replica() const { return replica_; }
 
   // Fills the counters, running, waiting and groups; plan_ns_total, state, address and info are the
@@ -133,11 +143,118 @@ class Scheduler {
   std::vector<v1::TenantStatus> DescribeTenants() const;
 
  private:
-  class State;
+  struct RowInFlight {
+    uint32_t slot = 0;
+    uint32_t start = 0;
+    uint32_t count = 0;
+    bool samples = false;
+  };
+  struct StepInFlight {
+    uint64_t step = 0;
+    std::vector<RowInFlight> rows;
+    uint32_t decode_rows = 0;
+    uint32_t prefill_tokens = 0;
+  };
+  // A plan in the making, and what must be remembered of it.
+  struct Draft {
+    v1::StepPlan plan;
+    StepInFlight record;
+  };
+  struct Slot {
+    LiveSequence* sequence = nullptr;
+    uint64_t since_step = 0;
+  };
+  // Where a sequence can start, and with whose pages.
+  struct Reuse {
+    uint32_t start_tokens = 0;
+    std::array<std::vector<PageId>, kMaxKvGroups> share;        // by block; kNoPage: none
+    std::array<std::vector<uint32_t>, kMaxKvGroups> load;       // blocks to load
+    std::optional<std::array<PageId, kMaxKvGroups>> copy_from;  // the parent's partial block
+    bool load_declined = false;
+  };
+  using PageCounts = std::array<uint32_t, kMaxKvGroups>;
+
+  // scheduler.cc: sequences come and go.
+  absl::Status CheckAdd(const SequenceRequest& request) const;
+  LiveSequence& Insert(SequenceRequest request, uint32_t limit_tokens);
+  void Enqueue(LiveSequence& s);
+  void Detach(LiveSequence& s);
+  void Remove(LiveSequence& s);
+  void ReleaseForks(LiveSequence& parent);
+  LiveSequence* Find(uint64_t sequence);
+
+  // scheduler_plan.cc: one step.
+  bool IsWaitingForCompanions(int64_t now_us) const;
+  std::optional<int64_t> PollAt() const;
+  Draft BeginStep();
+  void AddDecodeRows(Draft& draft);
+  void AddPrefillRows(Draft& draft);
+  void AddTransfers(Draft& draft);
+  void AddRow(Draft& draft, LiveSequence& s, uint32_t count);
+  uint32_t Grow(Draft& draft, LiveSequence& s, uint32_t tokens);
+  bool MakeRoom(Draft& draft, LiveSequence& needy);
+  LiveSequence* FindVictim(const LiveSequence& needy);
+  void Preempt(Draft& draft, LiveSequence& s);
+
+  // scheduler_admit.cc: who starts to run, and from where.
+  void Admit(Draft& draft, int64_t now_us);
+  bool TryAdmit(Draft& draft, LiveSequence& s, int64_t now_us);
+  std::optional<Reuse> ReuseParent(const LiveSequence& s);
+  Reuse ReusePrefix(const LiveSequence& s) const;
+  void SharePrefix(const LiveSequence& s, uint32_t local_boundary, uint32_t boundary,
+                   Reuse& reuse) const;
+  PageCounts PagesWanted(const LiveSequence& s, const Reuse& reuse) const;
+  uint32_t PagesPromised(uint32_t group) const;
+  bool HasRoom(const PageCounts& wanted) const;
+  void TakeShared(LiveSequence& s, Reuse& reuse);
+  void BeginLoading(LiveSequence& s, const Reuse& reuse);
+  void StartLoaded(Draft& draft);
+  void Start(Draft& draft, LiveSequence& s, uint32_t start_tokens);
+  void CopyPartialBlock(Draft& draft, LiveSequence& s, const Reuse& reuse);
+  void Grant(Draft& draft, const LiveSequence& s, uint32_t group, uint32_t block);
+
+  // scheduler_retire.cc: what a result changes.
+  absl::Status CheckResult(const v1::StepResult& result) const;
+  SequenceEvent RetireRow(LiveSequence& s, const RowInFlight& row, const v1::StepResult& result,
+                          int row_index, int sample_index);
+  void TurnPages(LiveSequence& s);
+  void PublishBlock(LiveSequence& s, uint32_t block);
+  void SetPageEvent(LiveSequence& s) const;
+  void EndTransfer(const v1::TransferDone& done);
+  void EndLoad(const Transfer& load, const v1::TransferDone& done, uint32_t in_flight);
 
   const Config config_;
   const ReplicaInfo replica_;
-  std::unique_ptr<State> state_;
+  const uint64_t epoch_;
+  const uint32_t batch_limit_;
+  bool evacuated_ = false;
+
+  absl::flat_hash_map<uint64_t, std::unique_ptr<LiveSequence>> sequences_;
+  FairShare queue_;
+  std::vector<LiveSequence*> running_;  // most urgent first
+  std::vector<LiveSequence*> loading_;
+  uint32_t held_ = 0;            // sequences in kHeld
+  int64_t batch_opened_us_ = 0;  // arrival of the first that waits
+  // The most urgent running sequence that lacks a page: less urgent ones get none before it.
+  LiveSequence* short_ = nullptr;
+  // The head of the queue and what it lacked, so that it is looked at again only when that is
+  // there.
+  uint64_t blocked_sequence_ = 0;
+  std::optional<PageCounts> blocked_wanted_;
+
+  KvMemory memory_;
+  TransferBook transfers_;
+  uint64_t last_load_batch_ = 0;
+  RateMeter meter_;
+
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> free_slots_;
+  std::vector<uint32_t> finished_slots_;  // to be told to the worker
+  std::deque<StepInFlight> steps_;
+  uint64_t last_step_ = 0;
+  int64_t last_contact_us_ = 0;  // last plan or result
+
+  v1::WorkerStatus counters_;
 };
 
 }  // namespace troupe
