@@ -21,8 +21,8 @@ from abacus.tokenizer import END, Tokenizer
 
 LAST_LOGITS = 16
 GREEDY_TOKENS = 64
-# Prompts whose golden also holds what the layers decided: for every token and with the hidden states
-# of the last ones in a file of its own, or for the last tokens only, in the same file.
+# Prompts whose golden also holds what the layers decided: for every token, with the hidden states
+# of the last ones, in a file of its own; or for the last tokens only, in the same file.
 DETAILED = {"needle_700": 128}
 DETAILED_TAIL = {"needle_16000": 64}
 
@@ -39,7 +39,7 @@ class Run(NamedTuple):
 
 
 def _joined(parts: list[Details], key: str, token_dimension: int) -> list[torch.Tensor]:
-    """Chunks joined; a later chunk of `selected` has more blocks, of which earlier ones see none."""
+    """Chunks joined. Later chunks have more blocks to select, unseen by earlier tokens."""
     joined = []
     for layer in zip(*(getattr(part, key) for part in parts)):
         widest = layer[-1].shape[-1]
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=MODEL_DIR)
     parser.add_argument("--prompts", type=Path, default=GOLDEN_DIR / "prompts.jsonl")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--names", help="only these, by commas; others keep their lines in index.json")
+    parser.add_argument("--names", help="only these, by commas; the others stay as they are")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -178,8 +178,9 @@ def main() -> None:
     entries = {e["name"]: e for e in known}
     for prompt in prompts:
         if prompt["name"] in chosen:
-            entries[prompt["name"]] = write(args.out, prompt, reference, tokenizer)
-            print(f"{prompt['name']}: {entries[prompt['name']]['prompt_tokens']} tokens", flush=True)
+            made = write(args.out, prompt, reference, tokenizer)
+            entries[made["name"]] = made
+            print(f"{made['name']}: {made['prompt_tokens']} tokens", flush=True)
     ordered = [entries[p["name"]] for p in prompts if p["name"] in entries]
     index_path.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
 

@@ -1,4 +1,4 @@
-"""Abacus for inference, as models/abacus/MODEL.md describes it: PyTorch, fp32, from the saved tensors.
+"""Abacus for inference, as models/abacus/MODEL.md describes it: PyTorch, fp32, saved tensors.
 
 This is what engines are compared with, so it is written to be read. A batch shares one cache; its
 rows may have different lengths. A call takes a chunk of new tokens: either every row at the same

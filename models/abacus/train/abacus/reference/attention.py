@@ -58,7 +58,8 @@ class SlidingAttention:
         """x [B, C, d] normalised, positions [B, C] -> [B, C, d]; fills the cache."""
         q = self.place(self.normalised("q_proj", "q_norm", x), positions)
         out = self.attended(q, x, positions, cache, options, details)
-        gate = torch.sigmoid(self.linear("head_gate.up_proj", F.silu(self.linear("head_gate.down_proj", x))))
+        inner = F.silu(self.linear("head_gate.down_proj", x))
+        gate = torch.sigmoid(self.linear("head_gate.up_proj", inner))
         if details is not None:
             details.gates.append(gate)
         out = out * (gate * (gate >= options.gate_threshold))[..., None]
@@ -150,7 +151,7 @@ class SparseAttention(SlidingAttention):
     def attend_compressed(
         self, q: torch.Tensor, positions: torch.Tensor, cache: Cache
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The compressed branch [B, C, H, D] and its probabilities summed over groups [B, G, C, N]."""
+        """The compressed branch [B, C, H, D] and probabilities summed by group [B, G, C, N]."""
         n = max(1, (int(positions.max()) + 1) // 16)
         end = torch.arange(n, device=q.device) * 16 + 31
         visible = end <= positions[..., None]

@@ -14,6 +14,8 @@ from abacus.reference.functions import Weights, rms, subtree
 from abacus.reference.options import Details, Options
 from abacus.tokenizer import END
 
+DEFAULT_OPTIONS = Options()
+
 
 class Layer:
     """Attention and feed-forward network, each behind a norm and added to the residual stream."""
@@ -147,7 +149,7 @@ class Reference:
         self,
         prompts: list[list[int]],
         limit: int = 400,
-        options: Options = Options(),
+        options: Options = DEFAULT_OPTIONS,
         stop: int | None = END,
         chunk: int = 512,
     ) -> list[list[int]]:

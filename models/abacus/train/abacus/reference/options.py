@@ -17,7 +17,7 @@ class Options:
 
 @dataclass
 class Details:
-    """What the layers decided for one chunk, in the order of the layers; the MTP layer is left out."""
+    """What the layers decided for one chunk, layer by layer; the MTP layer is left out."""
 
     # After the embedding and after each layer, [B, C, d].
     hidden: list[torch.Tensor] = field(default_factory=list)
