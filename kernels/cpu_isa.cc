@@ -7,7 +7,7 @@
 
 namespace troupe {
 
-std::string_view CpuIsaName(CpuIsa isa) {
+const char* CpuIsaName(CpuIsa isa) {
   switch (isa) {
     case CpuIsa::kAvx2:
       return "avx2";

@@ -1,12 +1,11 @@
 // Instruction sets of the fast CPU kernels, and which of them this machine runs.
 //
-// Every kernel source is compiled once for each of them (troupe_isa_sources in CMake) in a namespace
-// of its own; kernels/simd/dispatch.h picks at run time.
+// Every kernel source is compiled once for each of them (troupe_isa_sources in CMake) in a
+// namespace of its own; kernels/simd/dispatch.h picks at run time.
 #ifndef TROUPE_KERNELS_CPU_ISA_H_
 #define TROUPE_KERNELS_CPU_ISA_H_
 
 #include <cstdint>
-#include <string_view>
 
 #include "absl/status/statusor.h"
 
@@ -16,7 +15,7 @@ namespace troupe {
 enum class CpuIsa : uint8_t { kAvx2, kAvx512, kAvx512Bf16 };
 inline constexpr int kCpuIsaCount = 3;
 
-std::string_view CpuIsaName(CpuIsa isa);
+const char* CpuIsaName(CpuIsa isa);
 
 // The best that this CPU runs; Unimplemented, naming what is missing, below AVX2 with FMA.
 absl::StatusOr<CpuIsa> DetectCpuIsa();

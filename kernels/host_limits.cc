@@ -8,13 +8,13 @@
 #include <optional>
 #include <sstream>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 
 namespace troupe {
@@ -62,9 +62,9 @@ void ApplyVersion2(const std::string& folder, CgroupLimits& limits) {
   LimitMemory(ReadNumber(folder + "/memory.max"), ReadNumber(folder + "/memory.current"), limits);
 }
 
-void ApplyVersion1(const std::string& root, std::string_view controllers, const std::string& path,
+void ApplyVersion1(const std::string& root, absl::string_view controllers, const std::string& path,
                    CgroupLimits& limits) {
-  for (std::string_view controller : absl::StrSplit(controllers, ',')) {
+  for (absl::string_view controller : absl::StrSplit(controllers, ',')) {
     const std::string folder = absl::StrCat(root, "/", controller, path);
     if (controller == "cpu") {
       LimitCores(ReadNumber(folder + "/cpu.cfs_quota_us").value_or(-1),
@@ -77,7 +77,7 @@ void ApplyVersion1(const std::string& root, std::string_view controllers, const 
 }
 
 int64_t MachineMemoryBytes() {
-  for (std::string_view line : absl::StrSplit(ReadAll("/proc/meminfo"), '\n')) {
+  for (absl::string_view line : absl::StrSplit(ReadAll("/proc/meminfo"), '\n')) {
     if (!absl::ConsumePrefix(&line, "MemAvailable:") || !absl::ConsumeSuffix(&line, "kB")) continue;
     int64_t kibibytes;
     if (absl::SimpleAtoi(line, &kibibytes)) return kibibytes * 1024;
@@ -91,13 +91,15 @@ int AffinityCores() {
   return std::max(static_cast<int>(std::thread::hardware_concurrency()), 1);
 }
 
-CgroupLimits OwnLimits() { return ReadCgroupLimits("/sys/fs/cgroup", ReadAll("/proc/self/cgroup")); }
+CgroupLimits OwnLimits() {
+  return ReadCgroupLimits("/sys/fs/cgroup", ReadAll("/proc/self/cgroup"));
+}
 
 }  // namespace
 
 CgroupLimits ReadCgroupLimits(const std::string& root, const std::string& membership) {
   CgroupLimits limits{std::numeric_limits<int>::max(), kUnlimited};
-  for (const std::string& line : absl::StrSplit(membership, '\n')) {
+  for (absl::string_view line : absl::StrSplit(membership, '\n')) {
     const std::vector<std::string> fields = absl::StrSplit(line, absl::MaxSplits(':', 2));
     if (fields.size() != 3) continue;
     std::string path = fields[2] == "/" ? "" : fields[2];

@@ -13,9 +13,9 @@ int AvailableCores();
 // Bytes that can be had without swapping, or fewer by cgroup memory limit.
 int64_t AvailableMemoryBytes();
 
-// The same limits of the cgroup tree mounted at `root`, for the process whose /proc/PID/cgroup holds
-// `membership`; the largest number of their type where there is no limit. Versions 1 and 2; a limit
-// of any ancestor counts.
+// The same limits of the cgroup tree mounted at `root`, for the process whose /proc/PID/cgroup
+// holds `membership`; the largest number of their type where there is no limit. Versions 1 and 2; a
+// limit of any ancestor counts.
 struct CgroupLimits {
   int cores;
   int64_t memory_bytes;

@@ -25,8 +25,8 @@ absl::StatusOr<std::shared_ptr<std::byte>> AllocateMapped(int64_t bytes) {
   if (bytes > AvailableMemoryBytes()) return Exhausted(bytes);
   // Mapped with a huge page to spare, so that the piece used can start on one.
   const size_t mapped_bytes = static_cast<size_t>(bytes + kHugePageBytes);
-  void* mapping = mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                       -1, 0);
+  void* mapping =
+      mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) return Exhausted(bytes);
   const uintptr_t start = reinterpret_cast<uintptr_t>(mapping);
   const uintptr_t aligned = (start + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;

@@ -6,9 +6,8 @@ namespace troupe {
 
 void RmsNormCpu(const RmsNormParams& params, const CpuContext& context) {
   const auto rows = kRmsNormRows[context.isa];
-  context.pool.ParallelFor(params.x.rows, RowsPerTask(params.x.cols), [&](WorkRange range) {
-    rows(params, range.begin, range.end);
-  });
+  context.pool.ParallelFor(params.x.rows, RowsPerTask(params.x.cols),
+                           [&](WorkRange range) { rows(params, range.begin, range.end); });
 }
 
 }  // namespace troupe

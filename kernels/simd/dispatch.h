@@ -29,18 +29,18 @@ struct KernelTable {
 
 }  // namespace troupe
 
-#define TROUPE_DECLARE_KERNEL(name, ...)                                    \
-  namespace avx2 {                                                          \
-  void name(__VA_ARGS__);                                                   \
-  }                                                                         \
-  namespace avx512 {                                                        \
-  void name(__VA_ARGS__);                                                   \
-  }                                                                         \
-  namespace avx512bf16 {                                                    \
-  void name(__VA_ARGS__);                                                   \
-  }                                                                         \
-  inline constexpr ::troupe::KernelTable k##name {                          \
-    { avx2::name, avx512::name, avx512bf16::name }                          \
+#define TROUPE_DECLARE_KERNEL(name, ...)           \
+  namespace avx2 {                                 \
+  void name(__VA_ARGS__);                          \
+  }                                                \
+  namespace avx512 {                               \
+  void name(__VA_ARGS__);                          \
+  }                                                \
+  namespace avx512bf16 {                           \
+  void name(__VA_ARGS__);                          \
+  }                                                \
+  inline constexpr ::troupe::KernelTable k##name { \
+    { avx2::name, avx512::name, avx512bf16::name } \
   }
 
 #endif  // TROUPE_KERNELS_SIMD_DISPATCH_H_

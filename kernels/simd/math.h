@@ -4,8 +4,8 @@
 
 namespace troupe::TROUPE_ISA {
 
-// x = n ln 2 + r with |r| <= ln(2) / 2; e^r by its Taylor series, whose remainder after r^7 is under
-// 2^-26 there; ln 2 in two parts, the first of so few bits that n times it is exact.
+// x = n ln 2 + r with |r| <= ln(2) / 2; e^r by its Taylor series, whose remainder after r^7 is
+// under 2^-26 there; ln 2 in two parts, the first of so few bits that n times it is exact.
 inline Vec Exp(Vec x) {
   // Beyond these e^x is infinite, or rounds to zero. NaN is kept: it is the second operand.
   x = Max(Set1(-105.0f), Min(Set1(89.0f), x));

@@ -1,4 +1,5 @@
-// AVX-512 (F, BW, VL, DQ) with or without BF16; included by kernels/simd/simd.h, which documents it.
+// AVX-512 (F, BW, VL, DQ) with or without BF16; included by kernels/simd/simd.h, which documents
+// it.
 #ifndef TROUPE_KERNELS_SIMD_VEC_AVX512_H_
 #define TROUPE_KERNELS_SIMD_VEC_AVX512_H_
 
@@ -54,12 +55,10 @@ inline Vec Load(const Bf16* p, int n) {
 inline __m256i NarrowBf16(Vec a) {
   const __m512i bits = _mm512_castps_si512(a.v);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i rounded =
-      _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
   const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
-  return _mm512_cvtepi32_epi16(
-      _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16));
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16));
 }
 inline void Store(Bf16* p, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), NarrowBf16(a));

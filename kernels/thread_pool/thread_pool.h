@@ -1,4 +1,5 @@
-// Fork and join for kernels: a loop's iterations over a fixed set of threads, in about a microsecond.
+// Fork and join for kernels: a loop's iterations over a fixed set of threads, in about a
+// microsecond.
 //
 // Thread model: one caller at a time, never from inside a loop's body. The caller works too, so a
 // pool of one thread starts none and adds nothing to a plain call.

@@ -17,7 +17,9 @@ TEST_P(ThreadPoolTest, VisitsEveryIndexOnce) {
       std::vector<std::atomic<int>> visits(count);
       pool.ParallelFor(count, grain, [&](WorkRange range) {
         EXPECT_LT(range.begin, range.end);
-        if (pool.threads() > 1) EXPECT_LE(range.end - range.begin, grain);
+        if (pool.threads() > 1) {
+          EXPECT_LE(range.end - range.begin, grain);
+        }
         EXPECT_LT(range.worker, pool.threads());
         for (int64_t i = range.begin; i < range.end; ++i) ++visits[i];
       });
@@ -31,7 +33,9 @@ TEST_P(ThreadPoolTest, ManyShortLoopsInARow) {
   std::vector<int64_t> sums(pool.threads() * 16, 0);
   int64_t expected = 0;
   for (int loop = 1; loop <= 2000; ++loop) {
-    pool.ParallelFor(8, 1, [&](WorkRange range) { sums[range.worker * 16] += loop; });
+    pool.ParallelFor(8, 1, [&](WorkRange range) {
+      sums[range.worker * 16] += loop * (range.end - range.begin);
+    });
     expected += 8 * loop;
   }
   int64_t sum = 0;
