@@ -6,6 +6,8 @@
 #include "base/check.h"
 #include "kernels/cpu_context.h"
 #include "kernels/host_memory.h"
+#include "kernels/linear/linear_cpu.h"
+#include "kernels/linear/linear_pack.h"
 #include "kernels/ops.h"
 #include "kernels/rms_norm/rms_norm_cpu.h"
 
@@ -35,8 +37,7 @@ class CpuOps : public Ops {
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override { return AllocateHostMemory(bytes); }
 
   std::unique_ptr<PackedMatrix> Pack(absl::Span<const Tensor> parts, Precision precision) override {
-    CHECK(false) << "not yet";
-    return nullptr;
+    return CpuMatrix::Pack(parts, precision, isa_, pool_);
   }
 
   void Synchronize() override {}
@@ -51,7 +52,14 @@ class CpuOps : public Ops {
     CHECK_EQ(params.out.cols, params.x.cols);
     RmsNormCpu(params, Begin());
   }
-  void Linear(const LinearParams& params) override { CHECK(false) << "not yet"; }
+  void Linear(const LinearParams& params) override {
+    CheckF32(params.x);
+    CheckF32(params.out);
+    CHECK_EQ(params.x.cols, params.w->inputs());
+    CHECK_EQ(params.out.cols, params.w->outputs());
+    CHECK_EQ(params.out.rows, params.x.rows);
+    LinearCpu(params, Begin());
+  }
   void HeadNormRope(const HeadNormRopeParams& params) override { CHECK(false) << "not yet"; }
   void KvWrite(const KvWriteParams& params) override { CHECK(false) << "not yet"; }
   void HeadGate(const HeadGateParams& params) override { CHECK(false) << "not yet"; }
