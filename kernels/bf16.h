@@ -1,6 +1,7 @@
 // bfloat16: the upper half of an IEEE single.
 //
-// Safe in sources that are compiled once per instruction set: every function here is always inlined.
+// Safe in sources that are compiled once per instruction set: every function here is always
+// inlined.
 #ifndef TROUPE_KERNELS_BF16_H_
 #define TROUPE_KERNELS_BF16_H_
 
