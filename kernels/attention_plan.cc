@@ -15,31 +15,38 @@ int64_t Cost(const AttentionTile& tile) {
   return (tile.end_block - tile.first_block) * tile.tokens;
 }
 
-std::vector<AttentionTile> Tiles(const BatchView& batch, const AttentionPlanOptions& options) {
+}  // namespace
+
+std::vector<AttentionTile> ListTiles(const BatchView& batch, const VisibleEntries& visible,
+                                     int kv_heads, int tile_tokens) {
+  CHECK_GE(tile_tokens, 1);
   std::vector<AttentionTile> tiles;
   for (int row = 0; row < batch.rows; ++row) {
+    const int end = batch.first[row + 1];
     // Tiles of one KV head follow one another: the next finds the keys in the cache.
-    for (int kv_head = 0; kv_head < options.kv_heads; ++kv_head) {
-      for (int token = batch.first[row]; token < batch.first[row + 1];
-           token += options.tile_tokens) {
-        const int tokens = std::min(options.tile_tokens, batch.first[row + 1] - token);
-        const int64_t position = batch.start[row] + (token - batch.first[row]);
-        const int64_t first_block = options.visible.Begin(position) / kKeyBlock;
-        const int64_t end = options.visible.End(position + tokens - 1);
-        const int64_t end_block = std::max(first_block, (end + kKeyBlock - 1) / kKeyBlock);
-        tiles.push_back({row, token, tokens, kv_head, first_block, end_block});
+    for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
+      for (int token = batch.first[row]; token < end; token += tile_tokens) {
+        const int tokens = std::min(tile_tokens, end - token);
+        const int64_t position = batch.position[token];
+        const int64_t first_block = visible.Begin(position) / kKeyBlock;
+        const int64_t last_end = visible.End(position + tokens - 1);
+        const int64_t end_block = std::max(first_block, (last_end + kKeyBlock - 1) / kKeyBlock);
+        tiles.push_back({row, token, tokens, kv_head, first_block, end_block, 0, 0, 0});
       }
     }
   }
   return tiles;
 }
 
-}  // namespace
+int MostTokens(const std::vector<AttentionTile>& tiles) {
+  int most = 0;
+  for (const AttentionTile& tile : tiles) most = std::max(most, tile.tokens);
+  return most;
+}
 
 AttentionPlan PlanAttention(const BatchView& batch, const AttentionPlanOptions& options) {
-  CHECK_GE(options.tile_tokens, 1);
   AttentionPlan plan;
-  plan.tiles = Tiles(batch, options);
+  plan.tiles = ListTiles(batch, options.visible, options.kv_heads, options.tile_tokens);
   int64_t cost = 0;
   for (const AttentionTile& tile : plan.tiles) cost += Cost(tile);
   const int64_t fair_cost = cost / (options.threads * kTasksPerThread);
@@ -58,6 +65,7 @@ AttentionPlan PlanAttention(const BatchView& batch, const AttentionPlanOptions& 
       plan.tasks.push_back({t, std::max(tile.first_block, split * kSplitBlocks),
                             std::min(tile.end_block, (split + 1) * kSplitBlocks), plan.parts++});
     }
+    tile.split_index = static_cast<int>(plan.split_tiles.size());
     plan.split_tiles.push_back(t);
   }
   return plan;

@@ -11,46 +11,17 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/attention_task.h"
 #include "kernels/tensor.h"
 
 namespace troupe {
 
-// Entries that are packed, scored and summed at a time, at multiples of their number.
-inline constexpr int kKeyBlock = 64;
-// A multiple of kKeyBlock.
-inline constexpr int kSplitEntries = 1024;
+// Tiles of at most tile_tokens tokens.
+std::vector<AttentionTile> ListTiles(const BatchView& batch, const VisibleEntries& visible,
+                                     int kv_heads, int tile_tokens);
 
-// Which entries a query sees: tokens, or compressed entries of `stride` tokens each, of which the
-// first `skip` do not exist.
-struct VisibleEntries {
-  int window = 0;  // tokens; 0: all
-  int stride = 1;  // tokens an entry stands for
-  int skip = 0;
-
-  [[gnu::always_inline]] int64_t Begin(int64_t position) const {
-    const int64_t begin = window > 0 ? position - window + 1 : 0;
-    return begin > skip ? begin : skip;
-  }
-  [[gnu::always_inline]] int64_t End(int64_t position) const { return (position + 1) / stride; }
-};
-
-struct AttentionTile {
-  int row;
-  int first_token;  // in the step
-  int tokens;
-  int kv_head;
-  int64_t first_block;  // key blocks that any of the tokens sees
-  int64_t end_block;
-  int first_part = -1;  // of the tile's parts, one a split, -1: one task does the whole tile
-  int parts = 0;
-};
-
-struct AttentionTask {
-  int tile;
-  int64_t first_block;
-  int64_t end_block;
-  int part;  // where the result goes, -1: it is final
-};
+// Tokens of the largest tile.
+int MostTokens(const std::vector<AttentionTile>& tiles);
 
 struct AttentionPlan {
   std::vector<AttentionTile> tiles;
@@ -62,7 +33,7 @@ struct AttentionPlan {
 struct AttentionPlanOptions {
   VisibleEntries visible;
   int kv_heads = 1;
-  int tile_tokens = 1;
+  int tile_tokens = 1;  // at most
   int threads = 1;
 };
 

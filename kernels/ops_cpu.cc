@@ -5,8 +5,15 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "kernels/cpu_context.h"
+#include "kernels/head_gate/head_gate_cpu.h"
+#include "kernels/head_norm_rope/head_norm_rope_cpu.h"
 #include "kernels/host_memory.h"
+#include "kernels/kv_write/kv_write_cpu.h"
+#include "kernels/nsa_attention/nsa_attention_cpu.h"
+#include "kernels/nsa_compress/nsa_compress_cpu.h"
+#include "kernels/nsa_select/nsa_select_cpu.h"
 #include "kernels/ops.h"
+#include "kernels/paged_attention/paged_attention_cpu.h"
 #include "kernels/rms_norm/rms_norm_cpu.h"
 
 namespace troupe {
@@ -52,13 +59,15 @@ class CpuOps : public Ops {
     RmsNormCpu(params, Begin());
   }
   void Linear(const LinearParams& params) override { CHECK(false) << "not yet"; }
-  void HeadNormRope(const HeadNormRopeParams& params) override { CHECK(false) << "not yet"; }
-  void KvWrite(const KvWriteParams& params) override { CHECK(false) << "not yet"; }
-  void HeadGate(const HeadGateParams& params) override { CHECK(false) << "not yet"; }
-  void PagedAttention(const PagedAttentionParams& params) override { CHECK(false) << "not yet"; }
-  void NsaCompress(const NsaCompressParams& params) override { CHECK(false) << "not yet"; }
-  void NsaSelect(const NsaSelectParams& params) override { CHECK(false) << "not yet"; }
-  void NsaAttention(const NsaAttentionParams& params) override { CHECK(false) << "not yet"; }
+  void HeadNormRope(const HeadNormRopeParams& params) override { HeadNormRopeCpu(params, Begin()); }
+  void KvWrite(const KvWriteParams& params) override { KvWriteCpu(params, Begin()); }
+  void HeadGate(const HeadGateParams& params) override { HeadGateCpu(params, Begin()); }
+  void PagedAttention(const PagedAttentionParams& params) override {
+    PagedAttentionCpu(params, Begin());
+  }
+  void NsaCompress(const NsaCompressParams& params) override { NsaCompressCpu(params, Begin()); }
+  void NsaSelect(const NsaSelectParams& params) override { NsaSelectCpu(params, Begin()); }
+  void NsaAttention(const NsaAttentionParams& params) override { NsaAttentionCpu(params, Begin()); }
   void Swiglu(const SwigluParams& params) override { CHECK(false) << "not yet"; }
   void MoeRoute(const MoeRouteParams& params) override { CHECK(false) << "not yet"; }
   void MoeExperts(const MoeExpertsParams& params) override { CHECK(false) << "not yet"; }
