@@ -107,6 +107,7 @@ RunnerHarness::Logits RunnerHarness::Feed(uint32_t slot, const std::vector<uint3
     Row row;
     row.slot = slot;
     row.tokens.assign(tokens.begin() + begin, tokens.begin() + end);
+    row.gate = gate_;
     row.logits = end == tokens.size() ? logits : 0;
     result = Copy(Step({row}).logits);
   }
@@ -120,6 +121,7 @@ std::vector<uint32_t> RunnerHarness::Greedy(uint32_t slot, const std::vector<flo
     Row row;
     row.slot = slot;
     row.tokens = {tokens.back()};
+    row.gate = gate_;
     tokens.push_back(Best(Copy(Step({row}).logits).front()));
   }
   return tokens;

@@ -43,7 +43,7 @@ class RunnerHarness {
     uint32_t slot = 0;
     std::vector<uint32_t> tokens;  // the next ones of the slot's sequence
     int logits = 1;
-    GateRule gate{0.3F, 0.0F};
+    GateRule gate{0.3F, 0.0F};  // the bundled model's default
   };
 
   explicit RunnerHarness(const Options& options);
@@ -57,6 +57,9 @@ class RunnerHarness {
 
   // Runs one step; afterwards gives back what lies behind the windows.
   StepOutput Step(const std::vector<Row>& rows);
+
+  // The rule of rows that Feed and Greedy make.
+  void SetGate(GateRule gate) { gate_ = gate; }
 
   // Runs `tokens` in steps of at most `chunk`; logits after the last `logits` of the last step.
   Logits Feed(uint32_t slot, const std::vector<uint32_t>& tokens, int chunk, int logits = 1);
@@ -92,6 +95,7 @@ class RunnerHarness {
   std::unique_ptr<KvPages> pages_;
   std::unique_ptr<ModelRunner> runner_;
   StepInput input_;
+  GateRule gate_ = Row().gate;
   std::vector<std::vector<uint32_t>> free_;        // [group] pages
   std::vector<std::vector<uint32_t>> references_;  // [group][page]
   std::vector<Sequence> sequences_;
