@@ -1,0 +1,92 @@
+// The fast CPU operations: validate, then hand over to the operation's own folder.
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "kernels/cpu_context.h"
+#include "kernels/host_memory.h"
+#include "kernels/linear/linear_cpu.h"
+#include "kernels/linear/linear_pack.h"
+#include "kernels/ops.h"
+#include "kernels/rms_norm/rms_norm_cpu.h"
+
+namespace troupe {
+namespace {
+
+void CheckF32(const Tensor& tensor) {
+  CHECK(tensor.dtype == DType::kF32);
+  CHECK_GE(tensor.stride, tensor.cols);
+}
+
+class CpuOps : public Ops {
+ public:
+  explicit CpuOps(const CpuOpsOptions& options)
+      : isa_(options.isa), pool_(ThreadPool::Config{.threads = options.threads}) {
+    const auto best = DetectCpuIsa();
+    CHECK_OK(best);
+    CHECK(options.isa <= *best) << CpuIsaName(options.isa) << " asked for, this CPU's best is "
+                                << CpuIsaName(*best);
+  }
+
+  std::string Describe() const override {
+    return absl::StrCat("cpu, ", CpuIsaName(isa_), ", ", pool_.threads(),
+                        pool_.threads() == 1 ? " thread" : " threads");
+  }
+
+  absl::StatusOr<Buffer> Allocate(int64_t bytes) override { return AllocateHostMemory(bytes); }
+
+  std::unique_ptr<PackedMatrix> Pack(absl::Span<const Tensor> parts, Precision precision) override {
+    return CpuMatrix::Pack(parts, precision, isa_, pool_);
+  }
+
+  void Synchronize() override {}
+
+  void Embed(const EmbedParams& params) override { CHECK(false) << "not yet"; }
+  void RmsNorm(const RmsNormParams& params) override {
+    CheckF32(params.x);
+    CheckF32(params.weight);
+    CheckF32(params.out);
+    CHECK_EQ(params.weight.cols, params.x.cols);
+    CHECK_EQ(params.out.rows, params.x.rows);
+    CHECK_EQ(params.out.cols, params.x.cols);
+    RmsNormCpu(params, Begin());
+  }
+  void Linear(const LinearParams& params) override {
+    CheckF32(params.x);
+    CheckF32(params.out);
+    CHECK_EQ(params.x.cols, params.w->inputs());
+    CHECK_EQ(params.out.cols, params.w->outputs());
+    CHECK_EQ(params.out.rows, params.x.rows);
+    LinearCpu(params, Begin());
+  }
+  void HeadNormRope(const HeadNormRopeParams& params) override { CHECK(false) << "not yet"; }
+  void KvWrite(const KvWriteParams& params) override { CHECK(false) << "not yet"; }
+  void HeadGate(const HeadGateParams& params) override { CHECK(false) << "not yet"; }
+  void PagedAttention(const PagedAttentionParams& params) override { CHECK(false) << "not yet"; }
+  void NsaCompress(const NsaCompressParams& params) override { CHECK(false) << "not yet"; }
+  void NsaSelect(const NsaSelectParams& params) override { CHECK(false) << "not yet"; }
+  void NsaAttention(const NsaAttentionParams& params) override { CHECK(false) << "not yet"; }
+  void Swiglu(const SwigluParams& params) override { CHECK(false) << "not yet"; }
+  void MoeRoute(const MoeRouteParams& params) override { CHECK(false) << "not yet"; }
+  void MoeExperts(const MoeExpertsParams& params) override { CHECK(false) << "not yet"; }
+  void PageCopy(const PageCopyParams& params) override { CHECK(false) << "not yet"; }
+
+ private:
+  CpuContext Begin() {
+    scratch_.Reset();
+    return CpuContext{isa_, pool_, scratch_};
+  }
+
+  CpuIsa isa_;
+  ThreadPool pool_;
+  Scratch scratch_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> MakeCpuOps(const CpuOpsOptions& options) {
+  return std::make_unique<CpuOps>(options);
+}
+
+}  // namespace troupe
