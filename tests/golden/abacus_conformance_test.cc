@@ -9,6 +9,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/golden/compare.h"
 #include "tests/golden/golden_file.h"
 #include "worker/testing/runner_harness.h"
 
@@ -24,36 +25,8 @@ constexpr float kGateTolerance = 1e-4F;
 constexpr float kHiddenTolerance = 1e-4F;
 constexpr float kThreshold = 0.3F;
 
-float Difference(const std::vector<float>& a, const std::vector<float>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  float worst = 0;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    // A NaN must not compare as small.
-    worst = std::isfinite(a[i]) ? std::max(worst, std::abs(a[i] - b[i])) : INFINITY;
-  }
-  return worst;
-}
-
-float Largest(const std::vector<float>& values) {
-  float largest = 0;
-  for (const float value : values) largest = std::max(largest, std::abs(value));
-  return largest;
-}
-
-float Difference(const Logits& a, const Logits& b) {
-  EXPECT_EQ(a.size(), b.size());
-  float worst = 0;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    worst = std::max(worst, Difference(a[i], b[i]));
-  }
-  return worst;
-}
-
-// By how much the best logit leads.
-float Margin(std::vector<float> logits) {
-  std::nth_element(logits.begin(), logits.begin() + 1, logits.end(), std::greater<>());
-  return logits[0] - logits[1];
-}
+constexpr int kLayers = 8;
+constexpr int kFirstSparseLayer = 4;
 
 // One runner serves all tests of a mode: a sequence leaves nothing behind.
 RunnerHarness& Harness(ComputeMode mode) {
@@ -119,19 +92,6 @@ TEST_P(GoldenTest, F32LogitsAndGreedyTokens) {
 // the logits, and independent errors add up by their squares.
 double Bf16Tolerance() { return std::ldexp(1.0, -9) / std::sqrt(3.0) * std::sqrt(4 * 8 + 1); }
 
-double RelativeRms(const Logits& got, const Logits& want) {
-  EXPECT_EQ(got.size(), want.size());
-  double error = 0;
-  double scale = 0;
-  for (size_t r = 0; r < std::min(got.size(), want.size()); ++r) {
-    for (size_t c = 0; c < want[r].size(); ++c) {
-      error += std::pow(got[r][c] - want[r][c], 2);
-      scale += std::pow(want[r][c], 2);
-    }
-  }
-  return std::sqrt(error / scale);
-}
-
 TEST_P(GoldenTest, Bf16LogitsAndGreedyTokens) {
   const GoldenFile golden(GetParam());
   const std::vector<uint32_t> prompt = golden.Tokens("input_ids");
@@ -179,6 +139,17 @@ INSTANTIATE_TEST_SUITE_P(Abacus, GoldenTest,
 
 class HeadsTest : public ::testing::TestWithParam<const char*> {};
 
+void ExpectEarlyExits(RunnerHarness& harness, const GoldenFile& golden) {
+  const std::vector<int>& exits = harness.model().description.early_exit_layers;
+  for (size_t e = 0; e < exits.size(); ++e) {
+    const std::string name = "early_exit_" + std::to_string(exits[e]) + "_logits_last";
+    const Logits want = golden.Rows(name);
+    const Logits got =
+        RunnerHarness::Copy(harness.runner().ExitLogits(static_cast<int>(e), harness.last_input()));
+    EXPECT_LT(Difference(Tail(got, want.size()), want), kLogitTolerance) << name;
+  }
+}
+
 // Early exits and the MTP module, whose state is one more stream of the window group.
 TEST_P(HeadsTest, EarlyExitAndMtpLogits) {
   const GoldenFile golden(GetParam());
@@ -187,151 +158,178 @@ TEST_P(HeadsTest, EarlyExitAndMtpLogits) {
   RunnerHarness::Options options;
   options.slots = 1;
   options.early_exits = options.mtp = true;
-  options.max_step_tokens = 1024;
+  options.max_context_tokens = 17 * 1024;
   RunnerHarness harness(options);
 
-  RunnerHarness::Row row;
-  row.tokens = tokens;
-  row.logits = static_cast<int>(want_mtp.size()) + 1;
-  const Logits got = RunnerHarness::Copy(harness.Step({row}).logits);
-  const Logits want = golden.Rows("logits_last");
-  const auto last = static_cast<ptrdiff_t>(want.size());
-  const auto tail = [&](const Logits& rows) { return Logits(rows.end() - last, rows.end()); };
-  EXPECT_LT(Difference(tail(got), want), kLogitTolerance);
-  const std::vector<int>& exits = harness.model().description.early_exit_layers;
-  for (size_t e = 0; e < exits.size(); ++e) {
-    const Tensor logits = harness.runner().ExitLogits(static_cast<int>(e), harness.last_input());
-    const std::string name = "early_exit_" + std::to_string(exits[e]) + "_logits_last";
-    EXPECT_LT(Difference(tail(RunnerHarness::Copy(logits)), golden.Rows(name)), kLogitTolerance)
-        << name;
-  }
-
+  // The MTP layer keeps state for every position, so it runs after every step; the last one is long
+  // enough for all that is compared.
   std::vector<uint32_t> next(tokens.begin() + 1, tokens.end());
   next.push_back(golden.Tokens("greedy_ids").front());
-  Logits mtp = RunnerHarness::Copy(harness.runner().ForwardMtp(harness.last_input(), next));
+  const Logits want = golden.Rows("logits_last");
+  const size_t last_step = std::min<size_t>(tokens.size(), 500);
+  Logits got;
+  Logits mtp;
+  for (size_t begin = 0; begin < tokens.size();) {
+    const size_t left = tokens.size() - begin;
+    const size_t count = left <= last_step ? left : std::min<size_t>(500, left - last_step);
+    RunnerHarness::Row row;
+    row.tokens.assign(tokens.begin() + begin, tokens.begin() + begin + count);
+    row.logits = left == count ? static_cast<int>(want_mtp.size()) + 1 : 0;
+    got = RunnerHarness::Copy(harness.Step({row}).logits);
+    if (left == count) ExpectEarlyExits(harness, golden);
+    mtp = RunnerHarness::Copy(harness.runner().ForwardMtp(
+        harness.last_input(), absl::MakeConstSpan(next).subspan(begin, count)));
+    begin += count;
+  }
+  EXPECT_LT(Difference(Tail(got, want.size()), want), kLogitTolerance);
   mtp.pop_back();  // the golden ends where the next token is still the prompt's
   EXPECT_LT(Difference(mtp, want_mtp), kLogitTolerance);
 }
 
-INSTANTIATE_TEST_SUITE_P(Abacus, HeadsTest, ::testing::Values("recursion", "word", "needle_700"),
+INSTANTIATE_TEST_SUITE_P(Abacus, HeadsTest,
+                         ::testing::Values("recursion", "word", "needle_700", "needle_16000"),
                          [](const auto& info) { return std::string(info.param); });
 
-class DetailTest : public ::testing::Test {
- protected:
-  static constexpr const char* kName = "needle_700.detail";
-
-  static void SetUpTestSuite() {
-    golden_ = new GoldenFile(kName);
-    recorder_ = new Recorder;
+// One look inside the forward pass, shared by the tests of a golden file.
+struct Detail {
+  explicit Detail(const std::string& name) : golden(name) {
     RunnerHarness& harness = Harness(ComputeMode::kF32);
-    harness.runner().SetTap(recorder_);
-    harness.Feed(0, golden_->Tokens("input_ids"), 256);
+    harness.runner().SetTap(&recorder);
+    harness.Feed(0, golden.Tokens("input_ids"), 512);
     harness.runner().SetTap(nullptr);
-    tokens_ = golden_->Find("input_ids").elements();
-  }
-  static void TearDownTestSuite() {
-    Harness(ComputeMode::kF32).Finish(0);
-    delete recorder_;
-    delete golden_;
-  }
-
-  // Part `index` of a golden tensor's first dimension.
-  template <class T>
-  static std::vector<T> Part(const std::vector<T>& values, size_t index, size_t parts) {
-    const size_t size = values.size() / parts;
-    return {values.begin() + index * size, values.begin() + (index + 1) * size};
+    for (int layer = kFirstSparseLayer; layer < kLayers; ++layer) {
+      compressed_keys[layer] = CompressedEntriesOf(harness, layer, /*keys=*/true);
+      compressed_values[layer] = CompressedEntriesOf(harness, layer, /*keys=*/false);
+    }
+    harness.Finish(0);
   }
 
-  static GoldenFile* golden_;
-  static Recorder* recorder_;
-  static int64_t tokens_;
+  static const Detail& Of(const std::string& name) {
+    static std::map<std::string, std::unique_ptr<Detail>> details;
+    std::unique_ptr<Detail>& detail = details[name];
+    if (detail == nullptr) detail = std::make_unique<Detail>(name);
+    return *detail;
+  }
+
+  // The compressed entries of slot 0, [kv_heads, entries, head_dim], from its pages.
+  static std::vector<float> CompressedEntriesOf(RunnerHarness& harness, int layer, bool keys) {
+    const KvLocation location = harness.pages().Locate(layer, KvBranch::kNsaCompressed);
+    const KvStream& stream = keys ? location.k : location.v;
+    const NsaDescription& nsa = *harness.model().layers[layer].description.attention.nsa;
+    const int64_t entries = CompressedEntries(nsa, harness.length(0));
+    std::vector<float> values;
+    for (int head = 0; head < stream.kv_heads; ++head) {
+      for (int64_t entry = 0; entry < entries; ++entry) {
+        const int64_t row = CompressedRow(nsa, entry);
+        const uint32_t page = location.tables.pages[row / stream.entries_per_page];
+        const auto* first = reinterpret_cast<const float*>(stream.Head(page, head)) +
+                            row % stream.entries_per_page * stream.head_dim;
+        values.insert(values.end(), first, first + stream.head_dim);
+      }
+    }
+    return values;
+  }
+
+  GoldenFile golden;
+  Recorder recorder;
+  std::map<int, std::vector<float>> compressed_keys;
+  std::map<int, std::vector<float>> compressed_values;
 };
 
-GoldenFile* DetailTest::golden_ = nullptr;
-Recorder* DetailTest::recorder_ = nullptr;
-int64_t DetailTest::tokens_ = 0;
+class DetailTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  const Detail& detail_ = Detail::Of(GetParam());
+  const GoldenFile& golden_ = detail_.golden;
+  const Recorder& recorder_ = detail_.recorder;
+};
 
-TEST_F(DetailTest, HiddenStates) {
-  const std::vector<float> want = golden_->Floats("hidden");
-  const int64_t positions = golden_->Find("hidden").shape[1];
-  for (int layer = 0; layer < 9; ++layer) {
-    const std::vector<float>& all = recorder_->hidden_[layer];
-    const std::vector<float> got(all.end() - positions * 256, all.end());
-    const std::vector<float> part = Part(want, layer, 9);
-    EXPECT_LE(Difference(got, part), kHiddenTolerance * Largest(part)) << "after layer " << layer;
+TEST_P(DetailTest, Gates) {
+  const std::vector<float> want = golden_.Floats("gates");
+  for (int layer = 0; layer < kLayers; ++layer) {
+    const std::vector<float> part = Part(want, layer, kLayers);
+    const std::vector<float> got = Tail(recorder_.gates_.at(layer), part.size());
+    EXPECT_LT(Difference(got, part), kGateTolerance) << "layer " << layer;
+    const auto open = [](const std::vector<float>& gates) {
+      std::vector<bool> result;
+      for (const float gate : gates) result.push_back(gate >= kThreshold);
+      return result;
+    };
+    EXPECT_EQ(open(got), open(part)) << "layer " << layer;
   }
 }
 
-TEST_F(DetailTest, Gates) {
-  const std::vector<float> want = golden_->Floats("gates");
-  for (int layer = 0; layer < 8; ++layer) {
-    EXPECT_LT(Difference(recorder_->gates_[layer], Part(want, layer, 8)), kGateTolerance)
-        << "layer " << layer;
-  }
-}
-
-TEST_F(DetailTest, Experts) {
-  const std::vector<int32_t> experts = golden_->Ints("experts");
-  const std::vector<float> weights = golden_->Floats("expert_weights");
-  for (int layer = 1; layer < 8; ++layer) {
-    EXPECT_EQ(recorder_->experts_[layer], Part(experts, layer - 1, 7)) << "layer " << layer;
-    EXPECT_LT(Difference(recorder_->weights_[layer], Part(weights, layer - 1, 7)), kGateTolerance)
+TEST_P(DetailTest, Experts) {
+  const std::vector<int32_t> experts = golden_.Ints("experts");
+  const std::vector<float> weights = golden_.Floats("expert_weights");
+  for (int layer = 1; layer < kLayers; ++layer) {
+    const std::vector<int32_t> chosen = Part(experts, layer - 1, kLayers - 1);
+    const std::vector<float> weight = Part(weights, layer - 1, kLayers - 1);
+    EXPECT_EQ(Tail(recorder_.experts_.at(layer), chosen.size()), chosen) << "layer " << layer;
+    EXPECT_LT(Difference(Tail(recorder_.weights_.at(layer), weight.size()), weight), kGateTolerance)
         << "layer " << layer;
   }
 }
 
 // Every token's and group's blocks, but where all heads of a group are closed: there the choice is
 // not made, since nothing reads it.
-TEST_F(DetailTest, SelectedBlocks) {
+TEST_P(DetailTest, SelectedBlocks) {
   constexpr int kGroups = 2;
   constexpr int kBlocks = 8;
   constexpr int kGroupHeads = 4;
-  const std::vector<int32_t> want = golden_->Ints("selected_blocks");
-  const std::vector<float> gates = golden_->Floats("gates");
+  const std::vector<int32_t> want = golden_.Ints("selected_blocks");  // [layers, G, T, blocks]
+  const std::vector<float> gates = golden_.Floats("gates");           // [layers, T, H]
+  const int64_t tokens = golden_.Find("selected_blocks").shape[2];
   int64_t skipped = 0;
-  for (int layer = 4; layer < 8; ++layer) {
-    const std::vector<int32_t>& got = recorder_->selected_[layer];
-    ASSERT_EQ(static_cast<int64_t>(got.size()), tokens_ * kGroups * kBlocks);
-    for (int64_t token = 0; token < tokens_; ++token) {
+  for (int layer = kFirstSparseLayer; layer < kLayers; ++layer) {
+    const std::vector<int32_t> got =
+        Tail(recorder_.selected_.at(layer), tokens * kGroups * kBlocks);
+    for (int64_t token = 0; token < tokens; ++token) {
       for (int group = 0; group < kGroups; ++group) {
-        const float* gate = &gates[(layer * tokens_ + token) * 8 + group * kGroupHeads];
+        const float* gate = &gates[((layer * tokens + token) * kGroups + group) * kGroupHeads];
         const bool closed = *std::max_element(gate, gate + kGroupHeads) < kThreshold;
-        const int32_t* blocks = &got[(token * kGroups + group) * kBlocks];
-        const int32_t* golden =
-            &want[(((layer - 4) * kGroups + group) * tokens_ + token) * kBlocks];
         skipped += closed;
-        for (int b = 0; b < kBlocks; ++b) {
-          ASSERT_EQ(blocks[b], closed ? -1 : golden[b])
-              << "layer " << layer << " token " << token << " group " << group << " block " << b;
-        }
+        const auto blocks = got.begin() + (token * kGroups + group) * kBlocks;
+        const auto golden =
+            want.begin() +
+            (((layer - kFirstSparseLayer) * kGroups + group) * tokens + token) * kBlocks;
+        const std::vector<int32_t> expected = closed
+                                                  ? std::vector<int32_t>(kBlocks, -1)
+                                                  : std::vector<int32_t>(golden, golden + kBlocks);
+        ASSERT_EQ(std::vector<int32_t>(blocks, blocks + kBlocks), expected)
+            << "layer " << layer << " token " << token << " group " << group;
       }
     }
   }
   EXPECT_GT(skipped, 0);
 }
 
-TEST_F(DetailTest, CompressedKeysAndValues) {
-  const KvPages& pages = Harness(ComputeMode::kF32).pages();
-  for (int layer = 4; layer < 8; ++layer) {
-    const KvLocation location = pages.Locate(layer, KvBranch::kNsaCompressed);
-    for (const bool keys : {true, false}) {
-      const KvStream& stream = keys ? location.k : location.v;
-      const std::string name =
-          (keys ? "compressed_keys." : "compressed_values.") + std::to_string(layer);
-      std::vector<float> got;
-      for (int head = 0; head < stream.kv_heads; ++head) {
-        for (int64_t entry = 0; entry < golden_->Find(name).shape[1]; ++entry) {
-          const int64_t row = CompressedRow(
-              *Harness(ComputeMode::kF32).model().layers[layer].description.attention.nsa, entry);
-          const uint32_t page = location.tables.pages[row / stream.entries_per_page];
-          const auto* values = reinterpret_cast<const float*>(stream.Head(page, head)) +
-                               row % stream.entries_per_page * stream.head_dim;
-          got.insert(got.end(), values, values + stream.head_dim);
-        }
-      }
-      const std::vector<float> want = golden_->Floats(name);
-      EXPECT_LT(Difference(got, want), kHiddenTolerance * Largest(want)) << name;
-    }
+INSTANTIATE_TEST_SUITE_P(
+    Abacus, DetailTest, ::testing::Values("needle_700.detail", "needle_16000"),
+    [](const auto& info) {
+      return std::string(info.param).substr(0, std::string(info.param).find('.'));
+    });
+
+TEST(StateTest, HiddenStates) {
+  const Detail& detail = Detail::Of("needle_700.detail");
+  const std::vector<float> want = detail.golden.Floats("hidden");
+  for (int layer = 0; layer <= kLayers; ++layer) {
+    const std::vector<float> part = Part(want, layer, kLayers + 1);
+    const std::vector<float> got = Tail(detail.recorder.hidden_.at(layer), part.size());
+    EXPECT_LE(Difference(got, part), kHiddenTolerance * Largest(part)) << "after layer " << layer;
+  }
+}
+
+TEST(StateTest, CompressedKeysAndValues) {
+  const Detail& detail = Detail::Of("needle_700.detail");
+  for (int layer = kFirstSparseLayer; layer < kLayers; ++layer) {
+    const std::string suffix = "." + std::to_string(layer);
+    const std::vector<float> keys = detail.golden.Floats("compressed_keys" + suffix);
+    const std::vector<float> values = detail.golden.Floats("compressed_values" + suffix);
+    EXPECT_LT(Difference(detail.compressed_keys.at(layer), keys), kHiddenTolerance * Largest(keys))
+        << suffix;
+    EXPECT_LT(Difference(detail.compressed_values.at(layer), values),
+              kHiddenTolerance * Largest(values))
+        << suffix;
   }
 }
 

@@ -85,18 +85,14 @@ StepOutput RunnerHarness::Step(const std::vector<Row>& rows) {
   for (const Row& row : rows) {
     Sequence& sequence = sequences_[row.slot];
     const auto count = static_cast<int64_t>(row.tokens.size());
+    GiveBackBehindWindows(row.slot);
     GrantBlocks(row.slot, sequence.length + count);
     CHECK_OK(pages_->CheckRow(row.slot, sequence.length, count));
     input_.AddRow(row.slot, static_cast<int32_t>(sequence.length), row.tokens, row.gate,
                   row.logits);
     sequence.length += count;
   }
-  const StepOutput output = runner_->Forward(input_);
-  // The MTP layer has yet to read the step's pages.
-  if (!options_.mtp) {
-    for (const Row& row : rows) GiveBackBehindWindows(row.slot);
-  }
-  return output;
+  return runner_->Forward(input_);
 }
 
 RunnerHarness::Logits RunnerHarness::Feed(uint32_t slot, const std::vector<uint32_t>& tokens,

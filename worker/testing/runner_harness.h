@@ -55,7 +55,7 @@ class RunnerHarness {
   const StepInput& last_input() const { return input_; }
   int64_t length(uint32_t slot) const { return sequences_[slot].length; }
 
-  // Runs one step; afterwards gives back what lies behind the windows.
+  // Gives back what lies behind the rows' windows, grants what they need and runs one step.
   StepOutput Step(const std::vector<Row>& rows);
 
   // The rule of rows that Feed and Greedy make.
