@@ -123,7 +123,7 @@ std::vector<uint32_t> RunnerHarness::Greedy(uint32_t slot, const std::vector<flo
   return tokens;
 }
 
-void RunnerHarness::Fork(uint32_t from, uint32_t to) {
+void RunnerHarness::Fork(uint32_t from, uint32_t to, bool share) {
   Sequence& source = sequences_[from];
   Sequence& copy = sequences_[to];
   CHECK_EQ(copy.length, 0);
@@ -134,7 +134,7 @@ void RunnerHarness::Fork(uint32_t from, uint32_t to) {
     for (size_t b = 0; b < copy.blocks[g].size(); ++b) {
       uint32_t& page = copy.blocks[g][b];
       if (page == kNoPage) continue;
-      if (b == last) {
+      if (b == last || !share) {
         const uint32_t fresh = TakePage(group);
         CHECK_OK(pages_->CopyPages(group, {page}, {fresh}));
         page = fresh;

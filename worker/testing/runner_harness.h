@@ -68,8 +68,8 @@ class RunnerHarness {
   std::vector<uint32_t> Greedy(uint32_t slot, const std::vector<float>& logits, int count);
 
   // `to` becomes a second sequence with the tokens of `from`: whole blocks are shared, the last,
-  // partly filled one is copied.
-  void Fork(uint32_t from, uint32_t to);
+  // partly filled one is copied; without `share` all are.
+  void Fork(uint32_t from, uint32_t to, bool share = true);
 
   // Frees the slot's pages that no other slot shares.
   void Finish(uint32_t slot);
