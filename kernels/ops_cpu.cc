@@ -5,11 +5,16 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "kernels/cpu_context.h"
+#include "kernels/embed/embed_cpu.h"
 #include "kernels/host_memory.h"
 #include "kernels/linear/linear_cpu.h"
 #include "kernels/linear/linear_pack.h"
+#include "kernels/moe_experts/moe_experts_cpu.h"
+#include "kernels/moe_route/moe_route_cpu.h"
 #include "kernels/ops.h"
+#include "kernels/page_copy/page_copy_cpu.h"
 #include "kernels/rms_norm/rms_norm_cpu.h"
+#include "kernels/swiglu/swiglu_cpu.h"
 
 namespace troupe {
 namespace {
@@ -17,6 +22,12 @@ namespace {
 void CheckF32(const Tensor& tensor) {
   CHECK(tensor.dtype == DType::kF32);
   CHECK_GE(tensor.stride, tensor.cols);
+}
+
+void CheckExpert(const ExpertWeights& expert, int64_t hidden) {
+  CHECK_EQ(expert.gate_up->inputs(), hidden);
+  CHECK_EQ(expert.gate_up->outputs(), 2 * expert.down->inputs());
+  CHECK_EQ(expert.down->outputs(), hidden);
 }
 
 class CpuOps : public Ops {
@@ -42,7 +53,11 @@ class CpuOps : public Ops {
 
   void Synchronize() override {}
 
-  void Embed(const EmbedParams& params) override { CHECK(false) << "not yet"; }
+  void Embed(const EmbedParams& params) override {
+    CheckF32(params.out);
+    CHECK_EQ(params.table.cols, params.out.cols);
+    EmbedCpu(params, Begin());
+  }
   void RmsNorm(const RmsNormParams& params) override {
     CheckF32(params.x);
     CheckF32(params.weight);
@@ -67,10 +82,28 @@ class CpuOps : public Ops {
   void NsaCompress(const NsaCompressParams& params) override { CHECK(false) << "not yet"; }
   void NsaSelect(const NsaSelectParams& params) override { CHECK(false) << "not yet"; }
   void NsaAttention(const NsaAttentionParams& params) override { CHECK(false) << "not yet"; }
-  void Swiglu(const SwigluParams& params) override { CHECK(false) << "not yet"; }
-  void MoeRoute(const MoeRouteParams& params) override { CHECK(false) << "not yet"; }
-  void MoeExperts(const MoeExpertsParams& params) override { CHECK(false) << "not yet"; }
-  void PageCopy(const PageCopyParams& params) override { CHECK(false) << "not yet"; }
+  void Swiglu(const SwigluParams& params) override {
+    CheckF32(params.gate_up);
+    CheckF32(params.out);
+    CHECK_EQ(params.gate_up.cols, 2 * params.out.cols);
+    CHECK_EQ(params.gate_up.rows, params.out.rows);
+    SwigluCpu(params, Begin());
+  }
+  void MoeRoute(const MoeRouteParams& params) override {
+    CheckF32(params.logits);
+    CHECK_LE(params.top_k, params.logits.cols);
+    MoeRouteCpu(params, Begin());
+  }
+  void MoeExperts(const MoeExpertsParams& params) override {
+    CheckF32(params.x);
+    CheckF32(params.out);
+    CHECK_EQ(params.x.cols, params.out.cols);
+    CHECK_EQ(params.x.rows, params.out.rows);
+    for (int e = 0; e < params.expert_count; ++e) CheckExpert(params.experts[e], params.x.cols);
+    if (params.shared != nullptr) CheckExpert(*params.shared, params.x.cols);
+    MoeExpertsCpu(params, Begin());
+  }
+  void PageCopy(const PageCopyParams& params) override { PageCopyCpu(params, Begin()); }
 
  private:
   CpuContext Begin() {

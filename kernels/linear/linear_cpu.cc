@@ -18,16 +18,21 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 
+int64_t ChooseTaskCount(int64_t weight_bytes, int64_t multiply_adds, int threads) {
+  const double total_ns = std::max(static_cast<double>(weight_bytes) / kWeightBytesPerNs,
+                                   static_cast<double>(multiply_adds) / kMultiplyAddsPerNs);
+  const int64_t tasks = std::clamp<int64_t>(static_cast<int64_t>(total_ns / kLeastTaskNs), 1,
+                                            kTasksPerThread * threads);
+  // Few tasks fall evenly on the threads, or one thread works while the others wait.
+  return tasks <= threads / 2 ? tasks : CeilDiv(tasks, threads) * threads;
+}
+
 LinearConfig ChooseLinearConfig(int64_t rows, const PanelView& w, CpuIsa isa, int threads) {
   const PanelShape shape = PanelShapeOf(isa);
   const int64_t panels = CeilDiv(w.outputs, shape.outputs);
   const int64_t tiles = CeilDiv(rows, shape.tile_rows);
-  const double elements = static_cast<double>(w.inputs * panels * shape.outputs);
-  const double total_ns =
-      std::max(elements * static_cast<double>(BytesOf(w.dtype)) / kWeightBytesPerNs,
-               elements * static_cast<double>(rows) / kMultiplyAddsPerNs);
-  const int64_t tasks = std::clamp<int64_t>(static_cast<int64_t>(total_ns / kLeastTaskNs), 1,
-                                            kTasksPerThread * threads);
+  const int64_t elements = w.inputs * panels * shape.outputs;
+  const int64_t tasks = ChooseTaskCount(elements * BytesOf(w.dtype), elements * rows, threads);
   const int64_t panels_per_task = CeilDiv(panels, std::min(panels, tasks));
   const int64_t tile_groups =
       std::clamp<int64_t>(tasks / CeilDiv(panels, panels_per_task), 1, tiles);

@@ -16,7 +16,10 @@ struct LinearConfig {
   int64_t panels_per_task = 0;
 };
 
-// Tasks are worth a fork, and enough of them to keep every thread busy to the end.
+// How many tasks to make of products that read `weight_bytes` and do `multiply_adds` in all: each
+// worth a fork, and enough of them to keep every thread busy to the end.
+int64_t ChooseTaskCount(int64_t weight_bytes, int64_t multiply_adds, int threads);
+
 LinearConfig ChooseLinearConfig(int64_t rows, const PanelView& w, CpuIsa isa, int threads);
 
 void LinearCpu(const LinearParams& params, const CpuContext& context);
