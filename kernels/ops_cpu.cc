@@ -6,13 +6,20 @@
 #include "base/check.h"
 #include "kernels/cpu_context.h"
 #include "kernels/embed/embed_cpu.h"
+#include "kernels/head_gate/head_gate_cpu.h"
+#include "kernels/head_norm_rope/head_norm_rope_cpu.h"
 #include "kernels/host_memory.h"
+#include "kernels/kv_write/kv_write_cpu.h"
 #include "kernels/linear/linear_cpu.h"
 #include "kernels/linear/linear_pack.h"
 #include "kernels/moe_experts/moe_experts_cpu.h"
 #include "kernels/moe_route/moe_route_cpu.h"
+#include "kernels/nsa_attention/nsa_attention_cpu.h"
+#include "kernels/nsa_compress/nsa_compress_cpu.h"
+#include "kernels/nsa_select/nsa_select_cpu.h"
 #include "kernels/ops.h"
 #include "kernels/page_copy/page_copy_cpu.h"
+#include "kernels/paged_attention/paged_attention_cpu.h"
 #include "kernels/rms_norm/rms_norm_cpu.h"
 #include "kernels/swiglu/swiglu_cpu.h"
 
@@ -75,17 +82,21 @@ class CpuOps : public Ops {
     CHECK_EQ(params.out.rows, params.x.rows);
     LinearCpu(params, Begin());
   }
-  void HeadNormRope(const HeadNormRopeParams& params) override { CHECK(false) << "not yet"; }
-  void KvWrite(const KvWriteParams& params) override { CHECK(false) << "not yet"; }
-  void HeadGate(const HeadGateParams& params) override { CHECK(false) << "not yet"; }
-  void PagedAttention(const PagedAttentionParams& params) override { CHECK(false) << "not yet"; }
-  void NsaCompress(const NsaCompressParams& params) override { CHECK(false) << "not yet"; }
-  void NsaSelect(const NsaSelectParams& params) override { CHECK(false) << "not yet"; }
-  void NsaAttention(const NsaAttentionParams& params) override { CHECK(false) << "not yet"; }
+  void HeadNormRope(const HeadNormRopeParams& params) override { HeadNormRopeCpu(params, Begin()); }
+  void KvWrite(const KvWriteParams& params) override { KvWriteCpu(params, Begin()); }
+  void HeadGate(const HeadGateParams& params) override { HeadGateCpu(params, Begin()); }
+  void PagedAttention(const PagedAttentionParams& params) override {
+    PagedAttentionCpu(params, Begin());
+  }
+  void NsaCompress(const NsaCompressParams& params) override { NsaCompressCpu(params, Begin()); }
+  void NsaSelect(const NsaSelectParams& params) override { NsaSelectCpu(params, Begin()); }
+  void NsaAttention(const NsaAttentionParams& params) override { NsaAttentionCpu(params, Begin()); }
   void Swiglu(const SwigluParams& params) override {
     CheckF32(params.gate_up);
     CheckF32(params.out);
-    CHECK_EQ(params.gate_up.cols, 2 * params.out.cols);
+    if (params.gate_up.cols != params.out.cols) {
+      CHECK_EQ(params.gate_up.cols, 2 * params.out.cols);
+    }
     CHECK_EQ(params.gate_up.rows, params.out.rows);
     SwigluCpu(params, Begin());
   }
