@@ -22,7 +22,8 @@
 // Ownership: targets belong to the caller and must outlive the ProgramConfig.
 // Invariants: a target is written only by Parse or LoadYaml, and never with a value that a check
 // refused.
-#pragma once
+#ifndef TROUPE_CONFIG_PROGRAM_CONFIG_H_
+#define TROUPE_CONFIG_PROGRAM_CONFIG_H_
 
 #include <functional>
 #include <map>
@@ -111,3 +112,5 @@ class ProgramConfig {
 };
 
 }  // namespace troupe
+
+#endif  // TROUPE_CONFIG_PROGRAM_CONFIG_H_
