@@ -1,0 +1,47 @@
+// Matrix product with weights that were packed for the device: out = x W^T, or out += x W^T.
+//
+// Invariant: a row of the result does not depend on the other rows of x, bit for bit, so that a
+// sequence gets the same tokens in any batch.
+#ifndef TROUPE_KERNELS_LINEAR_LINEAR_H_
+#define TROUPE_KERNELS_LINEAR_LINEAR_H_
+
+#include "kernels/tensor.h"
+
+namespace troupe {
+
+// How products are formed. kF32: weights upcast, x as it is. kBf16: x rounded to bf16 (nearest
+// even), products and sums in f32.
+enum class Precision : uint8_t { kF32, kBf16 };
+
+// Weights in the layout that a device's kernels like best. Made by Ops::Pack, read-only after.
+class PackedMatrix {
+ public:
+  virtual ~PackedMatrix() = default;
+
+  int64_t outputs() const { return outputs_; }
+  int64_t inputs() const { return inputs_; }
+  Precision precision() const { return precision_; }
+  // Bytes that a product reads of this matrix.
+  int64_t bytes() const { return bytes_; }
+
+ protected:
+  PackedMatrix(int64_t outputs, int64_t inputs, Precision precision, int64_t bytes)
+      : outputs_(outputs), inputs_(inputs), precision_(precision), bytes_(bytes) {}
+
+ private:
+  int64_t outputs_;
+  int64_t inputs_;
+  Precision precision_;
+  int64_t bytes_;
+};
+
+struct LinearParams {
+  Tensor x;                         // [T, inputs] f32
+  const PackedMatrix* w = nullptr;  // [outputs, inputs]
+  Tensor out;                       // [T, outputs] f32
+  bool accumulate = false;
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_KERNELS_LINEAR_LINEAR_H_

@@ -1,0 +1,87 @@
+// Every operation that a model's forward pass needs, on one device.
+//
+// ModelRunner is written against this interface alone. Implementations: the naive reference
+// (MakeReferenceOps), which is the oracle, and the fast CPU one (MakeCpuOps); both list the same
+// operations in the same order, and one table of cases tests them (kernels/ops_test.cc).
+//
+// Thread model: one caller at a time. Operations run in the order of the calls; what they wrote is
+// visible to the caller after Synchronize().
+// Ownership: an Ops owns its threads; Buffers and PackedMatrix objects must not outlive it.
+// Invariants: a token's results do not depend, bit for bit, on which other tokens share the step,
+// nor on how its own sequence was cut into steps. Shapes are checked (CHECK): callers validate user
+// input.
+#ifndef TROUPE_KERNELS_OPS_H_
+#define TROUPE_KERNELS_OPS_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/cpu_isa.h"
+#include "kernels/embed/embed.h"
+#include "kernels/head_gate/head_gate.h"
+#include "kernels/head_norm_rope/head_norm_rope.h"
+#include "kernels/kv_write/kv_write.h"
+#include "kernels/linear/linear.h"
+#include "kernels/moe_experts/moe_experts.h"
+#include "kernels/moe_route/moe_route.h"
+#include "kernels/nsa_attention/nsa_attention.h"
+#include "kernels/nsa_compress/nsa_compress.h"
+#include "kernels/nsa_select/nsa_select.h"
+#include "kernels/page_copy/page_copy.h"
+#include "kernels/paged_attention/paged_attention.h"
+#include "kernels/rms_norm/rms_norm.h"
+#include "kernels/swiglu/swiglu.h"
+#include "kernels/tensor.h"
+
+namespace troupe {
+
+// Zeroed device memory, aligned for any operation, freed with the last reference.
+using Buffer = std::shared_ptr<std::byte>;
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  // For people: device, instruction set, threads.
+  virtual std::string Describe() const = 0;
+
+  // ResourceExhausted when the device has not that much.
+  virtual absl::StatusOr<Buffer> Allocate(int64_t bytes) = 0;
+
+  // Packs the rows of `parts`, one after another, as one matrix. All parts have the same number of
+  // columns, and dtype f32 or bf16. Storage keeps the parts' dtype; `precision` says how products
+  // are formed with it.
+  virtual std::unique_ptr<PackedMatrix> Pack(absl::Span<const Tensor> parts,
+                                             Precision precision) = 0;
+
+  virtual void Synchronize() = 0;
+
+  virtual void Embed(const EmbedParams& params) = 0;
+  virtual void RmsNorm(const RmsNormParams& params) = 0;
+  virtual void Linear(const LinearParams& params) = 0;
+  virtual void HeadNormRope(const HeadNormRopeParams& params) = 0;
+  virtual void KvWrite(const KvWriteParams& params) = 0;
+  virtual void HeadGate(const HeadGateParams& params) = 0;
+  virtual void PagedAttention(const PagedAttentionParams& params) = 0;
+  virtual void NsaCompress(const NsaCompressParams& params) = 0;
+  virtual void NsaSelect(const NsaSelectParams& params) = 0;
+  virtual void NsaAttention(const NsaAttentionParams& params) = 0;
+  virtual void Swiglu(const SwigluParams& params) = 0;
+  virtual void MoeRoute(const MoeRouteParams& params) = 0;
+  virtual void MoeExperts(const MoeExpertsParams& params) = 0;
+  virtual void PageCopy(const PageCopyParams& params) = 0;
+};
+
+struct CpuOpsOptions {
+  int threads = 0;  // 0: the cores that this process may use (affinity, cgroup quota)
+  CpuIsa isa = CpuIsa::kAvx2;
+};
+
+std::unique_ptr<Ops> MakeCpuOps(const CpuOpsOptions& options);
+std::unique_ptr<Ops> MakeReferenceOps();
+
+}  // namespace troupe
+
+#endif  // TROUPE_KERNELS_OPS_H_

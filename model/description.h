@@ -1,0 +1,194 @@
+// The model as data: what a config says about a decoder, and the state a sequence keeps for it.
+//
+// The runner walks `layers`; nothing downstream asks which architecture it runs. A mapping file in
+// model/architectures/ turns one family's config.json into a ModelDescription.
+//
+// Plain values: copy freely, no thread rules, owns everything it names.
+#ifndef TROUPE_MODEL_DESCRIPTION_H_
+#define TROUPE_MODEL_DESCRIPTION_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "kernels/tensor.h"
+
+namespace troupe {
+
+enum class AttentionKind { kSliding, kFull, kNsa };
+
+enum class RopeKind {
+  kNone,
+  kHalfSplit,  // rotates (x[j], x[j + head_dim/2]), as Hugging Face does
+};
+
+struct RopeDescription {
+  RopeKind kind = RopeKind::kNone;
+  double theta = 10000.0;
+};
+
+// Native sparse attention: compressed, selected and window branches, all lengths in tokens.
+struct NsaDescription {
+  int compress_block = 32;   // tokens a compressed entry covers
+  int compress_stride = 16;  // tokens between the starts of two entries
+  int select_block = 64;     // tokens in a selectable block
+  int selected_blocks = 8;   // taken for a query, init and local blocks included
+  int init_blocks = 1;       // first blocks, always taken
+  int local_blocks = 2;      // the query's own block and those before it, always taken
+};
+
+// gate = sigmoid(up silu(down x)), one number a query head; heads under the threshold give zero.
+struct HeadGateDescription {
+  int inner_size = 0;
+  float threshold = 0.0f;  // the config's default; a request may choose another
+};
+
+struct AttentionDescription {
+  AttentionKind kind = AttentionKind::kFull;
+  int heads = 0;
+  int kv_heads = 0;  // query head h uses KV head h / (heads / kv_heads)
+  int head_dim = 0;
+  int window_tokens = 0;  // kSliding and kNsa: a query sees itself and window_tokens - 1 before it
+  RopeDescription rope;
+  bool qk_norm = false;  // rms over head_dim of each query and key head, before rope
+  std::optional<HeadGateDescription> head_gate;
+  std::optional<NsaDescription> nsa;  // set exactly for kNsa
+
+  int query_size() const { return heads * head_dim; }
+  int kv_size() const { return kv_heads * head_dim; }
+};
+
+// down (silu(gate x) * up x)
+struct DenseFfn {
+  int inner_size = 0;
+};
+
+enum class RouterScoring { kSigmoid };
+
+struct MoeFfn {
+  int experts = 0;
+  int experts_per_token = 0;
+  int expert_inner_size = 0;
+  int shared_inner_size = 0;  // 0: no shared expert; several are one of their summed size
+  RouterScoring scoring = RouterScoring::kSigmoid;
+  bool correction_bias = false;    // added to the scores for choosing only
+  bool normalise_weights = false;  // chosen scores are divided by their sum + 1e-20
+  float weight_scale = 1.0f;
+};
+
+using FfnDescription = std::variant<DenseFfn, MoeFfn>;
+
+// x += attention(rms(x)); x += ffn(rms(x))
+struct LayerDescription {
+  AttentionDescription attention;
+  FfnDescription ffn;
+};
+
+// Predicts token t+2 from the last layer's output at t and the embedding of token t+1.
+struct MtpDescription {
+  LayerDescription layer;
+};
+
+struct ModelDescription {
+  std::string architecture;  // the mapping file's name, for people
+  int vocab_size = 0;
+  int hidden_size = 0;
+  float rms_epsilon = 0.0f;
+  bool tied_embeddings = false;
+  int max_context_tokens = 0;
+  std::vector<uint32_t> end_tokens;  // generation stops at any of these
+  std::optional<uint32_t> bos_token;
+  std::optional<uint32_t> pad_token;
+  std::vector<LayerDescription> layers;
+  std::vector<int> early_exit_layers;  // a head after each of these layers, ascending
+  std::optional<MtpDescription> mtp;
+
+  // Layers a state stream can name: the decoder's, then the MTP layer as the last one.
+  int mtp_layer_index() const { return static_cast<int>(layers.size()); }
+};
+
+// Checks what every architecture promises the runner (sizes positive, heads divisible by kv_heads,
+// NSA lengths that fit kBlockTokens, early exits in range, ...). InvalidArgument names the field.
+absl::Status ValidateDescription(const ModelDescription& description);
+
+// --- What a sequence keeps --------------------------------------------------------------------
+
+enum class StateGroupKind {
+  kFull,        // pages for all tokens
+  kWindow,      // pages of which those wholly behind the window are given back
+  kCompressed,  // pages for all tokens, one entry for every stride
+};
+
+// Which of a layer's K/V pairs a stream holds.
+enum class KvBranch {
+  kSelf,           // the only pair of a sliding or full layer
+  kNsaSelected,    // slc_k, slc_v
+  kNsaWindow,      // win_k, win_v
+  kNsaRaw,         // cmp_k, cmp_v before compression
+  kNsaCompressed,  // ck, cv
+};
+
+// One layer's K/V pair inside the pages of a group.
+struct StateStream {
+  int layer = 0;  // ModelDescription::mtp_layer_index() for the MTP layer
+  KvBranch branch = KvBranch::kSelf;
+  int kv_heads = 0;
+  int key_dim = 0;
+  int value_dim = 0;
+  int64_t key_offset_bytes = 0;    // of this stream's K in a page
+  int64_t value_offset_bytes = 0;  // of this stream's V in a page
+};
+
+// A group of streams that are paged together: one block table a sequence for each group.
+//
+// THE LAYOUT of a page, for each stream in order, without padding between streams:
+//     K [kv_heads][entries_per_block][key_dim]
+//     V [kv_heads][entries_per_block][value_dim]
+// so that one KV head's rows are contiguous. Token t's entry of a full or window group is row
+// t % 64 of the page of block t / 64. Keys are stored as attention uses them: after QK-norm and
+// rope, except kNsaRaw, which is stored as projected.
+//
+// Compressed groups: entry i covers tokens [stride*i, stride*i + compress_block) and is row
+// r % entries_per_block of block r / entries_per_block with r = CompressedRow(nsa, i). That puts it
+// in the block of its last token, so a page never changes after its 64 tokens are done: full pages
+// of every group are immutable, and a prefix is shared at a block boundary without snapshots.
+struct StateGroup {
+  std::string name;  // "full", "window.256", "compressed.16"
+  StateGroupKind kind = StateGroupKind::kFull;
+  int window_tokens = 0;  // kWindow: the last tokens a query needs, itself included
+  int stride_tokens = 1;  // tokens for each entry; 1 but for kCompressed
+  int entries_per_block = kBlockTokens;
+  std::vector<StateStream> streams;
+  int64_t page_bytes = 0;
+};
+
+// The row of compressed entry `entry` counted from token 0: the row in which its last token lies.
+// Rows below CompressedRow(nsa, 0) are never written.
+inline int64_t CompressedRow(const NsaDescription& nsa, int64_t entry) {
+  return (entry * nsa.compress_stride + nsa.compress_block - 1) / nsa.compress_stride;
+}
+
+// Compressed entries complete once `tokens` tokens are known: those a query at tokens - 1 may see.
+inline int64_t CompressedEntries(const NsaDescription& nsa, int64_t tokens) {
+  return tokens < nsa.compress_block ? 0 : (tokens - nsa.compress_block) / nsa.compress_stride + 1;
+}
+
+struct StateGroupOptions {
+  int kv_bytes_per_element = 2;
+  bool with_mtp = false;  // the MTP layer keeps state too
+};
+
+// The groups a sequence keeps, in this order: full, windows from the widest, compressed by stride.
+// Groups without streams are left out. A page index of one group says nothing about another's.
+std::vector<StateGroup> StateGroups(const ModelDescription& description,
+                                    const StateGroupOptions& options);
+
+// Bytes that a sequence of `tokens` tokens holds in all groups, in whole pages.
+int64_t StateBytes(const std::vector<StateGroup>& groups, int64_t tokens);
+
+}  // namespace troupe
+
+#endif  // TROUPE_MODEL_DESCRIPTION_H_
