@@ -1,10 +1,11 @@
-//! What one rendering may cost: bytes and items produced, and time. Fuel counts a template's
+//! What one rendering may cost: bytes produced, and time. Fuel counts a template's
 //! instructions; this counts what each of them makes, so that doubling a string, or joining a long
 //! list of long ones, ends as early as an endless loop does.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use minijinja::value::Value;
 use minijinja::{Error, ErrorKind};
 
 /// A rendered chat may be as long as a text; templates that build it piece by piece copy it several
@@ -29,7 +30,19 @@ pub fn exhausted(what: &str) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("{EXHAUSTED}: {what}"))
 }
 
-/// Accounts for `amount` bytes or items, before they are made where their number is known then.
+/// The bytes of a string, or of a list's or dict's own items.
+pub fn size_of(value: &Value) -> usize {
+    match value.as_str() {
+        Some(text) => text.len(),
+        None => value.len().unwrap_or(1).saturating_mul(std::mem::size_of::<Value>()),
+    }
+}
+
+pub fn charge_value(value: &Value) -> Result<(), Error> {
+    charge(size_of(value))
+}
+
+/// Accounts for `amount` bytes, before they are made where their number is known then.
 pub fn charge(amount: usize) -> Result<(), Error> {
     match LEFT.get().checked_sub(amount) {
         Some(left) => LEFT.set(left),

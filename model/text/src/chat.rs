@@ -104,8 +104,14 @@ fn compile(source: &'static str) -> Result<Compiled> {
     let mut generator = CodeGenerator::new("chat template", source);
     generator.compile_stmt(&tree);
     let (instructions, blocks) = generator.finish();
-    let blocks = blocks.iter().map(|(name, block)| (*name, rewrite(block))).collect();
-    Ok(Compiled { instructions: rewrite(&instructions), blocks })
+    budget::start();
+    let instructions = rewrite(&instructions).map_err(describe)?;
+    let blocks = blocks
+        .iter()
+        .map(|(name, block)| Ok((*name, rewrite(block)?)))
+        .collect::<std::result::Result<_, Error>>()
+        .map_err(describe)?;
+    Ok(Compiled { instructions, blocks })
 }
 
 fn environment() -> Environment<'static> {
@@ -116,7 +122,14 @@ fn environment() -> Environment<'static> {
     env.set_unknown_method_callback(methods::call);
     env.set_formatter(|out, _, value| {
         budget::check_time()?;
-        out.write_str(&str_of(value)?).map_err(Error::from)
+        match value.as_str() {
+            Some(text) => {
+                budget::charge(text.len())?;
+                out.write_str(text)
+            }
+            None => out.write_str(&str_of(value)?),
+        }
+        .map_err(Error::from)
     });
     filters::register(&mut env);
     env

@@ -53,7 +53,8 @@ pub fn register(env: &mut Environment<'_>) {
         matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
     });
     env.add_test("iterable", |value: Value| {
-        value.kind() == ValueKind::String || value.try_iter().is_ok()
+        !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number)
+            && (value.kind() == ValueKind::String || value.try_iter().is_ok())
     });
     env.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
@@ -65,10 +66,7 @@ pub fn register(env: &mut Environment<'_>) {
 /// Accounts for a value that an expression has just made.
 fn made(value: Value) -> Result<Value, Error> {
     budget::check_time()?;
-    budget::charge(match value.as_str() {
-        Some(text) => text.len(),
-        None => value.len().unwrap_or(1),
-    })?;
+    budget::charge_value(&value)?;
     Ok(value)
 }
 
@@ -103,8 +101,7 @@ fn multiply(left: Value, right: Value) -> Result<Value, Error> {
 
 fn repeat(value: &Value, count: &Value) -> Result<Value, Error> {
     let count = usize::try_from(i64::try_from(count.clone())?.max(0)).unwrap_or(usize::MAX);
-    let length = value.as_str().map_or_else(|| value.len().unwrap_or(1), str::len);
-    budget::charge(length.saturating_mul(count))?;
+    budget::charge(budget::size_of(value).saturating_mul(count))?;
     if let Some(text) = value.as_str() {
         return Ok(Value::from(text.repeat(count)));
     }

@@ -8,6 +8,9 @@
 
 use minijinja::machinery::{Instruction, Instructions};
 use minijinja::value::Value;
+use minijinja::Error;
+
+use crate::budget;
 
 /// Filters that `filters::register` defines for the rewritten instructions.
 pub const CONCAT: &str = "troupe_concat";
@@ -21,12 +24,16 @@ fn apply(name: &'static str, arguments: u16) -> Instruction<'static> {
     Instruction::ApplyFilter(name, Some(arguments), NO_CACHE)
 }
 
-pub fn rewrite(original: &Instructions<'static>) -> Instructions<'static> {
+/// Fails when the compiler has folded constants into a value over the budget (`[0] * 10 ** 12`).
+pub fn rewrite(original: &Instructions<'static>) -> Result<Instructions<'static>, Error> {
     let mut rewritten = Instructions::new(original.name(), original.source());
     let mut moved_to = Vec::with_capacity(original.len() + 1);
     for i in 0..original.len() as u32 {
         moved_to.push(rewritten.len() as u32);
         let line = original.get_line(i).unwrap_or(0) as u16;
+        if let Some(Instruction::LoadConst(value)) = original.get(i) {
+            budget::charge_value(value)?;
+        }
         if let Some(instruction) = original.get(i) {
             for replacement in replacements(instruction) {
                 rewritten.add_with_line(replacement, line);
@@ -41,7 +48,7 @@ pub fn rewrite(original: &Instructions<'static>) -> Instructions<'static> {
             }
         }
     }
-    rewritten
+    Ok(rewritten)
 }
 
 fn replacements(instruction: &Instruction<'static>) -> Vec<Instruction<'static>> {
