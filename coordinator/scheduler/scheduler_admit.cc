@@ -45,6 +45,7 @@ bool Scheduler::TryAdmit(Draft& draft, LiveSequence& s, int64_t now_us) {
 
   queue_.Remove(*s.tenant, s.rank);
   ++s.tenant->running;
+  if (reuse->copy_from) Find(*s.fork_parent)->last_step = draft.record.step;  // it is read from
   s.fork_parent.reset();
   if (reuse->load_declined) meter_.ObserveDecline();
   if (!s.was_admitted) s.figures.admitted_us = now_us;
