@@ -8,7 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "kernels/bf16.h"
+#include "kernels/element.h"
 
 namespace troupe {
 namespace {
@@ -83,9 +83,9 @@ class Loader {
       return values;
     }
     for (size_t i = 0; i < values.size(); ++i) {
-      uint16_t bits = 0;
-      std::memcpy(&bits, view.bytes.data() + i * sizeof(bits), sizeof(bits));
-      values[i] = FloatFromBf16(bits);
+      Bf16 value;
+      std::memcpy(&value, view.bytes.data() + i * sizeof(value), sizeof(value));
+      values[i] = ToF32(value);
     }
     return values;
   }

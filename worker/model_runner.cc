@@ -9,32 +9,10 @@
 #include "absl/status/status.h"
 #include "base/check.h"
 #include "worker/runner_arena.h"
+#include "worker/tensor_parts.h"
 
 namespace troupe {
 namespace {
-
-// Columns [first, first + count) of a tensor.
-Tensor Columns(const Tensor& tensor, int64_t first, int64_t count) {
-  Tensor part = tensor;
-  part.data = tensor.f32() + first;
-  part.cols = count;
-  return part;
-}
-
-// The first `rows` rows.
-Tensor FirstRows(const Tensor& tensor, int64_t rows) {
-  Tensor part = tensor;
-  part.rows = rows;
-  return part;
-}
-
-// Rows [first, first + count).
-Tensor Rows(const Tensor& tensor, int64_t first, int64_t count) {
-  Tensor part = tensor;
-  part.data = tensor.f32(first);
-  part.rows = count;
-  return part;
-}
 
 // Calls visit(first token, count, index of the first in `tokens`) for each run of neighbours.
 template <class Visit>

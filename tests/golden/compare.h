@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -50,22 +49,14 @@ std::vector<T> Tail(const std::vector<T>& values, size_t count) {
   return {values.end() - count, values.end()};
 }
 
-// By how much the best logit leads.
-inline float Margin(std::vector<float> logits) {
-  std::nth_element(logits.begin(), logits.begin() + 1, logits.end(), std::greater<>());
-  return logits[0] - logits[1];
-}
-
 // The root mean square of the differences over that of `want`.
-inline double RelativeRms(const RunnerHarness::Logits& got, const RunnerHarness::Logits& want) {
+inline double RelativeRms(const std::vector<float>& got, const std::vector<float>& want) {
   EXPECT_EQ(got.size(), want.size());
   double error = 0;
   double scale = 0;
-  for (size_t r = 0; r < std::min(got.size(), want.size()); ++r) {
-    for (size_t c = 0; c < want[r].size(); ++c) {
-      error += std::pow(got[r][c] - want[r][c], 2);
-      scale += std::pow(want[r][c], 2);
-    }
+  for (size_t i = 0; i < std::min(got.size(), want.size()); ++i) {
+    error += std::pow(got[i] - want[i], 2);
+    scale += std::pow(want[i], 2);
   }
   return std::sqrt(error / scale);
 }
