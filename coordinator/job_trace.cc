@@ -13,13 +13,9 @@ JobTrace::Mark JobTrace::Here(int64_t now_us) const {
   return {now_us, usage_.heads_total(), usage_.heads_skipped()};
 }
 
-void JobTrace::OnStarted(const std::string& worker, int64_t now_us) {
+void JobTrace::OnStarted(const std::string& worker) {
   worker_ = worker;
-  if (++epoch_ == 1) {
-    started_ = Here(now_us);
-  } else {
-    usage_.set_worker_changes(usage_.worker_changes() + 1);
-  }
+  if (++epoch_ > 1) usage_.set_worker_changes(usage_.worker_changes() + 1);
 }
 
 void JobTrace::OnProgress(const SequenceEvent& event, uint32_t heads_per_token, int64_t now_us) {
@@ -31,7 +27,7 @@ void JobTrace::OnProgress(const SequenceEvent& event, uint32_t heads_per_token, 
   if (std::exchange(has_token_, true)) return;
   first_token_ = Here(now_us);
   last_step_ = first_token_;
-  usage_.set_queue_us(figures_.admitted_us > 0 ? started_.at_us : 0);
+  usage_.set_queue_us(figures_.admitted_us);
   usage_.set_ttft_us(now_us);
 }
 
@@ -74,8 +70,8 @@ v1::Finished JobTrace::Finish(bool with_spans, int64_t now_us) {
     v1::Trace& trace = *out.mutable_trace();
     *trace.add_spans() = Span("request", 0, Mark{}, now_us);
     trace.mutable_spans(0)->set_token_count(usage_.output_tokens());
-    *trace.add_spans() = Span("queue", kRoot, Mark{}, started_.at_us);
-    v1::TraceSpan prefill = Span("prefill", kRoot, started_, first_token_.at_us);
+    *trace.add_spans() = Span("queue", kRoot, Mark{}, figures_.admitted_us);
+    v1::TraceSpan prefill = Span("prefill", kRoot, Mark{figures_.admitted_us}, first_token_.at_us);
     prefill.set_token_count(usage_.prompt_tokens());
     prefill.set_heads_total(first_token_.heads_total);
     prefill.set_heads_skipped(first_token_.heads_skipped);

@@ -2,7 +2,8 @@
 //
 // The trace is a tree: the request, below it queue, prefill and the reasoning steps.
 //
-// Thread model: one owner. Times are microseconds since the request was accepted.
+// Thread model: one owner. Times, those in events included, are microseconds since the request was
+// accepted.
 #ifndef TROUPE_COORDINATOR_JOB_TRACE_H_
 #define TROUPE_COORDINATOR_JOB_TRACE_H_
 
@@ -19,7 +20,7 @@ namespace troupe {
 class JobTrace {
  public:
   void OnPrompt(uint32_t prompt_tokens) { usage_.set_prompt_tokens(prompt_tokens); }
-  void OnStarted(const std::string& worker, int64_t now_us);
+  void OnStarted(const std::string& worker);
   // `heads_per_token`: gated (layer, head) pairs of a token.
   void OnProgress(const SequenceEvent& event, uint32_t heads_per_token, int64_t now_us);
   // A step ended; returns what the client is told.
@@ -45,7 +46,6 @@ class JobTrace {
   SequenceFigures figures_;  // of the worker that runs it now
   uint64_t epoch_ = 0;
   std::string worker_;
-  Mark started_;  // first given to a worker
   Mark first_token_;
   Mark last_step_;
   bool has_token_ = false;
