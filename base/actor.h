@@ -76,8 +76,9 @@ class ActorRef {
   // Unavailable: the actor has stopped or is stopping, or this is null.
   // On error a `message` that was passed by std::move is left as it was.
   absl::Status Tell(Message&& message) const { return Accept(std::move(message), Lane::kRequest); }
-  absl::Status Tell(const Message& message) const requires std::copy_constructible<Message> {
-    return Accept(Message(message), Lane::kRequest);
+  absl::Status Tell(const Message& message) const {
+    Message copy = message;
+    return Accept(std::move(copy), Lane::kRequest);
   }
 
   // Answers what this actor asked for; see the top of this file. Only Unavailable is possible.

@@ -51,6 +51,7 @@ TEST(ActorStressTest, EachSendersOrderHoldsUnderBackPressure) {
   auto checker = Spawn<OrderChecker>(
       executor, {.name = "checker", .mailbox_capacity = 8, .batch = 3}, kSenders, &handled_count);
   std::vector<std::thread> senders;
+  senders.reserve(kSenders);
   for (int sender = 0; sender < kSenders; ++sender) {
     senders.emplace_back([&, sender] {
       for (int i = 0; i < kItems; ++i) {
@@ -140,12 +141,15 @@ TEST(ActorStressTest, StoppingAtAnyMomentLeaksNothingAndTellsEveryWatcherOnce) {
 
 // Monitors and takes back while the target dies.
 TEST(ActorStressTest, WatchingRacesWithDeath) {
-  for (int round = 0; round < 200; ++round) {
+  constexpr int kRounds = 200;
+  constexpr int kWatchers = 2;
+  for (int round = 0; round < kRounds; ++round) {
     const std::shared_ptr<Lifetime> lifetime = Lifetime::Create("target");
     std::atomic<int> told_count = 0;
     std::atomic<int> kept_count = 0;
     std::vector<std::thread> watchers;
-    for (int i = 0; i < 2; ++i) {
+    watchers.reserve(kWatchers);
+    for (int i = 0; i < kWatchers; ++i) {
       watchers.emplace_back([&] {
         std::vector<Watch> watches;
         for (int j = 0; j < 20; ++j) {

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/inbox.h"
 #include "base/sim_executor.h"
@@ -53,7 +54,7 @@ class Scripted : public Actor<ScriptMessage> {
  private:
   void OnStart() override { journal_.push_back("start"); }
   void OnStop(const absl::Status& reason) override {
-    journal_.push_back("stop " + std::string(absl::StatusCodeToString(reason.code())));
+    journal_.push_back(absl::StrCat("stop ", absl::StatusCodeToString(reason.code())));
   }
   void Handle(ScriptMessage message) override {
     std::visit(Overloaded{
@@ -66,7 +67,7 @@ class Scripted : public Actor<ScriptMessage> {
                    [this](FailNow& fail) { Fail(fail.reason); },
                    [this](Watch1& watch) { watch_ = Monitor(watch.target); },
                    [this](Down& down) {
-                     journal_.push_back(down.name + " down: " + std::string(down.reason.message()));
+                     journal_.push_back(absl::StrCat(down.name, " down: ", down.reason.message()));
                    },
                },
                message);

@@ -43,10 +43,12 @@ TEST(CheckTest, EvaluatesOnceAndPassesQuietly) {
   CHECK_EQ(++count, 2) << "never";
   CHECK_LE(++count, 3);
   CHECK_OK(absl::OkStatus());
+  // NOLINTBEGIN(google-readability-braces-around-statements): a check is one statement.
   if (count == 3)
-    CHECK_GE(count, 3);  // No brace: a check is one statement.
+    CHECK_GE(count, 3);
   else
     CHECK(false);
+  // NOLINTEND(google-readability-braces-around-statements)
   EXPECT_EQ(count, 3);
 }
 

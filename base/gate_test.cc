@@ -31,12 +31,15 @@ TEST(GateTest, CountsEntrantsAndRefusesAfterClose) {
 }
 
 TEST(GateTest, CloseWaitsForTheLastToLeave) {
-  for (int round = 0; round < 50; ++round) {
+  constexpr int kRounds = 50;
+  constexpr int kThreads = 3;
+  for (int round = 0; round < kRounds; ++round) {
     auto gate = std::make_unique<Gate>();
     std::atomic<int> inside = 0;
     std::atomic<int> entered = 0;
     std::vector<std::thread> threads;
-    for (int i = 0; i < 3; ++i) {
+    threads.reserve(kThreads);
+    for (int i = 0; i < kThreads; ++i) {
       threads.emplace_back([&inside, &entered, gate = gate.get()] {
         while (true) {
           const std::optional<Gate::Pass> pass = gate->Enter();

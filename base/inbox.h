@@ -62,13 +62,13 @@ class Inbox final : public MessageSink<Message>,
 
   // Refuses what comes from now on; what is here can still be received. `reason` is told to who
   // monitors this. Later calls do nothing.
-  void Close(absl::Status reason) {
+  void Close(const absl::Status& reason) {
     {
       const std::lock_guard lock(mutex_);
       closed_ = true;
     }
     changed_.notify_all();
-    lifetime_->End(std::move(reason));
+    lifetime_->End(reason);
   }
 
   absl::Status Accept(Message&& message, Lane lane) override {

@@ -32,7 +32,7 @@ class SeededRandom {
   // Uniform in [0, bound), up to a bias of bound / 2^64. bound > 0.
   uint64_t Below(uint64_t bound) {
     __extension__ using Wide = unsigned __int128;
-    return static_cast<uint64_t>((Wide((*this)()) * bound) >> 64);
+    return static_cast<uint64_t>((static_cast<Wide>((*this)()) * bound) >> 64);
   }
 
   // Uniform in [0, 1).

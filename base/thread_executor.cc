@@ -18,7 +18,7 @@ void NameThisThread(const std::string& name) {
 
 }  // namespace
 
-ThreadExecutor::ThreadExecutor(Options options) {
+ThreadExecutor::ThreadExecutor(const Options& options) {
   CHECK_GT(options.thread_count, 0);
   const std::string prefix = options.name.substr(0, 10);
   timer_thread_ = std::thread([this, prefix] {

@@ -21,6 +21,25 @@ namespace {
 // The calls under way, so that the client's end can cancel them and wait.
 class CallRegistry {
  public:
+  // Counts a call from before its context exists until after it is gone.
+  class Entry {
+   public:
+    explicit Entry(CallRegistry* registry) : registry_(registry) {
+      const std::lock_guard<std::mutex> lock(registry_->mutex_);
+      ++registry_->call_count_;
+    }
+    ~Entry() {
+      const std::lock_guard<std::mutex> lock(registry_->mutex_);
+      // Under the lock: the waiter may destroy the registry as soon as it sees that all have ended.
+      if (--registry_->call_count_ == 0) registry_->all_ended_.notify_all();
+    }
+    Entry(const Entry&) = delete;
+    Entry& operator=(const Entry&) = delete;
+
+   private:
+    CallRegistry* const registry_;
+  };
+
   void Add(grpc::ClientContext* context) {
     const std::lock_guard<std::mutex> lock(mutex_);
     contexts_.insert(context);
@@ -29,26 +48,27 @@ class CallRegistry {
   void Remove(grpc::ClientContext* context) {
     const std::lock_guard<std::mutex> lock(mutex_);
     contexts_.erase(context);
-    // Under the lock: the waiter may destroy this object as soon as it sees the set empty.
-    if (contexts_.empty()) all_ended_.notify_all();
   }
 
   void CancelAllAndWait() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (grpc::ClientContext* context : contexts_) context->TryCancel();
-    all_ended_.wait(lock, [this] { return contexts_.empty(); });
+    all_ended_.wait(lock, [this] { return call_count_ == 0; });
   }
 
  private:
   std::mutex mutex_;
   std::condition_variable all_ended_;
-  std::set<grpc::ClientContext*> contexts_;
+  std::set<grpc::ClientContext*> contexts_;  // guarded by mutex_
+  int call_count_ = 0;                       // guarded by mutex_
 };
 
-// What every call has: a deadline, and its place in the registry for as long as it lives.
+// What every call has: a deadline, and its place in the registry. Calls end on gRPC's threads, and
+// the context shares in the channel. Its last owner must not be such a thread (gRPC would join that
+// thread with itself), so the context goes before the entry lets the client's destructor go on.
 class Call {
  public:
-  Call(CallRegistry* registry, int64_t timeout_ms) : registry_(registry) {
+  Call(CallRegistry* registry, int64_t timeout_ms) : registry_(registry), entry_(registry) {
     context_.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms));
     registry_->Add(&context_);
   }
@@ -60,6 +80,7 @@ class Call {
 
  private:
   CallRegistry* const registry_;
+  const CallRegistry::Entry entry_;  // before context_: destroyed after it
   grpc::ClientContext context_;
 };
 

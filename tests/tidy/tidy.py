@@ -40,7 +40,8 @@ NO_PROTO = {"base", "config", "kernels"}
 
 # Vendor headers and the only files that may include them.
 EDGES = [
-    (r"<grpcpp/|<grpc/|\.grpc\.pb\.h", r"(^rpc/|(_service|_client|_server|server|main)(_test)?\.(h|cc)$)"),
+    (r"<grpcpp/|<grpc/|\.grpc\.pb\.h",
+     r"(^rpc/|(_service|_client|_server|server|main)(_test)?\.(h|cc)$)"),
     (r"<rocksdb/", r"rocksdb_store(_test)?\.cc$"),
     (r"<yaml-cpp/", r"^config/"),
     (r"<CLI/", r"^(config|cli)/"),
