@@ -175,7 +175,7 @@ void JobActor::Send(v1::GenerateEvent event) {
 }
 
 void JobActor::Finish(v1::Finished::Reason reason) {
-  SendSteps(cutter_.Flush());
+  if (reason != v1::Finished::REASON_MAX_STEPS) SendSteps(cutter_.Flush());
   v1::GenerateEvent event;
   *event.mutable_finished() = trace_.Finish(options_.trace, NowUs() - accepted_us_);
   event.mutable_finished()->set_reason(reason);
