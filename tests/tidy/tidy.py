@@ -62,7 +62,8 @@ def blank_literals(text: str) -> str:
     """Replaces comments, strings and characters by spaces, keeping line breaks."""
     pattern = re.compile(
         r'R"(\w*)\((?:.|\n)*?\)\1"|//[^\n]*|/\*(?:.|\n)*?\*/|"(?:\\.|[^"\\\n])*"'
-        r"|(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])+'")
+        r"|(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])+'"
+    )
     return pattern.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), text)
 
 
@@ -75,8 +76,12 @@ def functions(text: str) -> Iterator[tuple[int, int]]:
         if char == "{":
             head = text[head_start:at].strip()
             inside = any(kind == "function" for kind, _ in scopes)
-            if not inside and re.search(r"\b(namespace|extern)\b|^(template\s*<.*>\s*)?"
-                                        r"(typedef\s+)?(class|struct|union|enum)\b", head, re.S):
+            if not inside and re.search(
+                r"\b(namespace|extern)\b|^(template\s*<.*>\s*)?"
+                r"(typedef\s+)?(class|struct|union|enum)\b",
+                head,
+                re.S,
+            ):
                 kind = "scope"
             elif not inside and ")" in head and not head.endswith("="):
                 kind = "function"
@@ -135,8 +140,9 @@ def check_lifecycle(root: pathlib.Path, sources: dict[str, str]) -> Iterator[str
     if not page.exists():
         yield "docs/lifecycle.md: missing"
         return
-    everything = "\n".join(text for name, text in sources.items()
-                           if pathlib.Path(name).suffix in CPP | {".proto"})
+    everything = "\n".join(
+        text for name, text in sources.items() if pathlib.Path(name).suffix in CPP | {".proto"}
+    )
     words = set(re.findall(r"\w+", everything))
     for i, line in enumerate(page.read_text().splitlines(), 1):
         for name in re.findall(r"`([^`]+)`", line):
@@ -152,8 +158,9 @@ def check_lifecycle(root: pathlib.Path, sources: dict[str, str]) -> Iterator[str
 def main() -> int:
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
     names = tracked_files(root)
-    sources = {n: (root / n).read_text(errors="replace") for n in names
-               if pathlib.Path(n).suffix in CODE}
+    sources = {
+        n: (root / n).read_text(errors="replace") for n in names if pathlib.Path(n).suffix in CODE
+    }
     findings = []
     for name, text in sources.items():
         findings += check_sizes(name, text)
