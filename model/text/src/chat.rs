@@ -59,7 +59,7 @@ impl ChatTemplate {
     ) -> Result<String> {
         check_size("messages", messages.len() + variables.len(), MAX_TEXT_BYTES, "bytes")?;
         on_large_stack(|| {
-            budget::start();
+            budget::start(messages.len() + variables.len());
             let mut context: BTreeMap<String, Value> = BTreeMap::new();
             // transformers passes these two whether the caller has them or not.
             context.insert("tools".to_string(), Value::from(()));
@@ -104,7 +104,7 @@ fn compile(source: &'static str) -> Result<Compiled> {
     let mut generator = CodeGenerator::new("chat template", source);
     generator.compile_stmt(&tree);
     let (instructions, blocks) = generator.finish();
-    budget::start();
+    budget::start(source.len());
     let instructions = rewrite(&instructions).map_err(describe)?;
     let blocks = blocks
         .iter()
