@@ -1,5 +1,5 @@
-# troupe_library(NAME SRCS ... DEPS ...), troupe_program, troupe_test and troupe_bench declare targets
-# with the project's options. A component `foo` is the library `troupe_foo`.
+# troupe_library(NAME SRCS ... DEPS ...), troupe_program, troupe_test and troupe_bench declare
+# targets with the project's options. A component `foo` is the library `troupe_foo`.
 
 function(troupe_library name)
   cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})

@@ -1,4 +1,4 @@
-// SwiGLU (Shazeer, 2020): out = silu(gate) * up.
+// SwiGLU (Shazeer, 2020): out = silu(gate) * up, or without `up` plain SiLU.
 #ifndef TROUPE_KERNELS_SWIGLU_SWIGLU_H_
 #define TROUPE_KERNELS_SWIGLU_SWIGLU_H_
 
@@ -7,7 +7,7 @@
 namespace troupe {
 
 struct SwigluParams {
-  Tensor gate_up;  // [T, 2 * m] f32: gate, then up
+  Tensor gate_up;  // [T, 2 * m] f32: gate, then up; or [T, m]: gate alone, out = silu(gate)
   Tensor out;      // [T, m] f32
 };
 

@@ -1,0 +1,68 @@
+#include "kernels/linear/linear_reference.h"
+
+#include <numeric>
+
+#include "base/check.h"
+#include "kernels/element.h"
+
+namespace troupe {
+namespace {
+
+int64_t RowsOf(absl::Span<const Tensor> parts) {
+  return std::accumulate(parts.begin(), parts.end(), int64_t{0},
+                         [](int64_t rows, const Tensor& part) { return rows + part.rows; });
+}
+
+int64_t BytesOfParts(absl::Span<const Tensor> parts) {
+  return std::accumulate(parts.begin(), parts.end(), int64_t{0},
+                         [](int64_t bytes, const Tensor& part) {
+                           return bytes + part.rows * part.cols * BytesOf(part.dtype);
+                         });
+}
+
+}  // namespace
+
+ReferenceMatrix::ReferenceMatrix(absl::Span<const Tensor> parts, Precision precision)
+    : PackedMatrix(RowsOf(parts), parts.front().cols, precision, BytesOfParts(parts)) {
+  values_.reserve(outputs() * inputs());
+  for (const Tensor& part : parts) {
+    CHECK_EQ(part.cols, inputs());
+    for (int64_t row = 0; row < part.rows; ++row) {
+      for (int64_t col = 0; col < part.cols; ++col) {
+        values_.push_back(LoadElement(part.data, part.dtype, row * part.stride + col));
+      }
+    }
+  }
+}
+
+std::vector<double> ReferenceMatrix::Times(const float* x) const {
+  std::vector<double> out(outputs(), 0.0);
+  for (int64_t row = 0; row < outputs(); ++row) {
+    for (int64_t col = 0; col < inputs(); ++col) {
+      const double value = precision() == Precision::kBf16 ? RoundToBf16(x[col]) : x[col];
+      out[row] += values_[row * inputs() + col] * value;
+    }
+  }
+  return out;
+}
+
+const ReferenceMatrix& AsReference(const PackedMatrix* matrix) {
+  const auto* reference = dynamic_cast<const ReferenceMatrix*>(matrix);
+  CHECK(reference != nullptr) << "the matrix was packed by another Ops";
+  return *reference;
+}
+
+void LinearReference(const LinearParams& params) {
+  const ReferenceMatrix& w = AsReference(params.w);
+  CHECK_EQ(params.x.cols, w.inputs());
+  CHECK_EQ(params.out.cols, w.outputs());
+  for (int64_t token = 0; token < params.x.rows; ++token) {
+    const std::vector<double> product = w.Times(params.x.f32(token));
+    float* out = params.out.f32(token);
+    for (int64_t i = 0; i < w.outputs(); ++i) {
+      out[i] = static_cast<float>((params.accumulate ? out[i] : 0.0) + product[i]);
+    }
+  }
+}
+
+}  // namespace troupe

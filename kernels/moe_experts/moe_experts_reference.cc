@@ -1,0 +1,44 @@
+#include "kernels/moe_experts/moe_experts_reference.h"
+
+#include <cmath>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/linear/linear_reference.h"
+
+namespace troupe {
+namespace {
+
+std::vector<double> Expert(const ExpertWeights& weights, const float* x) {
+  const std::vector<double> gate_up = AsReference(weights.gate_up).Times(x);
+  const size_t size = gate_up.size() / 2;
+  std::vector<float> inner(size);
+  for (size_t i = 0; i < size; ++i) {
+    const double gate = gate_up[i];
+    inner[i] = static_cast<float>(gate / (1 + std::exp(-gate)) * gate_up[size + i]);
+  }
+  return AsReference(weights.down).Times(inner.data());
+}
+
+}  // namespace
+
+void MoeExpertsReference(const MoeExpertsParams& params) {
+  for (int64_t token = 0; token < params.x.rows; ++token) {
+    const float* x = params.x.f32(token);
+    std::vector<double> sum(params.out.cols, 0.0);
+    const auto add = [&](const ExpertWeights& weights, double factor) {
+      const std::vector<double> y = Expert(weights, x);
+      for (size_t c = 0; c < sum.size(); ++c) sum[c] += factor * y[c];
+    };
+    for (int k = 0; k < params.top_k; ++k) {
+      const int64_t at = token * params.top_k + k;
+      CHECK_LT(params.chosen[at], params.expert_count);
+      add(params.experts[params.chosen[at]], params.weights[at]);
+    }
+    if (params.shared != nullptr) add(*params.shared, 1.0);
+    float* out = params.out.f32(token);
+    for (size_t c = 0; c < sum.size(); ++c) out[c] = static_cast<float>(out[c] + sum[c]);
+  }
+}
+
+}  // namespace troupe

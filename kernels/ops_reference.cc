@@ -1,0 +1,65 @@
+// The oracle of every operation, on the calling thread. Slow: for tests, never for serving.
+#include <cstdlib>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/embed/embed_reference.h"
+#include "kernels/head_gate/head_gate_reference.h"
+#include "kernels/head_norm_rope/head_norm_rope_reference.h"
+#include "kernels/kv_write/kv_write_reference.h"
+#include "kernels/linear/linear_reference.h"
+#include "kernels/moe_experts/moe_experts_reference.h"
+#include "kernels/moe_route/moe_route_reference.h"
+#include "kernels/nsa_attention/nsa_attention_reference.h"
+#include "kernels/nsa_compress/nsa_compress_reference.h"
+#include "kernels/nsa_select/nsa_select_reference.h"
+#include "kernels/ops.h"
+#include "kernels/page_copy/page_copy_reference.h"
+#include "kernels/paged_attention/paged_attention_reference.h"
+#include "kernels/rms_norm/rms_norm_reference.h"
+#include "kernels/swiglu/swiglu_reference.h"
+
+namespace troupe {
+namespace {
+
+class ReferenceOps : public Ops {
+ public:
+  std::string Describe() const override { return "reference, 1 thread"; }
+
+  absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
+    auto* memory = static_cast<std::byte*>(std::calloc(1, static_cast<size_t>(bytes)));
+    if (memory == nullptr) {
+      return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes, " bytes"));
+    }
+    return Buffer(memory, std::free);
+  }
+
+  std::unique_ptr<PackedMatrix> Pack(absl::Span<const Tensor> parts, Precision precision) override {
+    return std::make_unique<ReferenceMatrix>(parts, precision);
+  }
+
+  void Synchronize() override {}
+
+  void Embed(const EmbedParams& params) override { EmbedReference(params); }
+  void RmsNorm(const RmsNormParams& params) override { RmsNormReference(params); }
+  void Linear(const LinearParams& params) override { LinearReference(params); }
+  void HeadNormRope(const HeadNormRopeParams& params) override { HeadNormRopeReference(params); }
+  void KvWrite(const KvWriteParams& params) override { KvWriteReference(params); }
+  void HeadGate(const HeadGateParams& params) override { HeadGateReference(params); }
+  void PagedAttention(const PagedAttentionParams& params) override {
+    PagedAttentionReference(params);
+  }
+  void NsaCompress(const NsaCompressParams& params) override { NsaCompressReference(params); }
+  void NsaSelect(const NsaSelectParams& params) override { NsaSelectReference(params); }
+  void NsaAttention(const NsaAttentionParams& params) override { NsaAttentionReference(params); }
+  void Swiglu(const SwigluParams& params) override { SwigluReference(params); }
+  void MoeRoute(const MoeRouteParams& params) override { MoeRouteReference(params); }
+  void MoeExperts(const MoeExpertsParams& params) override { MoeExpertsReference(params); }
+  void PageCopy(const PageCopyParams& params) override { PageCopyReference(params); }
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> MakeReferenceOps() { return std::make_unique<ReferenceOps>(); }
+
+}  // namespace troupe

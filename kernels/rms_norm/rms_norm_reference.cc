@@ -1,0 +1,24 @@
+#include "kernels/rms_norm/rms_norm_reference.h"
+
+#include <cmath>
+
+#include "base/check.h"
+
+namespace troupe {
+
+void RmsNormReference(const RmsNormParams& params) {
+  const int64_t size = params.x.cols;
+  CHECK_EQ(params.weight.cols, size);
+  for (int64_t token = 0; token < params.x.rows; ++token) {
+    const float* x = params.x.f32(token);
+    double squares = 0;
+    for (int64_t c = 0; c < size; ++c) squares += static_cast<double>(x[c]) * x[c];
+    const double scale = 1 / std::sqrt(squares / static_cast<double>(size) + params.eps);
+    float* out = params.out.f32(token);
+    for (int64_t c = 0; c < size; ++c) {
+      out[c] = static_cast<float>(x[c] * scale * params.weight.f32()[c]);
+    }
+  }
+}
+
+}  // namespace troupe

@@ -1,0 +1,146 @@
+// A checkpoint's weights as kernels want them: on the device, packed, products that share their
+// input fused into one matrix.
+//
+// Thread model: immutable once loaded.
+// Ownership: owns all device memory it names; must not outlive the Ops that packed it. Nothing
+// borrows from the Checkpoint after LoadModel returns.
+#ifndef TROUPE_WORKER_LOADED_MODEL_H_
+#define TROUPE_WORKER_LOADED_MODEL_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/ops.h"
+#include "model/checkpoint.h"
+
+namespace troupe {
+
+// kF32: products in f32, f32 keys and values. kBf16: inputs of products rounded to bf16, bf16 keys
+// and values; the residual stream, norms, softmaxes, sigmoids and the whole router stay in f32.
+enum class ComputeMode : uint8_t { kF32, kBf16 };
+
+constexpr DType KvDType(ComputeMode mode) {
+  return mode == ComputeMode::kF32 ? DType::kF32 : DType::kBf16;
+}
+
+// Dense values on the device, [rows, cols].
+struct DeviceTensor {
+  Buffer memory;
+  Tensor view;
+
+  bool empty() const { return memory == nullptr; }
+  const float* f32() const { return view.f32(); }
+};
+
+// One K/V pair inside LoadedAttention::in, columns counted in its output.
+struct LoadedKv {
+  KvBranch branch = KvBranch::kSelf;
+  int64_t k_column = 0;
+  int64_t v_column = 0;
+  DeviceTensor k_norm;  // [D] f32; empty: keys are stored as projected
+};
+
+// NSA's pairs in LoadedAttention::kv, and its branches in the order of their gates: compressed,
+// selected, window.
+inline constexpr int kNsaRawIndex = 0;
+inline constexpr int kNsaSelectedIndex = 1;
+inline constexpr int kNsaWindowIndex = 2;
+inline constexpr int kNsaBranches = 3;
+
+struct LoadedPhi {
+  DeviceTensor position;  // [compress_block, D] f32
+  DeviceTensor w1;        // [D, D] f32
+  DeviceTensor w2;        // [D, D] f32
+
+  NsaPhi view() const { return {position.f32(), w1.f32(), w2.f32()}; }
+};
+
+struct LoadedNsa {
+  NsaSizes sizes;
+  int64_t branch_gate_column = 0;
+  LoadedPhi phi_k;
+  LoadedPhi phi_v;
+  DeviceTensor compressed_k_norm;  // [D] f32
+};
+
+struct LoadedAttention {
+  // Everything that reads the layer's normalised input: q, each K/V pair, branch gates, the inner
+  // part of the head gates. [in->outputs(), d]
+  std::unique_ptr<PackedMatrix> in;
+  std::unique_ptr<PackedMatrix> head_gate_up;  // [H, head gate inner]; null: heads are not gated
+  std::unique_ptr<PackedMatrix> out;           // [d, H * D]
+  int64_t head_gate_column = 0;
+  DeviceTensor q_norm;             // [D] f32; empty without QK-norm
+  DeviceTensor inverse_frequency;  // [D / 2] f32; empty without RoPE
+  std::vector<LoadedKv> kv;        // one, or NSA's compressed, selected and window
+  std::optional<LoadedNsa> nsa;
+};
+
+struct LoadedSwiglu {
+  std::unique_ptr<PackedMatrix> gate_up;  // [2 * inner, d]
+  std::unique_ptr<PackedMatrix> down;     // [d, inner]
+
+  ExpertWeights view() const { return {gate_up.get(), down.get()}; }
+};
+
+struct LoadedMoe {
+  int index = 0;                         // among the model's MoE layers, the MTP module's last
+  std::unique_ptr<PackedMatrix> router;  // [E, d], products in f32 in every mode
+  DeviceTensor correction_bias;          // [E] f32, zeros where the model has none
+  std::vector<LoadedSwiglu> owned;       // experts, then the shared one if there is one
+  std::vector<ExpertWeights> experts;    // [E], into `owned`
+  std::optional<ExpertWeights> shared;   // into `owned`
+};
+
+struct LoadedLayer {
+  LayerDescription description;
+  DeviceTensor attention_norm;  // [d] f32
+  DeviceTensor ffn_norm;        // [d] f32
+  LoadedAttention attention;
+  std::variant<LoadedSwiglu, LoadedMoe> ffn;
+};
+
+struct LoadedMtp {
+  DeviceTensor embedding_norm;          // [d] f32
+  DeviceTensor hidden_norm;             // [d] f32
+  std::unique_ptr<PackedMatrix> input;  // [d, 2 * d]
+  DeviceTensor head_norm;               // [d] f32
+  LoadedLayer layer;
+};
+
+struct LoadedModel {
+  ModelDescription description;
+  ComputeMode mode = ComputeMode::kF32;
+  DeviceTensor embedding;                 // [V, d] as stored: f32 or bf16
+  std::unique_ptr<PackedMatrix> lm_head;  // [V, d]
+  DeviceTensor final_norm;                // [d] f32
+  std::vector<LoadedLayer> layers;
+  std::vector<DeviceTensor> early_exit_norms;  // [d] f32, parallel to early_exit_layers
+  std::optional<LoadedMtp> mtp;
+  int64_t weight_bytes = 0;  // device memory of all of the above
+
+  int moe_layers() const;   // the MTP module's layer left out
+  int max_experts() const;  // of any layer, the MTP module's included
+  int gated_heads() const;  // (layer, head) pairs with a gate, for skip rates
+};
+
+struct LoadOptions {
+  ComputeMode mode = ComputeMode::kBf16;
+  bool with_mtp = false;  // load the MTP module when the model has one
+  // Called from the loading thread with bytes of tensors done and in all; may be null.
+  std::function<void(int64_t bytes_done, int64_t bytes_total)> progress;
+};
+
+// Unimplemented, naming the tensor or layer, for a stored dtype or a combination of features that
+// the runner cannot run; ResourceExhausted when device memory is short.
+absl::StatusOr<LoadedModel> LoadModel(const Checkpoint& checkpoint, Ops* ops,
+                                      const LoadOptions& options);
+
+}  // namespace troupe
+
+#endif  // TROUPE_WORKER_LOADED_MODEL_H_

@@ -1,0 +1,158 @@
+// The forward pass: straight-line code over Ops that walks a model's layer descriptions.
+//
+// Thread model: one caller at a time, the one that owns the Ops.
+// Ownership: borrows model, pages and Ops, which must outlive it; owns the activations, allocated
+// once for `max_step_tokens`. Nothing is allocated in a step. What Forward returns stays valid
+// until the next call. Invariants: a token's results do not depend on the other sequences of a
+// step, nor on how its own sequence is cut into steps, bit for bit.
+#ifndef TROUPE_WORKER_MODEL_RUNNER_H_
+#define TROUPE_WORKER_MODEL_RUNNER_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/ops.h"
+#include "worker/kv_pages.h"
+#include "worker/loaded_model.h"
+
+namespace troupe {
+
+// The rows of one step. Filled by its owner, reused from step to step without allocating.
+class StepInput {
+ public:
+  StepInput(int max_rows, int max_tokens);
+
+  void Clear();
+  bool Fits(size_t more_tokens) const;
+
+  // Adds tokens [start, start + tokens.size()) of the sequence in `slot`, whose pages were granted
+  // (KvPages::CheckRow). Logits are wanted after its last `logits` tokens, 0 for none. CHECK-fails
+  // when the row does not fit.
+  void AddRow(uint32_t slot, int32_t start, absl::Span<const uint32_t> tokens, GateRule gate,
+              int logits);
+
+  int rows() const { return static_cast<int>(slot_.size()); }
+  int tokens() const { return static_cast<int>(token_.size()); }
+  BatchView batch() const;
+  const uint32_t* token_ids() const { return token_.data(); }
+  const GateRule* gate_rules() const { return gate_.data(); }
+  // Ascending indices into the step's tokens; StepOutput::logits has a row for each, in order.
+  absl::Span<const int32_t> logit_tokens() const { return logit_tokens_; }
+
+ private:
+  size_t max_rows_;
+  size_t max_tokens_;
+  std::vector<uint32_t> slot_;
+  std::vector<int32_t> start_;
+  std::vector<int32_t> first_;
+  std::vector<GateRule> gate_;
+  std::vector<uint32_t> token_;
+  std::vector<int32_t> position_;
+  std::vector<int32_t> token_row_;
+  std::vector<int32_t> logit_tokens_;
+};
+
+struct StepOutput {
+  Tensor logits;                            // [logit_tokens, V] f32
+  absl::Span<const int32_t> heads_closed;   // [R] (layer, token, head) that were skipped
+  absl::Span<const int32_t> expert_tokens;  // [MoE layers, E], layer-major
+};
+
+// Sees a forward pass from inside, for tests and inspection. Calls come from within Forward, after
+// what they show has been computed; tensors are valid during the call. MTP is layer
+// mtp_layer_index().
+class RunnerTap {
+ public:
+  virtual ~RunnerTap() = default;
+  // The residual stream [T, d] after the embedding (layer -1) and after each layer.
+  virtual void OnHidden(int /*layer*/, const Tensor& /*hidden*/) {}
+  // Gates [T, H] before the rule.
+  virtual void OnGates(int /*layer*/, const Tensor& /*gates*/) {}
+  // [T, top_k] each, highest score first.
+  virtual void OnExperts(int /*layer*/, absl::Span<const int32_t> /*experts*/,
+                         absl::Span<const float> /*weights*/) {}
+  // [T, G, selected_blocks], ascending, -1 pads.
+  virtual void OnSelectedBlocks(int /*layer*/, absl::Span<const int32_t> /*blocks*/) {}
+};
+
+struct RunnerArena;
+
+class ModelRunner {
+ public:
+  struct Options {
+    int max_rows = 64;          // sequences in a step
+    int max_step_tokens = 512;  // tokens in a step
+    int max_logit_tokens = 64;  // of those, with logits
+    bool early_exits = false;   // keep what ExitLogits needs
+    bool mtp = false;           // ForwardMtp may be called; model and pages must have the module
+  };
+
+  // ResourceExhausted when the activations do not fit the device; FailedPrecondition when an option
+  // asks for what the model or the pages lack.
+  static absl::StatusOr<std::unique_ptr<ModelRunner>> Create(const LoadedModel* model,
+                                                             KvPages* pages, Ops* ops,
+                                                             const Options& options);
+  ~ModelRunner();
+
+  const Options& options() const { return options_; }
+  int64_t activation_bytes() const;
+
+  // Runs the step. Its rows' pages were checked; sizes within the options are CHECKed.
+  StepOutput Forward(const StepInput& input);
+
+  // After Forward, with Options::early_exits: the logits of early head `exit` (an index into
+  // early_exit_layers) for the same input. [logit_tokens, V] f32
+  Tensor ExitLogits(int exit, const StepInput& input);
+
+  // After Forward, at most once, with Options::mtp: runs the MTP layer at every position of the
+  // same step, with the token that follows each. Row i predicts the token two after
+  // logit_tokens[i]. [logit_tokens, V] f32
+  Tensor ForwardMtp(const StepInput& input, absl::Span<const uint32_t> next_tokens);
+
+  // Null: none. Not owned.
+  void SetTap(RunnerTap* tap) { tap_ = tap; }
+
+ private:
+  // Where a layer keeps its state: `kv` is parallel to LoadedAttention::kv.
+  struct LayerState {
+    std::vector<KvLocation> kv;
+    KvLocation compressed;
+  };
+
+  ModelRunner(const LoadedModel* model, KvPages* pages, Ops* ops, const Options& options);
+  void AddState(const LoadedLayer& layer);
+
+  void RunLayer(int index, const LoadedLayer& layer, const StepInput& input);
+  void RunAttention(int index, const LoadedLayer& layer, const StepInput& input);
+  void NormAndRotate(const Tensor& x, int heads, const DeviceTensor& norm, const LoadedLayer& layer,
+                     const StepInput& input);
+  void WriteKeysAndValues(int index, const LoadedLayer& layer, const Tensor& projected,
+                          const StepInput& input);
+  void ComputeGates(int index, const LoadedLayer& layer, const Tensor& projected,
+                    const StepInput& input);
+  HeadMix GateMix(const LoadedLayer& layer, int branch) const;
+  void Attend(const LoadedLayer& layer, const Tensor& q, const KvLocation& kv, const HeadMix& mix,
+              const Tensor& out, const StepInput& input);
+  void AttendSparse(int index, const LoadedLayer& layer, const Tensor& q, const Tensor& out,
+                    const StepInput& input);
+  void RunDense(const LoadedSwiglu& ffn, int tokens);
+  void RunExperts(int index, const MoeFfn& description, const LoadedMoe& moe, int tokens);
+  void NormLogitTokens(const DeviceTensor& norm, const StepInput& input, const Tensor& out);
+  Tensor Logits(const Tensor& normed, const StepInput& input);
+  void TapHidden(int layer, const Tensor& hidden);
+
+  const LoadedModel* model_;
+  KvPages* pages_;
+  Ops* ops_;
+  Options options_;
+  RunnerTap* tap_ = nullptr;
+  std::unique_ptr<RunnerArena> arena_;
+  std::vector<LayerState> state_;  // [layers], then the MTP layer's
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_WORKER_MODEL_RUNNER_H_
