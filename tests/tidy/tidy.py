@@ -24,22 +24,15 @@ ALLOWED = {
     "base": set(),
     "config": {"base"},
     "proto": set(),
+    "rpc": {"base"},
     "kernels": {"base"},
     "model": {"base", "kernels"},
-    "cache_client": {"base"},
-    "cache_service": {"base", "config", "cache_client"},
-    "worker": {"base", "config", "kernels", "model", "cache_client"},
-    "coordinator": {"base", "config", "model", "cache_client"},
-    "cli": {
-        "base",
-        "config",
-        "kernels",
-        "model",
-        "cache_client",
-        "cache_service",
-        "worker",
-        "coordinator",
-    },
+    "cache_client": {"base", "rpc"},
+    "cache_service": {"base", "config", "rpc", "cache_client"},
+    "worker": {"base", "config", "rpc", "kernels", "model", "cache_client"},
+    "coordinator": {"base", "config", "rpc", "model", "cache_client"},
+    "cli": {"base", "config", "rpc", "kernels", "model", "cache_client", "cache_service", "worker",
+            "coordinator"},
     "bench": None,  # benches and tests may look anywhere
     "tests": None,
 }
@@ -47,7 +40,8 @@ NO_PROTO = {"base", "config", "kernels"}
 
 # Vendor headers and the only files that may include them.
 EDGES = [
-    (r"<grpcpp/|<grpc/|\.grpc\.pb\.h", r"(_service|_client|_server|server|main)(_test)?\.(h|cc)$"),
+    (r"<grpcpp/|<grpc/|\.grpc\.pb\.h",
+     r"(^rpc/|(_service|_client|_server|server|main)(_test)?\.(h|cc)$)"),
     (r"<rocksdb/", r"rocksdb_store(_test)?\.cc$"),
     (r"<yaml-cpp/", r"^config/"),
     (r"<CLI/", r"^(config|cli)/"),
