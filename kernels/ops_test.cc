@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <limits>
 #include <map>
+#include <random>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -197,7 +198,7 @@ TEST_P(OpsTest, AgreesWithTheReference) {
 
 TEST_P(OpsTest, TokensDoNotDependOnTheirSteps) {
   const Case& c = test_case();
-  std::mt19937_64 random(Seed());
+  TestRandom random(Seed());
   const Outputs want = RunOn(backend(), c, InOneStep(c.sequences));
   ExpectSameBits(RunOn(backend(), c, EachAlone(c.sequences)), want, "each sequence alone");
   ExpectSameBits(RunOn(backend(), c, TokenByToken(c.sequences)), want, "token by token");
@@ -227,7 +228,7 @@ NsaDecode DecodeNsa(const Backend& backend, const NsaCase& c, int position, uint
                     const TestPages& window_pages) {
   constexpr int kWindow = 256;
   TestDevice device(backend);
-  std::mt19937_64 random(Seed());
+  TestRandom random(Seed());
   const std::vector<Sequence> sequences = {{position, 1}};
   const StepBatch batch = PutStep(device, sequences, {slot}, {{0, 0, 1}});
   const Matrix query = RandomMatrix(1, int64_t{c.heads} * c.head_dim, random);
@@ -288,7 +289,7 @@ TEST_P(NsaDecodeTest, ReadsNothingButCompressedSelectedAndWindowTokens) {
   const Backend& backend = Candidates()[GetParam()];
   const NsaCase c;
   const uint32_t slot = 1;
-  std::mt19937_64 random(Seed() + 1);
+  TestRandom random(Seed() + 1);
   const TestPages::Shape tokens = {
       .kv_heads = c.kv_heads, .head_dim = c.head_dim, .dtype = c.dtype};
   TestPages::Shape entries = tokens;
