@@ -19,6 +19,7 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 }  // namespace
 
 int64_t ChooseTaskCount(int64_t weight_bytes, int64_t multiply_adds, int threads) {
+  if (threads == 1) return 1;
   const double total_ns = std::max(static_cast<double>(weight_bytes) / kWeightBytesPerNs,
                                    static_cast<double>(multiply_adds) / kMultiplyAddsPerNs);
   const int64_t tasks = std::clamp<int64_t>(static_cast<int64_t>(total_ns / kLeastTaskNs), 1,

@@ -11,7 +11,6 @@ constexpr int kPanelOutputs = kPanelVecs * kLanes;
 constexpr PanelShape kShape = PanelShapeOf(kMaxTileVecs, kLanes);
 static_assert(kShape.outputs == kPanelOutputs && kShape.tile_rows == kTileRows);
 
-constexpr int64_t kPrefetchBytes = 2048;
 // Weights that the loop over tiles walks again and again: they, and a tile of x, fit a level-2
 // cache.
 constexpr int64_t kResidentBytes = 512 * 1024;
@@ -117,9 +116,6 @@ void MultiplyTile(const typename Kind::W* w, int64_t steps, const typename Kind:
     const typename Kind::W* vecs[kVecs];
     for (int j = 0; j < kVecs; ++j) {
       vecs[j] = w + j / kPanelVecs * panel_elements + j % kPanelVecs * (kLanes * Kind::kInputs);
-      if constexpr (kRows == 1) {
-        _mm_prefetch(reinterpret_cast<const char*>(vecs[j]) + kPrefetchBytes, _MM_HINT_T0);
-      }
     }
     Kind::template Step<kRows, kVecs>(vecs, x, acc);
     w += kStepElements;
@@ -131,19 +127,17 @@ void MultiplyTile(const typename Kind::W* w, int64_t steps, const typename Kind:
 // As many panels at once as give accumulators enough to hide the latency of a product.
 constexpr int PanelsAtOnce(int rows) { return rows == 1 ? 4 : rows * 4 <= kTileRows ? 2 : 1; }
 
-template <class Kind, int kRows>
+template <class Kind, int kRows, int kAtOnce = PanelsAtOnce(kRows)>
 void MultiplyPanelsByTile(const typename Kind::W* w, int64_t steps, int64_t panels,
                           const typename Kind::X* x, TileOut out) {
-  constexpr int kAtOnce = PanelsAtOnce(kRows);
   const int64_t panel_elements = steps * kPanelOutputs * Kind::kInputs;
-  int64_t panel = 0;
-  for (; panel + kAtOnce <= panels; panel += kAtOnce) {
-    MultiplyTile<Kind, kRows, kAtOnce>(w + panel * panel_elements, steps, x, out);
+  for (; panels >= kAtOnce; panels -= kAtOnce) {
+    MultiplyTile<Kind, kRows, kAtOnce>(w, steps, x, out);
+    w += kAtOnce * panel_elements;
     out.first_col += kAtOnce * kPanelOutputs;
   }
-  for (; panel < panels; ++panel) {
-    MultiplyTile<Kind, kRows, 1>(w + panel * panel_elements, steps, x, out);
-    out.first_col += kPanelOutputs;
+  if constexpr (kAtOnce > 1) {
+    if (panels > 0) MultiplyPanelsByTile<Kind, kRows, kAtOnce / 2>(w, steps, panels, x, out);
   }
 }
 

@@ -10,7 +10,7 @@
 // Invariant: a *_kernel.cc includes only headers without inline functions that the linker could
 // share with other sources (kernels/simd/, kernels/bf16.h, kernels/tensor.h, parameter structs,
 // headers of C): a shared copy compiled for AVX-512 would run on a machine without it. A test
-// (kernels/simd/isa_symbols) looks at the objects.
+// (kernels/simd/isa_symbols.cmake) looks at the objects.
 #ifndef TROUPE_KERNELS_SIMD_DISPATCH_H_
 #define TROUPE_KERNELS_SIMD_DISPATCH_H_
 

@@ -1,0 +1,21 @@
+#include "coordinator/scheduler/victim.h"
+
+#include <tuple>
+
+namespace troupe {
+
+std::optional<size_t> ChooseVictim(const Rank& needy,
+                                   absl::Span<const VictimCandidate> candidates) {
+  const auto score = [](const VictimCandidate& c) {
+    return std::make_tuple(c.pages_freed > 0, c.rank.due_us, c.rank.arrival_us, c.pages_freed,
+                           c.rank.id);
+  };
+  std::optional<size_t> best;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    if (candidates[i].rank <= needy) continue;
+    if (!best || score(candidates[i]) > score(candidates[*best])) best = i;
+  }
+  return best;
+}
+
+}  // namespace troupe

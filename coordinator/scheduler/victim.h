@@ -1,0 +1,28 @@
+// Who gives up memory when pages run out.
+//
+// Pure functions; any thread.
+#ifndef TROUPE_COORDINATOR_SCHEDULER_VICTIM_H_
+#define TROUPE_COORDINATOR_SCHEDULER_VICTIM_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/types/span.h"
+#include "coordinator/scheduler/priority.h"
+
+namespace troupe {
+
+struct VictimCandidate {
+  Rank rank;
+  uint32_t pages_freed = 0;  // of the groups that are short, those nobody else holds
+};
+
+// The index of the sequence to preempt for `needy`, or nothing if all are more urgent than it:
+// then it waits. Those that free a page come first; then the lowest effective priority (see
+// priority.h), then the latest arrival, then the most pages freed. Taking only from less urgent
+// sequences is what lets the most urgent one always proceed.
+std::optional<size_t> ChooseVictim(const Rank& needy, absl::Span<const VictimCandidate> candidates);
+
+}  // namespace troupe
+
+#endif  // TROUPE_COORDINATOR_SCHEDULER_VICTIM_H_
