@@ -16,8 +16,8 @@
 // timers among them. ActorRef and ActorHandle may be used from any thread.
 //
 // Ownership: the ActorHandle owns the actor: destroying it stops the actor (kDrop) without waiting.
-// ActorRef keeps nothing alive. The actor object is destroyed on its executor when it ends. The
-// executor outlives its actors' handles.
+// ActorRef keeps nothing alive. The actor object is destroyed on its executor when it ends: what it
+// points to outlives Join, or else the executor, which itself outlives the handles.
 //
 // Mailbox: Tell refuses a message over the mailbox's capacity with ResourceExhausted; the sender
 // decides what gives way. TellReply never refuses for want of room, so it is only for the answer to
@@ -76,8 +76,9 @@ class ActorRef {
   // Unavailable: the actor has stopped or is stopping, or this is null.
   // On error a `message` that was passed by std::move is left as it was.
   absl::Status Tell(Message&& message) const { return Accept(std::move(message), Lane::kRequest); }
-  absl::Status Tell(const Message& message) const requires std::copy_constructible<Message> {
-    return Accept(Message(message), Lane::kRequest);
+  absl::Status Tell(const Message& message) const {
+    Message copy = message;
+    return Accept(std::move(copy), Lane::kRequest);
   }
 
   // Answers what this actor asked for; see the top of this file. Only Unavailable is possible.

@@ -3,6 +3,8 @@
 #ifndef TROUPE_BASE_ACTOR_IMPL_H_
 #define TROUPE_BASE_ACTOR_IMPL_H_
 
+#include <variant>
+
 #include "base/actor.h"
 
 namespace troupe {
@@ -94,6 +96,8 @@ class WideningSink final : public MessageSink<Message> {
     Wide wide(std::move(message));
     absl::Status status = wide_->Accept(std::move(wide), lane);
     if constexpr (requires { std::get<Message>(wide); }) {
+      // A refused message was left in place: it goes back to its sender.
+      // NOLINTNEXTLINE(bugprone-use-after-move)
       if (ABSL_PREDICT_FALSE(!status.ok())) message = std::get<Message>(std::move(wide));
     }
     return status;

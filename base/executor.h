@@ -32,9 +32,9 @@ class Executor {
   // Runs `task` soon. False, with `task` destroyed unrun, once the executor has shut down.
   virtual bool Post(Task task) = 0;
 
-  // Runs `task` once `delay` has passed (a delay below zero counts as zero). Timers that are due
-  // become runnable in order of their time, then of their setting. Id 0, with `task` destroyed
-  // unrun, once the executor has shut down.
+  // Runs `task` once `delay` has passed; a delay below zero counts as zero. Timers run one after
+  // the other, in order of their time, then of their setting: each is short, and posts what is
+  // long. Id 0, with `task` destroyed unrun, once the executor has shut down.
   virtual TimerId PostAfter(absl::Duration delay, Task task) = 0;
 
   // True when the timer's task will not run; false when it ran, runs now, or is about to.
@@ -63,6 +63,9 @@ class Executor {
    private:
     const Executor* const previous_;
   };
+
+  // When a delay that starts now is over, in `clock`'s MonotonicNs.
+  static int64_t DeadlineNs(const Clock& clock, absl::Duration delay);
 };
 
 }  // namespace troupe

@@ -31,6 +31,7 @@ class StrongId {
   constexpr Rep value() const { return value_; }
   std::string ToString() const { return std::to_string(value_); }
 
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the 0 in a defaulted <=> for one.
   friend constexpr auto operator<=>(StrongId, StrongId) = default;
   friend std::ostream& operator<<(std::ostream& out, StrongId id) { return out << +id.value_; }
 

@@ -87,10 +87,12 @@ struct LogVoidify {
 #define TROUPE_LOG_LEVEL_WARNING ::troupe::LogLevel::kWarning
 #define TROUPE_LOG_LEVEL_ERROR ::troupe::LogLevel::kError
 
+// NOLINTBEGIN(bugprone-macro-parentheses): what is streamed binds to the end of the expression.
 #define LOG(severity)                                          \
   !::troupe::internal::LogEnabled(TROUPE_LOG_LEVEL_##severity) \
       ? static_cast<void>(0)                                   \
       : ::troupe::internal::LogVoidify() &                     \
             ::troupe::internal::LogLine(TROUPE_LOG_LEVEL_##severity, __FILE__, __LINE__).stream()
+// NOLINTEND(bugprone-macro-parentheses)
 
 #endif  // TROUPE_BASE_LOG_H_

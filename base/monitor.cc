@@ -27,7 +27,7 @@ Watch Lifetime::Monitor(DownCallback callback) {
   return Watch();
 }
 
-void Lifetime::End(absl::Status reason) {
+void Lifetime::End(const absl::Status& reason) {
   absl::btree_map<uint64_t, DownCallback> callbacks;
   {
     const std::lock_guard lock(mutex_);

@@ -45,7 +45,7 @@ class Lifetime : public std::enable_shared_from_this<Lifetime> {
   [[nodiscard]] Watch Monitor(DownCallback callback);
 
   // The first call ends it; later ones do nothing.
-  void End(absl::Status reason);
+  void End(const absl::Status& reason);
 
  private:
   friend class Watch;

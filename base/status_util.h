@@ -26,14 +26,17 @@ absl::Status Annotate(const absl::Status& status, std::string_view context);
 
 // TROUPE_ASSIGN_OR_RETURN(Config config, ReadConfig(path));
 // TROUPE_ASSIGN_OR_RETURN(config_, ReadConfig(path));
-// A type with a comma in it goes in parentheses-free form through `auto` or a `using`.
+// Two statements: not the body of an `if` without braces. A type with a comma needs `auto` or
+// `using`.
 #define TROUPE_ASSIGN_OR_RETURN(lhs, expr) \
   TROUPE_ASSIGN_OR_RETURN_(TROUPE_CONCAT_(troupe_result_, __LINE__), lhs, expr)
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a declaration cannot stand in parentheses.
 #define TROUPE_ASSIGN_OR_RETURN_(result, lhs, expr)                        \
   auto result = (expr);                                                    \
   if (ABSL_PREDICT_FALSE(!result.ok())) return std::move(result).status(); \
   lhs = *std::move(result)
+// NOLINTEND(bugprone-macro-parentheses)
 #define TROUPE_CONCAT_(a, b) TROUPE_CONCAT_AGAIN_(a, b)
 #define TROUPE_CONCAT_AGAIN_(a, b) a##b
 

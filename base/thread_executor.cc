@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 
-#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -17,16 +16,9 @@ void NameThisThread(const std::string& name) {
   pthread_setname_np(pthread_self(), name.substr(0, kMaxNameLength).c_str());
 }
 
-int64_t DeadlineNs(const Clock& clock, absl::Duration delay) {
-  // A century is for ever, and keeps the sum from overflowing.
-  constexpr absl::Duration kLongest = absl::Hours(24 * 36525);
-  return clock.MonotonicNs() +
-         absl::ToInt64Nanoseconds(std::clamp(delay, absl::ZeroDuration(), kLongest));
-}
-
 }  // namespace
 
-ThreadExecutor::ThreadExecutor(Options options) {
+ThreadExecutor::ThreadExecutor(const Options& options) {
   CHECK_GT(options.thread_count, 0);
   const std::string prefix = options.name.substr(0, 10);
   timer_thread_ = std::thread([this, prefix] {
@@ -98,13 +90,14 @@ TimerId ThreadExecutor::PostAfter(absl::Duration delay, Task task) {
 }
 
 bool ThreadExecutor::Cancel(TimerId timer) {
-  Task cancelled;  // Destroyed after the lock is released.
+  TimerQueue::Timer cancelled;  // Destroyed after the lock is released.
   const std::lock_guard lock(timer_mutex_);
   cancelled = timers_.Remove(timer);
-  return cancelled != nullptr;
+  return cancelled.task != nullptr;
 }
 
 void ThreadExecutor::RunTimers() {
+  const CurrentScope scope(this);
   std::unique_lock lock(timer_mutex_);
   while (!timers_stopped_) {
     if (timers_.empty()) {
@@ -117,9 +110,10 @@ void ThreadExecutor::RunTimers() {
       timers_changed_.wait_until(lock, deadline);
       continue;
     }
-    Task task = timers_.PopFirst();
+    TimerQueue::Timer timer = timers_.PopFirst();
     lock.unlock();
-    Post(std::move(task));
+    timer.task();
+    timer.task = nullptr;
     lock.lock();
   }
 }

@@ -27,14 +27,14 @@ class ThreadExecutor : public Executor {
     int thread_count = 2;
   };
 
-  explicit ThreadExecutor(Options options);
+  explicit ThreadExecutor(const Options& options);
   ~ThreadExecutor() override;
 
   bool Post(Task task) override;
   TimerId PostAfter(absl::Duration delay, Task task) override;
   bool Cancel(TimerId timer) override;
   const Clock& clock() const override { return RealClock::Get(); }
-  bool DriveUntil(absl::FunctionRef<bool()> done) override { return false; }
+  bool DriveUntil(absl::FunctionRef<bool()> /*done*/) override { return false; }
 
   // Drops the timers, runs every task that is queued and every task that those post, and joins the
   // threads. Actors that are busy for ever must be stopped first, or this never returns.

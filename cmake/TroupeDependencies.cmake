@@ -15,3 +15,10 @@ endif()
 if(TROUPE_BUILD_BENCHES)
   find_package(benchmark CONFIG REQUIRED)
 endif()
+
+# Intel's ISA-L (it serves Arm as well) comes without a CMake package.
+find_path(ISAL_INCLUDE_DIR isa-l/crc.h REQUIRED)
+find_library(ISAL_LIBRARY isal REQUIRED)
+add_library(ISAL::isal UNKNOWN IMPORTED)
+set_target_properties(ISAL::isal PROPERTIES IMPORTED_LOCATION ${ISAL_LIBRARY}
+                      INTERFACE_INCLUDE_DIRECTORIES ${ISAL_INCLUDE_DIR})

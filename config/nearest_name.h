@@ -1,5 +1,6 @@
 // "Did you mean": the known name that a mistyped one was probably meant to be. Pure function.
-#pragma once
+#ifndef TROUPE_CONFIG_NEAREST_NAME_H_
+#define TROUPE_CONFIG_NEAREST_NAME_H_
 
 #include <string>
 #include <vector>
@@ -13,3 +14,5 @@ namespace troupe {
 const std::string* NearestName(absl::string_view typed, const std::vector<std::string>& known);
 
 }  // namespace troupe
+
+#endif  // TROUPE_CONFIG_NEAREST_NAME_H_

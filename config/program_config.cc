@@ -197,6 +197,7 @@ void ProgramConfig::Add(std::string name, T* target, FieldSpec<std::type_identit
 template void ProgramConfig::Add(std::string, bool*, FieldSpec<bool>);
 template void ProgramConfig::Add(std::string, int32_t*, FieldSpec<int32_t>);
 template void ProgramConfig::Add(std::string, int64_t*, FieldSpec<int64_t>);
+template void ProgramConfig::Add(std::string, uint32_t*, FieldSpec<uint32_t>);
 template void ProgramConfig::Add(std::string, uint64_t*, FieldSpec<uint64_t>);
 template void ProgramConfig::Add(std::string, float*, FieldSpec<float>);
 template void ProgramConfig::Add(std::string, double*, FieldSpec<double>);

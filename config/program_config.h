@@ -22,7 +22,8 @@
 // Ownership: targets belong to the caller and must outlive the ProgramConfig.
 // Invariants: a target is written only by Parse or LoadYaml, and never with a value that a check
 // refused.
-#pragma once
+#ifndef TROUPE_CONFIG_PROGRAM_CONFIG_H_
+#define TROUPE_CONFIG_PROGRAM_CONFIG_H_
 
 #include <functional>
 #include <map>
@@ -61,7 +62,7 @@ class ProgramConfig {
   ProgramConfig(const ProgramConfig&) = delete;
   ProgramConfig& operator=(const ProgramConfig&) = delete;
 
-  // Declares a field whose default is what `*target` holds now. T: bool, int32_t, int64_t,
+  // Declares a field whose default is what `*target` holds now. T: bool, int32_t, uint32_t, int64_t,
   // uint64_t, float, double, std::string, or std::vector<std::string> (a YAML list, or a repeated
   // flag). A bool field `x` has the flags --x and --no-x.
   template <typename T>
@@ -111,3 +112,5 @@ class ProgramConfig {
 };
 
 }  // namespace troupe
+
+#endif  // TROUPE_CONFIG_PROGRAM_CONFIG_H_

@@ -1,6 +1,7 @@
 // Reads a YAML mapping into flat settings, and writes settings as YAML; exceptions of the YAML
 // library end here. Thread model: pure functions.
-#pragma once
+#ifndef TROUPE_CONFIG_YAML_SETTINGS_H_
+#define TROUPE_CONFIG_YAML_SETTINGS_H_
 
 #include <string>
 #include <vector>
@@ -28,3 +29,5 @@ absl::StatusOr<std::vector<YamlSetting>> ReadYamlSettings(absl::string_view text
 std::string WriteYamlSettings(const std::vector<YamlSetting>& settings);
 
 }  // namespace troupe
+
+#endif  // TROUPE_CONFIG_YAML_SETTINGS_H_

@@ -18,6 +18,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/cpu_isa.h"
 #include "kernels/embed/embed.h"
 #include "kernels/head_gate/head_gate.h"
 #include "kernels/head_norm_rope/head_norm_rope.h"
@@ -72,12 +73,6 @@ class Ops {
   virtual void MoeExperts(const MoeExpertsParams& params) = 0;
   virtual void PageCopy(const PageCopyParams& params) = 0;
 };
-
-// Instruction sets of the fast CPU kernels, from the least to the most able.
-enum class CpuIsa : uint8_t { kAvx2, kAvx512, kAvx512Bf16 };
-
-// The best that this CPU runs; Unimplemented, naming what is missing, below AVX2 with FMA.
-absl::StatusOr<CpuIsa> DetectCpuIsa();
 
 struct CpuOpsOptions {
   int threads = 0;  // 0: the cores that this process may use (affinity, cgroup quota)

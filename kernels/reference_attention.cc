@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/bf16.h"
+#include "kernels/element.h"
 
 namespace troupe {
 

@@ -127,8 +127,13 @@ struct GenerationDefaults {
   std::optional<float> temperature;
   std::optional<float> top_p;
   std::optional<int> top_k;
+  std::optional<float> min_p;
+  std::optional<float> repetition_penalty;
   std::optional<int> max_new_tokens;
 };
+
+// A BF16 or F32 tensor of ModelWeights as f32, for the small ones that kernels take so.
+std::vector<float> ReadAsF32(const TensorView& view);
 
 class Checkpoint {
  public:

@@ -71,6 +71,12 @@ class JsonFields {
   // Records an error of the caller's own about `key`.
   void Fail(absl::string_view key, absl::string_view found, absl::string_view wanted);
 
+  // Takes over the first error of a nested object, which is finished with it.
+  void Nested(JsonFields& fields);
+
+  // The first error so far.
+  const absl::Status& status() const { return status_; }
+
   // The first error, or one for the first key that nothing read.
   absl::Status Finish();
 

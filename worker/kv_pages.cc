@@ -46,8 +46,7 @@ absl::StatusOr<std::unique_ptr<KvPages>> KvPages::Create(Ops* ops, std::vector<S
         absl::StrCat("KV pages: slots (", options.slots, ") and max_context_tokens (",
                      options.max_context_tokens, ") must be at least 1"));
   }
-  auto pages =
-      std::unique_ptr<KvPages>(new KvPages(ops, std::move(groups), std::move(options)));
+  auto pages = std::unique_ptr<KvPages>(new KvPages(ops, std::move(groups), std::move(options)));
   pages->blocks_per_slot_ =
       static_cast<int>(CeilDiv(pages->options_.max_context_tokens, kBlockTokens));
   for (size_t g = 0; g < pages->groups_.size(); ++g) {
@@ -103,8 +102,8 @@ absl::Status KvPages::CopyPages(uint32_t group, absl::Span<const uint32_t> from,
                                 absl::Span<const uint32_t> to) {
   if (group >= groups_.size()) return OutOfRange("group", group, groups_.size());
   if (from.size() != to.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("KV pages: a copy from ", from.size(),
-                                                   " pages to ", to.size()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("KV pages: a copy from ", from.size(), " pages to ", to.size()));
   }
   for (size_t i = 0; i < from.size(); ++i) {
     const uint32_t highest = std::max(from[i], to[i]);
@@ -145,10 +144,9 @@ absl::Status KvPages::CheckRow(uint32_t slot, int64_t start, int64_t count) cons
       missing = state_[g].granted_prefix[slot];
     }
     if (missing >= 0) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("KV pages: tokens [", start, ", ", start + count, ") of slot ", slot,
-                       " need block ", missing, " of group ", group.name,
-                       ", which was never granted"));
+      return absl::FailedPreconditionError(absl::StrCat(
+          "KV pages: tokens [", start, ", ", start + count, ") of slot ", slot, " need block ",
+          missing, " of group ", group.name, ", which was never granted"));
     }
   }
   return absl::OkStatus();
@@ -205,11 +203,11 @@ absl::StatusOr<std::vector<uint32_t>> PlanPages(const std::vector<StateGroup>& g
     unit_bytes += unit.back() * group.page_bytes;
   }
   if (needed_bytes > options.budget_bytes) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "KV budget of ", options.budget_bytes, " bytes is too small: one sequence of ",
-        options.max_context_tokens, " tokens and the windows of ", options.sequences,
-        " sequences need ", needed_bytes,
-        " bytes; raise the budget or lower the context or the number of sequences"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("KV budget of ", options.budget_bytes, " bytes is too small: one sequence of ",
+                     options.max_context_tokens, " tokens and the windows of ", options.sequences,
+                     " sequences need ", needed_bytes,
+                     " bytes; raise the budget or lower the context or the number of sequences"));
   }
   // Divided before multiplying would waste up to a unit; units are megabytes, so go by the page.
   const int64_t left = options.budget_bytes - needed_bytes;

@@ -8,16 +8,10 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/element.h"
 
 namespace troupe {
 namespace {
-
-float FloatFromBf16(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value = 0;
-  std::memcpy(&value, &wide, sizeof(value));
-  return value;
-}
 
 // Builds a LoadedModel. The first error sticks and ends up in the result, so that the walk over the
 // weights reads as a list of what is loaded.
@@ -52,8 +46,7 @@ class Loader {
       model.mtp->hidden_norm = Floats(mtp.hidden_norm);
       model.mtp->input = Matrix({mtp.input_proj}, product());
       model.mtp->head_norm = Floats(mtp.head_norm);
-      model.mtp->layer =
-          Layer(description.mtp_layer_index(), description.mtp->layer, mtp.layer);
+      model.mtp->layer = Layer(description.mtp_layer_index(), description.mtp->layer, mtp.layer);
     }
     model.weight_bytes = weight_bytes_;
     if (!status_.ok()) return status_;
@@ -90,9 +83,9 @@ class Loader {
       return values;
     }
     for (size_t i = 0; i < values.size(); ++i) {
-      uint16_t bits = 0;
-      std::memcpy(&bits, view.bytes.data() + i * sizeof(bits), sizeof(bits));
-      values[i] = FloatFromBf16(bits);
+      Bf16 value;
+      std::memcpy(&value, view.bytes.data() + i * sizeof(value), sizeof(value));
+      values[i] = ToF32(value);
     }
     return values;
   }
@@ -129,9 +122,8 @@ class Loader {
   DeviceTensor Table(const TensorView& view) {
     if (!Readable(view)) return {};
     Report(view);
-    return ToDevice(view.bytes.data(),
-                    view.dtype == StoredDType::kF32 ? DType::kF32 : DType::kBf16, view.shape[0],
-                    view.shape[1]);
+    return ToDevice(view.bytes.data(), view.dtype == StoredDType::kF32 ? DType::kF32 : DType::kBf16,
+                    view.shape[0], view.shape[1]);
   }
 
   // All parts under one another, as stored where they agree and are aligned, else in f32.
@@ -211,8 +203,8 @@ class Loader {
     if (description.rope.kind == RopeKind::kNone) return {};
     std::vector<float> values;
     for (int j = 0; j < description.head_dim / 2; ++j) {
-      values.push_back(static_cast<float>(
-          std::pow(description.rope.theta, -2.0 * j / description.head_dim)));
+      values.push_back(
+          static_cast<float>(std::pow(description.rope.theta, -2.0 * j / description.head_dim)));
     }
     return ToDevice(values, static_cast<int64_t>(values.size()));
   }

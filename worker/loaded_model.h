@@ -45,6 +45,13 @@ struct LoadedKv {
   DeviceTensor k_norm;  // [D] f32; empty: keys are stored as projected
 };
 
+// NSA's pairs in LoadedAttention::kv, and its branches in the order of their gates: compressed,
+// selected, window.
+inline constexpr int kNsaRawIndex = 0;
+inline constexpr int kNsaSelectedIndex = 1;
+inline constexpr int kNsaWindowIndex = 2;
+inline constexpr int kNsaBranches = 3;
+
 struct LoadedPhi {
   DeviceTensor position;  // [compress_block, D] f32
   DeviceTensor w1;        // [D, D] f32

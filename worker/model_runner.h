@@ -78,6 +78,8 @@ class RunnerTap {
   virtual void OnSelectedBlocks(int /*layer*/, absl::Span<const int32_t> /*blocks*/) {}
 };
 
+struct RunnerArena;
+
 class ModelRunner {
  public:
   struct Options {
@@ -102,8 +104,8 @@ class ModelRunner {
   StepOutput Forward(const StepInput& input);
 
   // After Forward, with Options::early_exits: the logits of early head `exit` (an index into
-  // early_exit_layers) for the same logit_tokens. [logit_tokens, V] f32
-  Tensor ExitLogits(int exit);
+  // early_exit_layers) for the same input. [logit_tokens, V] f32
+  Tensor ExitLogits(int exit, const StepInput& input);
 
   // After Forward, at most once, with Options::mtp: runs the MTP layer at every position of the
   // same step, with the token that follows each. Row i predicts the token two after
@@ -114,26 +116,41 @@ class ModelRunner {
   void SetTap(RunnerTap* tap) { tap_ = tap; }
 
  private:
-  struct Arena;
+  // Where a layer keeps its state: `kv` is parallel to LoadedAttention::kv.
+  struct LayerState {
+    std::vector<KvLocation> kv;
+    KvLocation compressed;
+  };
 
   ModelRunner(const LoadedModel* model, KvPages* pages, Ops* ops, const Options& options);
+  void AddState(const LoadedLayer& layer);
 
   void RunLayer(int index, const LoadedLayer& layer, const StepInput& input);
   void RunAttention(int index, const LoadedLayer& layer, const StepInput& input);
-  void WriteKeysAndValues(int index, const LoadedLayer& layer, const StepInput& input);
-  void Attend(int index, const LoadedLayer& layer, const StepInput& input);
-  void AttendSparse(int index, const LoadedLayer& layer, const StepInput& input);
+  void NormAndRotate(const Tensor& x, int heads, const DeviceTensor& norm, const LoadedLayer& layer,
+                     const StepInput& input);
+  void WriteKeysAndValues(int index, const LoadedLayer& layer, const Tensor& projected,
+                          const StepInput& input);
+  void ComputeGates(int index, const LoadedLayer& layer, const Tensor& projected,
+                    const StepInput& input);
+  HeadMix GateMix(const LoadedLayer& layer, int branch) const;
+  void Attend(const LoadedLayer& layer, const Tensor& q, const KvLocation& kv, const HeadMix& mix,
+              const Tensor& out, const StepInput& input);
+  void AttendSparse(int index, const LoadedLayer& layer, const Tensor& q, const Tensor& out,
+                    const StepInput& input);
   void RunDense(const LoadedSwiglu& ffn, int tokens);
   void RunExperts(int index, const MoeFfn& description, const LoadedMoe& moe, int tokens);
-  Tensor Head(const Tensor& hidden, const DeviceTensor& norm,
-              absl::Span<const int32_t> logit_tokens);
+  void NormLogitTokens(const DeviceTensor& norm, const StepInput& input, const Tensor& out);
+  Tensor Logits(const Tensor& normed, const StepInput& input);
+  void TapHidden(int layer, const Tensor& hidden);
 
   const LoadedModel* model_;
   KvPages* pages_;
   Ops* ops_;
   Options options_;
   RunnerTap* tap_ = nullptr;
-  std::unique_ptr<Arena> arena_;
+  std::unique_ptr<RunnerArena> arena_;
+  std::vector<LayerState> state_;  // [layers], then the MTP layer's
 };
 
 }  // namespace troupe

@@ -1,7 +1,7 @@
 #include "kernels/embed/embed_reference.h"
 
 #include "base/check.h"
-#include "kernels/bf16.h"
+#include "kernels/element.h"
 
 namespace troupe {
 

@@ -1,7 +1,7 @@
 #include "kernels/kv_write/kv_write_reference.h"
 
 #include "base/check.h"
-#include "kernels/bf16.h"
+#include "kernels/element.h"
 
 namespace troupe {
 namespace {

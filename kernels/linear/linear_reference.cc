@@ -3,7 +3,7 @@
 #include <numeric>
 
 #include "base/check.h"
-#include "kernels/bf16.h"
+#include "kernels/element.h"
 
 namespace troupe {
 namespace {

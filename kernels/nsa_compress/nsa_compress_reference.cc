@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "base/check.h"
-#include "kernels/bf16.h"
+#include "kernels/element.h"
 #include "kernels/reference_attention.h"
 
 namespace troupe {

@@ -8,13 +8,15 @@ namespace troupe {
 
 void SwigluReference(const SwigluParams& params) {
   const int64_t size = params.out.cols;
-  CHECK_EQ(params.gate_up.cols, 2 * size);
+  const bool gated = params.gate_up.cols != size;
+  if (gated) CHECK_EQ(params.gate_up.cols, 2 * size);
   for (int64_t token = 0; token < params.out.rows; ++token) {
     const float* gate = params.gate_up.f32(token);
     const float* up = gate + size;
     for (int64_t c = 0; c < size; ++c) {
       const double x = gate[c];
-      params.out.f32(token)[c] = static_cast<float>(x / (1 + std::exp(-x)) * up[c]);
+      params.out.f32(token)[c] =
+          static_cast<float>(x / (1 + std::exp(-x)) * (gated ? up[c] : 1.0F));
     }
   }
 }

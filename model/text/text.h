@@ -7,8 +7,8 @@
 // belongs to one thread at a time.
 // Ownership: a StreamDecoder keeps its Tokenizer alive.
 // Errors: NotFound for a missing file, InvalidArgument for a malformed file, for text that is not
-// UTF-8, for unknown ids and for a template that raises; ResourceExhausted for input over a limit
-// or a template that runs out of fuel. Hostile input never aborts the process.
+// UTF-8 and for a template that raises; ResourceExhausted for input over a limit and for a template
+// that exceeds its budget of instructions, bytes or time. Hostile input never aborts the process.
 #ifndef TROUPE_MODEL_TEXT_TEXT_H_
 #define TROUPE_MODEL_TEXT_TEXT_H_
 
@@ -25,11 +25,11 @@
 
 namespace troupe {
 
-// Sized for prompts of a million tokens.
+// Sized for prompts of a million tokens. The Rust library enforces the same numbers.
 struct TextLimits {
   static constexpr size_t kMaxTextBytes = size_t{64} << 20;  // Encode, and a rendered chat
   static constexpr size_t kMaxTokenizerFileBytes = size_t{256} << 20;
-  static constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
+  static constexpr size_t kMaxTemplateBytes = size_t{256} << 10;
   static constexpr size_t kMaxDecodeTokens = size_t{16} << 20;
 };
 
@@ -46,6 +46,7 @@ class Tokenizer {
   // tokenizer's post-processor adds around a text (a rendered chat has it already).
   absl::StatusOr<std::vector<uint32_t>> Encode(absl::string_view text,
                                                bool add_special = false) const;
+  // Ids without a token decode to nothing: models may have more rows than tokens.
   absl::StatusOr<std::string> Decode(std::span<const uint32_t> ids, bool skip_special) const;
 
   std::optional<uint32_t> TokenToId(absl::string_view token) const;
@@ -55,28 +56,32 @@ class Tokenizer {
 
  private:
   friend class StreamDecoder;
-  explicit Tokenizer(void* handle);
+  explicit Tokenizer(const void* handle);
 
-  void* handle_;
+  const void* handle_;
   uint32_t vocab_size_;
 };
 
 // Text of a growing token sequence. The concatenation of all deltas equals
 // Tokenizer::Decode of the whole sequence, and no delta ends inside a UTF-8 character: bytes that
 // may still become one are held back until they do, or cannot. Amortised O(1) a token.
+// Vocabularies with byte fallback (Llama 2's) hold a run of byte tokens until it ends, because such
+// a run decodes as a whole or not at all.
 class StreamDecoder {
  public:
-  StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special);
-  ~StreamDecoder();
-  StreamDecoder(StreamDecoder&& other) noexcept;
-  StreamDecoder& operator=(StreamDecoder&& other) noexcept;
+  static absl::StatusOr<StreamDecoder> Create(std::shared_ptr<const Tokenizer> tokenizer,
+                                              bool skip_special);
 
   absl::StatusOr<std::string> Push(uint32_t id);  // the text that this token completes, often empty
   absl::StatusOr<std::string> Flush();            // what was held back; the stream starts afresh
 
  private:
-  std::shared_ptr<const Tokenizer> tokenizer_;
-  void* handle_;
+  struct Free {
+    void operator()(void* handle) const;
+  };
+  explicit StreamDecoder(void* handle) : handle_(handle) {}
+
+  std::unique_ptr<void, Free> handle_;
 };
 
 // A chat template, rendered as transformers' apply_chat_template does.
@@ -106,9 +111,9 @@ class ChatTemplate {
                                      const RenderOptions& options) const;
 
  private:
-  explicit ChatTemplate(void* handle) : handle_(handle) {}
+  explicit ChatTemplate(const void* handle) : handle_(handle) {}
 
-  void* handle_;
+  const void* handle_;
 };
 
 }  // namespace troupe

@@ -24,13 +24,14 @@ ALLOWED = {
     "base": set(),
     "config": {"base"},
     "proto": set(),
+    "rpc": {"base"},
     "kernels": {"base"},
     "model": {"base", "kernels"},
-    "cache_client": {"base"},
-    "cache_service": {"base", "config", "cache_client"},
-    "worker": {"base", "config", "kernels", "model", "cache_client"},
-    "coordinator": {"base", "config", "model", "cache_client"},
-    "cli": {"base", "config", "kernels", "model", "cache_client", "cache_service", "worker",
+    "cache_client": {"base", "rpc"},
+    "cache_service": {"base", "config", "rpc", "cache_client"},
+    "worker": {"base", "config", "rpc", "kernels", "model", "cache_client"},
+    "coordinator": {"base", "config", "rpc", "model", "cache_client"},
+    "cli": {"base", "config", "rpc", "kernels", "model", "cache_client", "cache_service", "worker",
             "coordinator"},
     "bench": None,  # benches and tests may look anywhere
     "tests": None,
@@ -39,7 +40,8 @@ NO_PROTO = {"base", "config", "kernels"}
 
 # Vendor headers and the only files that may include them.
 EDGES = [
-    (r"<grpcpp/|<grpc/|\.grpc\.pb\.h", r"(_service|_client|_server|server|main)(_test)?\.(h|cc)$"),
+    (r"<grpcpp/|<grpc/|\.grpc\.pb\.h",
+     r"(^rpc/|(_service|_client|_server|server|main)(_test)?\.(h|cc)$)"),
     (r"<rocksdb/", r"rocksdb_store(_test)?\.cc$"),
     (r"<yaml-cpp/", r"^config/"),
     (r"<CLI/", r"^(config|cli)/"),
@@ -60,7 +62,8 @@ def blank_literals(text: str) -> str:
     """Replaces comments, strings and characters by spaces, keeping line breaks."""
     pattern = re.compile(
         r'R"(\w*)\((?:.|\n)*?\)\1"|//[^\n]*|/\*(?:.|\n)*?\*/|"(?:\\.|[^"\\\n])*"'
-        r"|(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])+'")
+        r"|(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])+'"
+    )
     return pattern.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), text)
 
 
@@ -73,8 +76,12 @@ def functions(text: str) -> Iterator[tuple[int, int]]:
         if char == "{":
             head = text[head_start:at].strip()
             inside = any(kind == "function" for kind, _ in scopes)
-            if not inside and re.search(r"\b(namespace|extern)\b|^(template\s*<.*>\s*)?"
-                                        r"(typedef\s+)?(class|struct|union|enum)\b", head, re.S):
+            if not inside and re.search(
+                r"\b(namespace|extern)\b|^(template\s*<.*>\s*)?"
+                r"(typedef\s+)?(class|struct|union|enum)\b",
+                head,
+                re.S,
+            ):
                 kind = "scope"
             elif not inside and ")" in head and not head.endswith("="):
                 kind = "function"
@@ -133,8 +140,9 @@ def check_lifecycle(root: pathlib.Path, sources: dict[str, str]) -> Iterator[str
     if not page.exists():
         yield "docs/lifecycle.md: missing"
         return
-    everything = "\n".join(text for name, text in sources.items()
-                           if pathlib.Path(name).suffix in CPP | {".proto"})
+    everything = "\n".join(
+        text for name, text in sources.items() if pathlib.Path(name).suffix in CPP | {".proto"}
+    )
     words = set(re.findall(r"\w+", everything))
     for i, line in enumerate(page.read_text().splitlines(), 1):
         for name in re.findall(r"`([^`]+)`", line):
@@ -150,8 +158,9 @@ def check_lifecycle(root: pathlib.Path, sources: dict[str, str]) -> Iterator[str
 def main() -> int:
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
     names = tracked_files(root)
-    sources = {n: (root / n).read_text(errors="replace") for n in names
-               if pathlib.Path(n).suffix in CODE}
+    sources = {
+        n: (root / n).read_text(errors="replace") for n in names if pathlib.Path(n).suffix in CODE
+    }
     findings = []
     for name, text in sources.items():
         findings += check_sizes(name, text)

@@ -22,7 +22,7 @@ class SizesTest(unittest.TestCase):
             self.assertIn("function of 72 lines", found[0])
 
     def test_braces_in_literals_do_not_count(self):
-        text = 'int F() {\n  return "{{{"[0] + \'{\';  // {\n}\nint G() {\n}\n'
+        text = "int F() {\n  return \"{{{\"[0] + '{';  // {\n}\nint G() {\n}\n"
         self.assertEqual([n for _, n in tidy.functions(tidy.blank_literals(text))], [3, 2])
 
 

@@ -1,7 +1,4 @@
-"""Learns tokenizer.json and writes it with tokenizer_config.json (the chat template).
-
-    python -m abacus.build_tokenizer --out DIR
-"""
+"""Learns tokenizer.json and writes it with tokenizer_config.json (the chat template)."""
 
 import argparse
 import json

@@ -1,7 +1,4 @@
-"""The evaluation prompts: drawn from seeds that training never uses.
-
-    python -m abacus.evaluation_set --out models/abacus/eval
-"""
+"""The evaluation prompts: drawn from seeds that training never uses."""
 
 import argparse
 import json
@@ -19,9 +16,7 @@ NEEDLE_FACTS = 8
 # Long contexts: family -> tokens.
 LONG = {"needle_1k": 1000, "needle_4k": 4000, "needle_16k": 16000, "needle_64k": 64000}
 # Prompts written for each family; needle_64k is made when it is needed.
-WRITTEN = {family: 200 for family in EVALUATED} | {
-    family: 20 for family in LONG if family != "needle_64k"
-}
+WRITTEN = dict.fromkeys(EVALUATED, 200) | {family: 20 for family in LONG if family != "needle_64k"}
 
 
 class Item(NamedTuple):

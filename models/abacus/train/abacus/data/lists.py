@@ -19,9 +19,7 @@ def _sort(draw: Draw, numbers: list[int], shown: str) -> Turn:
             ]
         )
     elif r.random() < 0.3:
-        question = draw.pick(
-            ["Sort {s} in ascending order.", "Sort {s} from smallest to largest."]
-        )
+        question = draw.pick(["Sort {s} in ascending order.", "Sort {s} from smallest to largest."])
     name, function = ("max", max) if descending else ("min", min)
     rest, result, steps = list(numbers), [], []
     while rest:

@@ -132,9 +132,7 @@ class Generator:
     def _conversation(self, family: str) -> list[Turn]:
         """One or two earlier turns; half of the conversations replay them without their steps."""
         r = self.draw.random
-        earlier = r.choices(
-            list(CONVERSATION), list(CONVERSATION.values()), k=r.randint(1, 2)
-        )
+        earlier = r.choices(list(CONVERSATION), list(CONVERSATION.values()), k=r.randint(1, 2))
         turns = [SINGLE[name](self.draw) for name in [*earlier, family]]
         if r.random() < 0.5:
             past = [turn._replace(steps=None, history=True) for turn in turns[:-1]]

@@ -38,8 +38,7 @@ def _loss(draw: Draw, x: Scene) -> Turn:
     a, b = max(x.a, x.b) + 1, min(x.a, x.b)
     question = draw.pick(
         [
-            f"{x.person} has {a} {x.item} and gives {b} to {x.other}. "
-            f"How many {x.item} are left?",
+            f"{x.person} has {a} {x.item} and gives {b} to {x.other}. How many {x.item} are left?",
             f"There were {a} {x.item}. {x.person} took {b} of them. How many {x.item} remain?",
         ]
     )
@@ -131,7 +130,8 @@ def _times_as_many(draw: Draw, x: Scene) -> Turn:
         f"{x.person} has {x.a} {x.item}. {x.other} has {x.s} times as many. "
         f"How many {x.item} do they have together?"
     )
-    return Turn(question, [f"{x.s}*{x.a}={times}", f"{x.a}+{times}={x.a + times}"], str(x.a + times))
+    steps = [f"{x.s}*{x.a}={times}", f"{x.a}+{times}={x.a + times}"]
+    return Turn(question, steps, str(x.a + times))
 
 
 def _distance(draw: Draw, x: Scene) -> Turn:
@@ -196,7 +196,8 @@ def _age(draw: Draw, x: Scene) -> Turn:
         f"{x.person} is {old} years old. {x.other} is {older} years older. "
         f"How old will {x.other} be in {years} years?"
     )
-    return Turn(question, [f"{old}+{older}={age}", f"{age}+{years}={age + years}"], str(age + years))
+    steps = [f"{old}+{older}={age}", f"{age}+{years}={age + years}"]
+    return Turn(question, steps, str(age + years))
 
 
 KINDS = (

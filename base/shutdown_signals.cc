@@ -1,0 +1,22 @@
+#include "base/shutdown_signals.h"
+
+#include <pthread.h>
+
+#include "base/check.h"
+
+namespace troupe {
+
+ShutdownSignals::ShutdownSignals() {
+  sigemptyset(&signals_);
+  sigaddset(&signals_, SIGINT);
+  sigaddset(&signals_, SIGTERM);
+  CHECK_EQ(pthread_sigmask(SIG_BLOCK, &signals_, nullptr), 0);
+}
+
+int ShutdownSignals::Wait() {
+  int signal = 0;
+  CHECK_EQ(sigwait(&signals_, &signal), 0);
+  return signal;
+}
+
+}  // namespace troupe

@@ -1,0 +1,1 @@
+"""bench/eval: evaluation prompts through the served path."""

@@ -1,0 +1,144 @@
+// The protocol of the coordinator's actors. One JobActor a request, one SchedulerActor a worker
+// session, one FleetActor. Plain structs; times are microseconds of the executor's monotonic clock.
+#ifndef TROUPE_COORDINATOR_MESSAGES_H_
+#define TROUPE_COORDINATOR_MESSAGES_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/actor.h"
+#include "coordinator/scheduler/block_key.h"
+#include "coordinator/scheduler/sequence.h"
+#include "troupe/v1/admin.pb.h"
+#include "troupe/v1/worker.pb.h"
+
+namespace troupe {
+
+// ---- To a JobActor
+// Prompt tokens are ready, or why they are not. From the task that tokenised, once.
+struct PromptReady {
+  absl::StatusOr<std::vector<uint32_t>> tokens;
+};
+// What the fleet's workers serve, all the same model. From FleetActor, in answer to AskModel.
+struct ModelKnown {
+  absl::StatusOr<v1::WorkerInfo> model;
+};
+// Which leading blocks the cache service holds. From the cache client's callback, once.
+struct CacheKnown {
+  std::vector<uint32_t> cached_groups;  // as SequenceRequest::cached_groups
+};
+// The sequence now runs on `worker`. From SchedulerActor, once for each replica that takes it.
+struct SequenceStarted {
+  std::string worker;
+};
+// A row of the sequence was retired. From SchedulerActor.
+struct SequenceProgress {
+  SequenceEvent event;
+  std::optional<v1::TokenLogprobs> logprobs;
+};
+// The sequence will not go on. From SchedulerActor or FleetActor; the last message about it.
+struct SequenceFailed {
+  absl::Status status;
+};
+// The client is gone or its deadline has passed. From the service's reactor.
+struct ClientGone {
+  absl::Status status;
+};
+
+using JobMessage = std::variant<PromptReady, ModelKnown, CacheKnown, SequenceStarted,
+                                SequenceProgress, SequenceFailed, ClientGone>;
+
+// ---- To a SchedulerActor
+// Runs a sequence. From FleetActor. Answered to `job` by SequenceStarted, SequenceProgress... or
+// SequenceFailed.
+struct AddSequence {
+  SequenceRequest sequence;
+  ActorRef<JobMessage> job;
+};
+// Forgets a sequence; unknown ids are fine. From FleetActor.
+struct RemoveSequence {
+  uint64_t sequence = 0;
+};
+// The worker has answered Hello. From WorkerLink, first and once.
+struct LinkUp {
+  v1::WorkerInfo info;
+};
+// The oldest plan in flight is done. From WorkerLink.
+struct StepDone {
+  v1::StepResult result;
+};
+// The stream has ended. From WorkerLink, last and once.
+struct LinkDown {
+  absl::Status status;
+};
+// NextWakeup has come. From the actor to itself.
+struct PlanAgain {};
+// Asks for the replica's figures. From FleetActor.
+struct DescribeReplica {
+  absl::AnyInvocable<void(v1::WorkerStatus, std::vector<v1::TenantStatus>)> reply;
+};
+
+using SchedulerMessage = std::variant<AddSequence, RemoveSequence, LinkUp, StepDone, LinkDown,
+                                      PlanAgain, DescribeReplica>;
+
+// ---- To the FleetActor
+// A worker announced itself. From Admin's handler; `reply` is called once.
+struct RegisterWorker {
+  v1::RegisterWorkerRequest request;
+  absl::AnyInvocable<void(absl::StatusOr<v1::RegisterWorkerReply>)> reply;
+};
+// From JobActor; answered by ModelKnown, once a worker is ready.
+struct AskModel {
+  ActorRef<JobMessage> job;
+};
+// Runs a sequence on some replica, and on another if that one dies. From JobActor; answered as
+// AddSequence.
+struct RouteSequence {
+  SequenceRequest sequence;
+  std::vector<BlockKey> keys;  // of the prompt's leading blocks
+  ActorRef<JobMessage> job;
+};
+// The job no longer wants its sequence. From JobActor; no reply.
+struct DropSequence {
+  uint64_t sequence = 0;
+};
+// The sequence's prompt is computed, or it has ended by itself. From SchedulerActor.
+struct PrefillEnded {
+  uint64_t sequence = 0;
+};
+struct SequenceEnded {
+  uint64_t sequence = 0;
+};
+// The replica's session is up. From SchedulerActor.
+struct ReplicaUp {
+  std::string worker;
+  uint64_t epoch = 0;
+  v1::WorkerInfo info;
+};
+// The replica's session is over; `sequences` are to go on elsewhere. From SchedulerActor, last.
+struct ReplicaDown {
+  std::string worker;
+  uint64_t epoch = 0;
+  absl::Status status;
+  std::vector<SequenceRequest> sequences;
+};
+// Asks for the whole cluster's status. From Admin's handler.
+struct DescribeFleet {
+  absl::AnyInvocable<void(v1::ClusterStatus)> reply;
+};
+// Time to look for overdue heartbeats and jobs that waited too long. From the actor to itself.
+struct FleetTick {};
+
+using FleetMessage =
+    std::variant<RegisterWorker, AskModel, RouteSequence, DropSequence, PrefillEnded, SequenceEnded,
+                 ReplicaUp, ReplicaDown, DescribeFleet, FleetTick>;
+
+}  // namespace troupe
+
+#endif  // TROUPE_COORDINATOR_MESSAGES_H_

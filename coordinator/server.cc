@@ -1,0 +1,138 @@
+#include "coordinator/server.h"
+
+#include <filesystem>
+#include <mutex>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_util.h"
+#include "coordinator/block_lookup_client.h"
+#include "coordinator/worker_client.h"
+#include "model/checkpoint.h"
+
+namespace troupe {
+namespace {
+
+constexpr char kInferenceService[] = "troupe.v1.Inference";
+
+v1::Sampling ToSampling(const GenerationDefaults& defaults) {
+  v1::Sampling sampling;
+  if (!defaults.do_sample) return sampling;
+  // transformers' own default where the folder only says do_sample.
+  sampling.set_temperature(defaults.temperature.value_or(1));
+  if (defaults.top_p.has_value()) sampling.set_top_p(*defaults.top_p);
+  if (defaults.top_k.has_value()) sampling.set_top_k(*defaults.top_k);
+  if (defaults.min_p.has_value()) sampling.set_min_p(*defaults.min_p);
+  if (defaults.repetition_penalty.has_value()) {
+    sampling.set_repetition_penalty(*defaults.repetition_penalty);
+  }
+  return sampling;
+}
+
+absl::StatusOr<std::shared_ptr<JobContext>> OpenModel(const std::string& folder) {
+  auto context = std::make_shared<JobContext>();
+  TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(folder));
+  TROUPE_ASSIGN_OR_RETURN(context->tokenizer, Tokenizer::Load(checkpoint.tokenizer_path()));
+  absl::StatusOr<std::shared_ptr<const ChatTemplate>> chat_template = ChatTemplate::Load(folder);
+  if (chat_template.ok()) {
+    context->chat_template = *std::move(chat_template);
+  } else if (!absl::IsNotFound(chat_template.status())) {
+    return chat_template.status();
+  }
+  ModelDefaults& model = context->model;
+  model.name = std::filesystem::path(folder).lexically_normal().filename().string();
+  if (model.name.empty()) {
+    model.name = std::filesystem::path(folder).lexically_normal().parent_path().filename();
+  }
+  model.vocab_size = checkpoint.description().vocab_size;
+  model.end_token_ids = checkpoint.description().end_tokens;
+  model.sampling = ToSampling(checkpoint.generation_defaults());
+  model.max_tokens = checkpoint.generation_defaults().max_new_tokens.value_or(0);
+  return context;
+}
+
+}  // namespace
+
+// Carries the fleet's readiness to the server's health service, whichever of the two is there
+// first.
+class CoordinatorServer::Readiness {
+ public:
+  void Attach(RpcServer* server) {
+    std::lock_guard lock(mutex_);
+    server_ = server;
+    if (server_ != nullptr) server_->SetReady(kInferenceService, ready_);
+  }
+  void Set(bool ready) {
+    std::lock_guard lock(mutex_);
+    ready_ = ready;
+    if (server_ != nullptr) server_->SetReady(kInferenceService, ready_);
+  }
+
+ private:
+  std::mutex mutex_;
+  RpcServer* server_ = nullptr;
+  bool ready_ = false;
+};
+
+absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(const Config& config) {
+  TROUPE_ASSIGN_OR_RETURN(std::shared_ptr<JobContext> context, OpenModel(config.model));
+  std::error_code error;
+  std::filesystem::create_directories(config.data_dir, error);
+  if (error) {
+    return absl::FailedPreconditionError(absl::StrCat("data_dir ", config.data_dir,
+                                                      ": cannot be made: ", error.message(),
+                                                      "; choose a folder that can be written"));
+  }
+  TROUPE_ASSIGN_OR_RETURN(TenantNamespaces tenants,
+                          TenantNamespaces::Open(config.data_dir + "/tenant-secret"));
+  if (!config.cache.empty()) {
+    context->lookup_blocks = LookupByStat(CacheClient::Connect(config.cache, {}));
+  }
+  auto server = std::unique_ptr<CoordinatorServer>(
+      new CoordinatorServer(config, std::move(context), std::move(tenants)));
+  TROUPE_ASSIGN_OR_RETURN(
+      server->rpc_, RpcServer::Start(config.rpc, {server->inference_.get(), server->admin_.get()}));
+  server->readiness_->Attach(server->rpc_.get());
+  return server;
+}
+
+CoordinatorServer::CoordinatorServer(const Config& config, std::shared_ptr<JobContext> context,
+                                     TenantNamespaces tenants)
+    : started_(absl::Now()),
+      readiness_(std::make_shared<Readiness>()),
+      context_(std::move(context)),
+      executor_({.name = "coord", .thread_count = config.threads}),
+      fleet_(Spawn<FleetActor>(executor_, ActorOptions{.name = "fleet", .mailbox_capacity = 16384},
+                               config.fleet, GrpcWorkerLinks(),
+                               [readiness = readiness_](bool ready) { readiness->Set(ready); })) {
+  context_->fleet = fleet_.ref();
+  inference_ =
+      std::make_unique<InferenceService>(config.service, context_, std::move(tenants), &executor_);
+  admin_ = std::make_unique<AdminService>(fleet_.ref(),
+                                          [this](v1::ClusterStatus& status) { Complete(status); });
+}
+
+CoordinatorServer::~CoordinatorServer() { Shutdown(absl::ZeroDuration()); }
+
+void CoordinatorServer::Shutdown(absl::Duration grace) {
+  readiness_->Attach(nullptr);
+  if (rpc_ != nullptr) rpc_->Shutdown(grace);
+  if (!fleet_) return;
+  fleet_.Stop(StopMode::kDrop);
+  fleet_.Join();
+  fleet_ = {};
+  executor_.Shutdown();
+}
+
+void CoordinatorServer::Complete(v1::ClusterStatus& status) const {
+  status.set_version(TROUPE_VERSION);
+  status.set_model(context_->model.name);
+  status.set_uptime_us(absl::ToInt64Microseconds(absl::Now() - started_));
+  status.set_requests_accepted(inference_->accepted());
+  status.set_requests_finished(context_->finished);
+  status.set_requests_failed(context_->failed);
+  status.set_requests_cancelled(context_->cancelled);
+}
+
+}  // namespace troupe

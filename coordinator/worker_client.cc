@@ -1,0 +1,160 @@
+#include "coordinator/worker_client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_util.h"
+#include "rpc/rpc_status.h"
+#include "troupe/v1/worker.grpc.pb.h"
+
+namespace troupe {
+namespace {
+
+std::shared_ptr<grpc::Channel> Dial(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  // A plan may carry a prompt of a million tokens.
+  arguments.SetMaxReceiveMessageSize(-1);
+  arguments.SetMaxSendMessageSize(-1);
+  // A worker whose machine is gone shows within seconds.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 3000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  // Its own connection: a session that ends must not leave a broken one to the next.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+// The stream. Keeps itself alive until gRPC is done with it.
+class Session final : public grpc::ClientBidiReactor<v1::SessionRequest, v1::SessionReply>,
+                      public std::enable_shared_from_this<Session> {
+ public:
+  Session(std::string address, ActorRef<SchedulerMessage> owner)
+      : address_(std::move(address)),
+        owner_(std::move(owner)),
+        stub_(v1::Worker::NewStub(Dial(address_))) {}
+
+  void Start(const v1::Hello& hello) {
+    self_ = shared_from_this();
+    stub_->async()->Session(&context_, this);
+    // Writes start outside of the reactions: gRPC must not end the call between two of them.
+    AddHold();
+    StartRead(&reply_);
+    StartCall();
+    v1::SessionRequest request;
+    *request.mutable_hello() = hello;
+    Write(std::move(request));
+  }
+
+  void Write(v1::SessionRequest request) {
+    {
+      std::lock_guard lock(mutex_);
+      if (ended_) return;
+      unsent_.push_back(std::move(request));
+      if (std::exchange(writing_, true)) return;
+    }
+    StartWrite(&unsent_.front());
+  }
+
+  void Close() {
+    context_.TryCancel();
+    EndWrites();
+  }
+
+ private:
+  void OnReadDone(bool ok) override {
+    if (!ok) {
+      EndWrites();
+      return;
+    }
+    if (reply_.has_info()) {
+      (void)owner_.TellReply(LinkUp{std::move(*reply_.mutable_info())});
+    } else {
+      (void)owner_.TellReply(StepDone{std::move(*reply_.mutable_result())});
+    }
+    StartRead(&reply_);
+  }
+
+  void OnWriteDone(bool ok) override {
+    bool more;
+    bool release;
+    {
+      std::lock_guard lock(mutex_);
+      unsent_.pop_front();
+      if (!ok) ended_ = true;
+      if (ended_) unsent_.clear();
+      more = writing_ = !unsent_.empty();
+      release = ended_ && !std::exchange(released_, true);
+    }
+    if (release) {
+      RemoveHold();
+    } else if (more) {
+      StartWrite(&unsent_.front());
+    }
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    absl::Status reason = status.ok() ? absl::UnavailableError("the worker ended the session")
+                                      : FromGrpcStatus(status);
+    (void)owner_.TellReply(LinkDown{Annotate(reason, absl::StrCat("session with ", address_))});
+    self_.reset();
+  }
+
+  // No more writes; lets gRPC end the call once the one under way is done.
+  void EndWrites() {
+    {
+      std::lock_guard lock(mutex_);
+      ended_ = true;
+      if (writing_ || std::exchange(released_, true)) return;
+    }
+    RemoveHold();
+  }
+
+  const std::string address_;
+  const ActorRef<SchedulerMessage> owner_;
+  const std::unique_ptr<v1::Worker::Stub> stub_;
+  grpc::ClientContext context_;
+  v1::SessionReply reply_;
+  std::shared_ptr<Session> self_;
+
+  std::mutex mutex_;
+  // All below are guarded by mutex_, except that the front is gRPC's while `writing_`.
+  std::deque<v1::SessionRequest> unsent_;
+  bool writing_ = false;
+  bool ended_ = false;
+  bool released_ = false;  // the hold
+};
+
+class GrpcWorkerLink final : public WorkerLink {
+ public:
+  GrpcWorkerLink(const std::string& address, const v1::Hello& hello,
+                 ActorRef<SchedulerMessage> owner)
+      : session_(std::make_shared<Session>(address, std::move(owner))) {
+    session_->Start(hello);
+  }
+  ~GrpcWorkerLink() override { session_->Close(); }
+
+  void Send(v1::StepPlan plan) override {
+    v1::SessionRequest request;
+    *request.mutable_plan() = std::move(plan);
+    session_->Write(std::move(request));
+  }
+
+ private:
+  const std::shared_ptr<Session> session_;
+};
+
+}  // namespace
+
+WorkerLinkFactory GrpcWorkerLinks() {
+  return [](const std::string& address, const v1::Hello& hello, ActorRef<SchedulerMessage> owner) {
+    return std::make_unique<GrpcWorkerLink>(address, hello, std::move(owner));
+  };
+}
+
+}  // namespace troupe

@@ -1,0 +1,40 @@
+#include "kernels/cpu_isa.h"
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace troupe {
+
+const char* CpuIsaName(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::kAvx2:
+      return "avx2";
+    case CpuIsa::kAvx512:
+      return "avx512";
+    case CpuIsa::kAvx512Bf16:
+      return "avx512bf16";
+  }
+  return "unknown";
+}
+
+absl::StatusOr<CpuIsa> DetectCpuIsa() {
+  // These builtins also ask whether the operating system saves the registers.
+  std::string missing;
+  if (!__builtin_cpu_supports("avx2")) absl::StrAppend(&missing, " avx2");
+  if (!__builtin_cpu_supports("fma")) absl::StrAppend(&missing, " fma");
+  if (!__builtin_cpu_supports("f16c")) absl::StrAppend(&missing, " f16c");
+  if (!missing.empty()) {
+    return absl::UnimplementedError(
+        absl::StrCat("this CPU lacks", missing,
+                     "; the CPU kernels need AVX2, FMA and F16C (x86-64-v3), so run on a CPU of "
+                     "2015 or later, or have the virtual machine expose them"));
+  }
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (!avx512) return CpuIsa::kAvx2;
+  return __builtin_cpu_supports("avx512bf16") ? CpuIsa::kAvx512Bf16 : CpuIsa::kAvx512;
+}
+
+}  // namespace troupe

@@ -1,0 +1,344 @@
+// The table of cases of every operation, run on every backend: against the reference, and against
+// itself with the same tokens cut into other steps.
+//
+// Inputs are new in each run; TROUPE_TEST_SEED repeats one (each failure names its seed).
+#include "kernels/ops.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "kernels/ops_test_cases.h"
+
+namespace troupe {
+namespace {
+
+struct Case {
+  std::string name;
+  std::vector<Sequence> sequences;
+  std::function<Outputs(const Run&)> run;
+};
+
+template <class Config>
+Case Make(std::string name, std::vector<Sequence> sequences,
+          Outputs (*runner)(const Config&, const Run&), Config config) {
+  return {std::move(name), std::move(sequences),
+          [runner, config](const Run& run) { return runner(config, run); }};
+}
+
+// One token; a prompt; a decode step of several sequences; and all at once, with prompts that begin
+// in the middle of a page, at its edges, and one that fills pages exactly.
+const std::vector<Sequence> kOneToken = {{0, 1}};
+const std::vector<Sequence> kPrompt = {{0, 70}};
+const std::vector<Sequence> kDecode = {{0, 1}, {63, 1}, {64, 1}, {301, 1}, {1030, 1}};
+const std::vector<Sequence> kMixed = {{0, 33},  {37, 1},  {62, 5},  {128, 1}, {64, 64}, {255, 3},
+                                      {256, 2}, {319, 1}, {700, 9}, {0, 1},   {511, 2}};
+// Over several splits of the context, beside short ones.
+const std::vector<Sequence> kLong = {{3000, 3}, {5, 1}, {2047, 2}, {1023, 1}, {1500, 17}};
+
+// clang-format off
+std::vector<Case> DenseCases() {
+  return {
+      Make("embed/bf16", kMixed, RunEmbed, EmbedCase{}),
+      Make("embed/f32 odd", kDecode, RunEmbed, EmbedCase{.vocabulary = 7, .hidden = 37, .dtype = DType::kF32}),
+      Make("rms_norm", kMixed, RunRmsNorm, RmsNormCase{}),
+      Make("rms_norm/odd in place", kDecode, RunRmsNorm, RmsNormCase{.hidden = 67, .in_place = true}),
+      Make("linear/f32", kMixed, RunLinear, LinearCase{.dtype = DType::kF32}),
+      Make("linear/bf16 weights", kMixed, RunLinear, LinearCase{.accumulate = true}),
+      Make("linear/bf16", kMixed, RunLinear, LinearCase{.precision = Precision::kBf16}),
+      Make("linear/parts", kPrompt, RunLinear, LinearCase{.parts = {512, 128, 128, 8, 24}, .precision = Precision::kBf16, .accumulate = true}),
+      Make("linear/odd f32", kDecode, RunLinear, LinearCase{.inputs = 67, .parts = {5, 1, 19}, .dtype = DType::kF32}),
+      Make("linear/odd bf16", kMixed, RunLinear, LinearCase{.inputs = 33, .parts = {3, 50}, .precision = Precision::kBf16}),
+      Make("linear/one token", kOneToken, RunLinear, LinearCase{.inputs = 768, .parts = {256}, .precision = Precision::kBf16}),
+      Make("head_norm_rope/q", kMixed, RunHeadNormRope, HeadNormRopeCase{}),
+      Make("head_norm_rope/far", {{65000, 3}, {1000000, 2}}, RunHeadNormRope, HeadNormRopeCase{}),
+      Make("head_norm_rope/norm", kDecode, RunHeadNormRope, HeadNormRopeCase{.heads = 2, .rope = false}),
+      Make("head_norm_rope/rope odd", kPrompt, RunHeadNormRope, HeadNormRopeCase{.heads = 3, .head_dim = 38, .norm = false}),
+      Make("head_gate/all open", kMixed, RunHeadGate, HeadGateCase{.rules = {{0, 0}}}),
+      Make("head_gate/mixed rules", kMixed, RunHeadGate, HeadGateCase{.rules = {{0.3F, 0}, {0, 0.2F}, {0.5F, 0}, {0.2F, 0.3F}}}),
+      Make("head_gate/no branches", kDecode, RunHeadGate, HeadGateCase{.heads = 19, .branches = 0, .rules = {{0.3F, 0}, {0, 0.1F}}}),
+      Make("swiglu", kMixed, RunSwiglu, SwigluCase{}),
+      Make("swiglu/odd", kDecode, RunSwiglu, SwigluCase{.size = 35}),
+      Make("moe_route", kMixed, RunMoeRoute, MoeRouteCase{}),
+      Make("moe_route/odd", kDecode, RunMoeRoute, MoeRouteCase{.experts = 7, .top_k = 5, .normalize = false}),
+      Make("moe_experts/f32", kMixed, RunMoeExperts, MoeExpertsCase{.dtype = DType::kF32}),
+      Make("moe_experts/bf16", kMixed, RunMoeExperts, MoeExpertsCase{.precision = Precision::kBf16}),
+      Make("moe_experts/decode", kDecode, RunMoeExperts, MoeExpertsCase{.precision = Precision::kBf16}),
+      Make("moe_experts/odd", kDecode, RunMoeExperts, MoeExpertsCase{.hidden = 37, .size = 21, .experts = 5, .top_k = 3, .shared = false}),
+      {"page_copy", kOneToken, RunPageCopy},
+  };
+}
+
+std::vector<Case> PagedCases() {
+  const NsaCase small = {.sizes = {.compress_block = 32, .compress_stride = 16, .selected_blocks = 4, .initial_blocks = 1, .local_blocks = 2}};
+  NsaCase f32 = small;
+  f32.dtype = DType::kF32;
+  NsaCase other = {.heads = 6, .kv_heads = 3, .head_dim = 48, .sizes = {.compress_block = 16, .compress_stride = 4, .selected_blocks = 5, .initial_blocks = 2, .local_blocks = 1}};
+  NsaCase ties = small;
+  ties.equal_keys = true;
+  NsaCase open = {.closed = 0};
+  return {
+      Make("kv_write/bf16", kMixed, RunKvWrite, KvWriteCase{}),
+      Make("kv_write/f32 odd", kMixed, RunKvWrite, KvWriteCase{.kv_heads = 3, .head_dim = 37, .dtype = DType::kF32}),
+      Make("paged_attention/bf16", kMixed, RunPagedAttention, PagedAttentionCase{}),
+      Make("paged_attention/f32", kMixed, RunPagedAttention, PagedAttentionCase{.dtype = DType::kF32, .accumulate = false}),
+      Make("paged_attention/decode", kDecode, RunPagedAttention, PagedAttentionCase{.closed = 0}),
+      Make("paged_attention/long", kLong, RunPagedAttention, PagedAttentionCase{.heads = 4, .kv_heads = 1, .closed = 0.1}),
+      Make("paged_attention/sharp", kMixed, RunPagedAttention, PagedAttentionCase{.dtype = DType::kF32, .sharpness = 8}),
+      Make("paged_attention/all closed", kMixed, RunPagedAttention, PagedAttentionCase{.closed = 1, .accumulate = false}),
+      Make("paged_attention/mha odd", kMixed, RunPagedAttention, PagedAttentionCase{.heads = 3, .kv_heads = 3, .head_dim = 80}),
+      Make("paged_attention/group of 7", kDecode, RunPagedAttention, PagedAttentionCase{.heads = 7, .kv_heads = 1, .head_dim = 16}),
+      Make("paged_attention/window", kMixed, RunPagedAttention, PagedAttentionCase{.window = 256}),
+      Make("paged_attention/window f32", kLong, RunPagedAttention, PagedAttentionCase{.window = 256, .dtype = DType::kF32}),
+      Make("paged_attention/window of a page", kMixed, RunPagedAttention, PagedAttentionCase{.window = 64}),
+      Make("paged_attention/odd window", kMixed, RunPagedAttention, PagedAttentionCase{.window = 37}),
+      Make("paged_attention/window of one", kDecode, RunPagedAttention, PagedAttentionCase{.window = 1}),
+      Make("nsa_compress/bf16", kMixed, RunNsaCompress, small),
+      Make("nsa_compress/f32", kPrompt, RunNsaCompress, f32),
+      Make("nsa_compress/other sizes", kDecode, RunNsaCompress, other),
+      Make("nsa_select/bf16", kMixed, RunNsaSelect, small),
+      Make("nsa_select/f32", kDecode, RunNsaSelect, f32),
+      Make("nsa_select/long", {{18000, 2}, {16500, 1}, {40, 1}}, RunNsaSelect, open),
+      Make("nsa_select/other sizes", kMixed, RunNsaSelect, other),
+      Make("nsa_select/ties", kMixed, RunNsaSelect, ties),
+      Make("nsa_attention/bf16", kMixed, RunNsaAttention, small),
+      Make("nsa_attention/f32", kLong, RunNsaAttention, f32),
+      Make("nsa_attention/prompt", kPrompt, RunNsaAttention, open),
+      Make("nsa_attention/other sizes", kMixed, RunNsaAttention, other),
+  };
+}
+// clang-format on
+
+const std::vector<Case>& Cases() {
+  static const auto& cases = *new std::vector<Case>([] {
+    std::vector<Case> all = DenseCases();
+    for (Case& c : PagedCases()) all.push_back(std::move(c));
+    return all;
+  }());
+  return cases;
+}
+
+const std::vector<Backend>& Candidates() {
+  static const auto& backends = *new std::vector<Backend>(CandidateBackends());
+  return backends;
+}
+
+uint64_t Seed() {
+  static const uint64_t seed = [] {
+    const char* given = std::getenv("TROUPE_TEST_SEED");
+    return given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+  }();
+  return seed;
+}
+
+Outputs RunOn(const Backend& backend, const Case& c, const std::vector<Step>& steps) {
+  TestDevice device(backend);
+  return c.run({c.sequences, steps, device, Seed()});
+}
+
+const Outputs& Expected(const Case& c) {
+  static auto& known = *new std::map<std::string, Outputs>();
+  const auto found = known.find(c.name);
+  if (found != known.end()) return found->second;
+  return known[c.name] = RunOn(ReferenceBackend(), c, InOneStep(c.sequences));
+}
+
+void ExpectNear(const Output& got, const Output& want) {
+  if (want.only_between_runs) return;
+  ASSERT_EQ(got.values.size(), want.values.size()) << want.name;
+  double worst = 0;
+  size_t where = 0;
+  for (size_t i = 0; i < want.values.size(); ++i) {
+    const double error =
+        std::abs(double{got.values[i]} - want.values[i]) / std::max(1.0F, std::abs(want.values[i]));
+    if (!(error <= worst)) {
+      worst = std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
+      where = i;
+    }
+  }
+  EXPECT_LE(worst, want.tolerance) << want.name << "[" << where << "]: " << got.values[where]
+                                   << ", reference " << want.values[where];
+}
+
+void ExpectSameBits(const Outputs& got, const Outputs& want, const std::string& what) {
+  for (size_t o = 0; o < want.size(); ++o) {
+    ASSERT_EQ(got[o].values.size(), want[o].values.size());
+    for (size_t i = 0; i < want[o].values.size(); ++i) {
+      ASSERT_EQ(std::bit_cast<uint32_t>(got[o].values[i]),
+                std::bit_cast<uint32_t>(want[o].values[i]))
+          << want[o].name << "[" << i << "] " << what << ": " << got[o].values[i]
+          << ", all at once " << want[o].values[i];
+    }
+  }
+}
+
+class OpsTest : public testing::TestWithParam<std::tuple<size_t, size_t>> {
+ protected:
+  const Backend& backend() const { return Candidates()[std::get<0>(GetParam())]; }
+  const Case& test_case() const { return Cases()[std::get<1>(GetParam())]; }
+
+  testing::ScopedTrace trace_{__FILE__, __LINE__, absl::StrCat("TROUPE_TEST_SEED=", Seed())};
+};
+
+TEST_P(OpsTest, AgreesWithTheReference) {
+  const Outputs& want = Expected(test_case());
+  const Outputs got = RunOn(backend(), test_case(), InOneStep(test_case().sequences));
+  ASSERT_EQ(got.size(), want.size());
+  for (size_t i = 0; i < want.size(); ++i) ExpectNear(got[i], want[i]);
+}
+
+TEST_P(OpsTest, TokensDoNotDependOnTheirSteps) {
+  const Case& c = test_case();
+  std::mt19937_64 random(Seed());
+  const Outputs want = RunOn(backend(), c, InOneStep(c.sequences));
+  ExpectSameBits(RunOn(backend(), c, EachAlone(c.sequences)), want, "each sequence alone");
+  ExpectSameBits(RunOn(backend(), c, TokenByToken(c.sequences)), want, "token by token");
+  ExpectSameBits(RunOn(backend(), c, RandomlyCut(c.sequences, random)), want, "cut at random");
+}
+
+INSTANTIATE_TEST_SUITE_P(All, OpsTest,
+                         testing::Combine(testing::Range<size_t>(0, Candidates().size()),
+                                          testing::Range<size_t>(0, Cases().size())),
+                         [](const auto& info) {
+                           return absl::StrReplaceAll(
+                               absl::StrCat(Candidates()[std::get<0>(info.param)].name, "_",
+                                            Cases()[std::get<1>(info.param)].name),
+                               {{"/", "_"}, {" ", "_"}});
+                         });
+
+// ---- NSA decode touches what it selects, and nothing else ----
+
+struct NsaDecode {
+  std::vector<int32_t> selected;  // [G, selected_blocks]
+  std::vector<float> out;
+};
+
+// The last token of a sequence: compression with selection, selection's attention, the window.
+NsaDecode DecodeNsa(const Backend& backend, const NsaCase& c, int position, uint32_t slot,
+                    const TestPages& compressed, const TestPages& selected_pages,
+                    const TestPages& window_pages) {
+  constexpr int kWindow = 256;
+  TestDevice device(backend);
+  std::mt19937_64 random(Seed());
+  const std::vector<Sequence> sequences = {{position, 1}};
+  const StepBatch batch = PutStep(device, sequences, {slot}, {{0, 0, 1}});
+  const Matrix query = RandomMatrix(1, int64_t{c.heads} * c.head_dim, random);
+  const Tensor q = device.Put(query);
+  const Tensor out = device.Put(query);
+  const float* factor = device.Put(std::vector<float>(c.heads, 0.5F));
+  const float scale = 1 / std::sqrt(static_cast<float>(c.head_dim));
+  int32_t* selected = device.Put(std::vector<int32_t>(c.kv_heads * c.sizes.selected_blocks));
+  const auto mix = [&](bool accumulate) {
+    return HeadMix{
+        .factor = factor, .token_stride = c.heads, .head_stride = 1, .accumulate = accumulate};
+  };
+  const TestPages::OnDevice cmp = compressed.Put(device);
+  const TestPages::OnDevice slc = selected_pages.Put(device);
+  const TestPages::OnDevice win = window_pages.Put(device);
+  device.ops().NsaSelect({.batch = batch.view,
+                          .sizes = c.sizes,
+                          .heads = c.heads,
+                          .scale = scale,
+                          .q = q,
+                          .k = cmp.k,
+                          .v = cmp.v,
+                          .tables = cmp.tables,
+                          .mix = mix(false),
+                          .out = out,
+                          .selected = selected});
+  device.ops().NsaAttention({.batch = batch.view,
+                             .heads = c.heads,
+                             .selected_blocks = c.sizes.selected_blocks,
+                             .scale = scale,
+                             .q = q,
+                             .k = slc.k,
+                             .v = slc.v,
+                             .tables = slc.tables,
+                             .selected = selected,
+                             .mix = mix(true),
+                             .out = out});
+  device.ops().PagedAttention({.batch = batch.view,
+                               .heads = c.heads,
+                               .window = kWindow,
+                               .scale = scale,
+                               .q = q,
+                               .k = win.k,
+                               .v = win.v,
+                               .tables = win.tables,
+                               .mix = mix(true),
+                               .out = out});
+  return {device.Get(selected, c.kv_heads * c.sizes.selected_blocks), device.Get(out).values};
+}
+
+class NsaDecodeTest : public testing::TestWithParam<size_t> {};
+
+TEST_P(NsaDecodeTest, ReadsNothingButCompressedSelectedAndWindowTokens) {
+  constexpr int kPosition = 3000;
+  constexpr int kFirstOfWindow = kPosition - 255;
+  constexpr int kBlocks = kPosition / kBlockTokens + 1;
+  const testing::ScopedTrace trace(__FILE__, __LINE__, absl::StrCat("TROUPE_TEST_SEED=", Seed()));
+  const Backend& backend = Candidates()[GetParam()];
+  const NsaCase c;
+  const uint32_t slot = 1;
+  std::mt19937_64 random(Seed() + 1);
+  const TestPages::Shape tokens = {
+      .kv_heads = c.kv_heads, .head_dim = c.head_dim, .dtype = c.dtype};
+  TestPages::Shape entries = tokens;
+  entries.entries_per_page = kBlockTokens / c.sizes.compress_stride;
+  TestPages compressed(entries, {slot}, kBlocks, random);
+  compressed.FillEntries(slot, 1, (kPosition + 1) / c.sizes.compress_stride, random);
+  TestPages selected_pages(tokens, {slot}, kBlocks, random);
+  selected_pages.FillEntries(slot, 0, kPosition + 1, random);
+  TestPages window_pages(tokens, {slot}, kBlocks, random);
+  window_pages.FillEntries(slot, 0, kPosition + 1, random);
+  const NsaDecode want =
+      DecodeNsa(backend, c, kPosition, slot, compressed, selected_pages, window_pages);
+
+  const std::vector<float> poison(c.head_dim, std::numeric_limits<float>::quiet_NaN());
+  const auto poison_block = [&](TestPages& pages, int block, int head) {
+    for (int e = block * kBlockTokens; e < (block + 1) * kBlockTokens; ++e) {
+      for (const bool is_key : {true, false}) pages.SetEntry(slot, e, head, is_key, poison);
+    }
+  };
+  int unread = 0;
+  for (int block = 0; block < kBlocks; ++block) {
+    int users = 0;
+    for (int head = 0; head < c.kv_heads; ++head) {
+      const auto list = want.selected.begin() + head * c.sizes.selected_blocks;
+      const bool used = std::count(list, list + c.sizes.selected_blocks, block) > 0;
+      users += used ? 1 : 0;
+      if (!used) poison_block(selected_pages, block, head);
+    }
+    if (users == 0) selected_pages.Forget(slot, block);
+    unread += users == 0 ? 1 : 0;
+  }
+  for (int token = 0; token < kFirstOfWindow; ++token) {
+    for (int head = 0; head < c.kv_heads; ++head) {
+      for (const bool is_key : {true, false}) {
+        window_pages.SetEntry(slot, token, head, is_key, poison);
+      }
+    }
+  }
+  for (int block = 0; block < kFirstOfWindow / kBlockTokens; ++block) {
+    window_pages.Forget(slot, block);
+  }
+  ASSERT_GT(unread, kBlocks / 2);
+  const NsaDecode got =
+      DecodeNsa(backend, c, kPosition, slot, compressed, selected_pages, window_pages);
+  EXPECT_EQ(got.selected, want.selected);
+  EXPECT_EQ(got.out, want.out);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, NsaDecodeTest, testing::Range<size_t>(0, Candidates().size()),
+                         [](const auto& info) { return Candidates()[info.param].name; });
+
+}  // namespace
+}  // namespace troupe

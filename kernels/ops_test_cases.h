@@ -1,0 +1,156 @@
+// One runner for each operation: random inputs from a seed, the operation over some steps on a
+// device, and what came out, so that any two devices, or two ways to cut the same tokens into
+// steps, can be compared. The table itself is in kernels/ops_test.cc.
+#ifndef TROUPE_KERNELS_OPS_TEST_CASES_H_
+#define TROUPE_KERNELS_OPS_TEST_CASES_H_
+
+#include <string>
+#include <vector>
+
+#include "kernels/ops_testing.h"
+
+namespace troupe {
+
+struct Output {
+  std::string name;
+  std::vector<float> values;
+  // Values may differ from the reference's by this much times max(1, |reference|).
+  float tolerance = 0;
+  // Only compared, bit for bit, between runs of one backend: where rounding decides between equals.
+  bool only_between_runs = false;
+};
+using Outputs = std::vector<Output>;
+
+// What a runner is given.
+struct Run {
+  const std::vector<Sequence>& sequences;
+  const std::vector<Step>& steps;
+  TestDevice& device;
+  uint64_t seed;
+};
+
+struct EmbedCase {
+  int vocabulary = 512;
+  int hidden = 256;
+  DType dtype = DType::kBf16;
+};
+Outputs RunEmbed(const EmbedCase& c, const Run& run);
+
+struct RmsNormCase {
+  int hidden = 256;
+  bool in_place = false;
+};
+Outputs RunRmsNorm(const RmsNormCase& c, const Run& run);
+
+struct LinearCase {
+  int inputs = 256;
+  std::vector<int> parts = {512};
+  DType dtype = DType::kBf16;
+  Precision precision = Precision::kF32;
+  bool accumulate = false;
+};
+Outputs RunLinear(const LinearCase& c, const Run& run);
+
+struct HeadNormRopeCase {
+  int heads = 8;
+  int head_dim = 64;
+  bool norm = true;
+  bool rope = true;
+};
+Outputs RunHeadNormRope(const HeadNormRopeCase& c, const Run& run);
+
+struct KvWriteCase {
+  int kv_heads = 2;
+  int head_dim = 64;
+  DType dtype = DType::kBf16;
+};
+Outputs RunKvWrite(const KvWriteCase& c, const Run& run);
+
+struct HeadGateCase {
+  int heads = 8;
+  int branches = 3;
+  std::vector<GateRule> rules;  // by sequence, over and over
+};
+Outputs RunHeadGate(const HeadGateCase& c, const Run& run);
+
+struct PagedAttentionCase {
+  int heads = 8;
+  int kv_heads = 2;
+  int head_dim = 64;
+  int window = 0;
+  DType dtype = DType::kBf16;
+  double closed = 0.3;  // share of heads
+  bool accumulate = true;
+  float sharpness = 1;  // scale of the queries
+};
+Outputs RunPagedAttention(const PagedAttentionCase& c, const Run& run);
+
+struct NsaCase {
+  int heads = 8;
+  int kv_heads = 2;
+  int head_dim = 64;
+  NsaSizes sizes = {.compress_block = 32,
+                    .compress_stride = 16,
+                    .selected_blocks = 8,
+                    .initial_blocks = 1,
+                    .local_blocks = 2};
+  DType dtype = DType::kBf16;
+  double closed = 0.3;
+  bool equal_keys = false;  // every score is a tie
+};
+Outputs RunNsaCompress(const NsaCase& c, const Run& run);
+Outputs RunNsaSelect(const NsaCase& c, const Run& run);
+Outputs RunNsaAttention(const NsaCase& c, const Run& run);
+
+struct SwigluCase {
+  int size = 768;
+};
+Outputs RunSwiglu(const SwigluCase& c, const Run& run);
+
+struct MoeRouteCase {
+  int experts = 16;
+  int top_k = 2;
+  bool normalize = true;
+};
+Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run);
+
+struct MoeExpertsCase {
+  int hidden = 256;
+  int size = 64;
+  int experts = 16;
+  int top_k = 2;
+  bool shared = true;
+  DType dtype = DType::kBf16;
+  Precision precision = Precision::kF32;
+};
+Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run);
+
+Outputs RunPageCopy(const Run& run);
+
+// ---- For the runners ----
+
+// Gathers a per-token result over the steps.
+class TokenOutput {
+ public:
+  TokenOutput(const Run& run, std::string name, int64_t cols, float tolerance)
+      : cols_(cols),
+        output_{std::move(name), std::vector<float>(TokensOf(run.sequences) * cols), tolerance} {}
+
+  template <class T>
+  void Put(const std::vector<int>& tokens, const std::vector<T>& values) {
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      for (int64_t c = 0; c < cols_; ++c) {
+        output_.values[tokens[i] * cols_ + c] = static_cast<float>(values[i * cols_ + c]);
+      }
+    }
+  }
+  Output& output() { return output_; }
+
+ private:
+  int64_t cols_;
+  Output output_;
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_KERNELS_OPS_TEST_CASES_H_

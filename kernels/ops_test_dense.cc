@@ -1,0 +1,303 @@
+// Runners of the operations on dense tensors.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "kernels/element.h"
+#include "kernels/ops_test_cases.h"
+
+namespace troupe {
+namespace {
+
+// Whether a random gate lies where rounding decides if it is open.
+bool OnTheEdge(const float* logits, int heads, const GateRule& rule) {
+  constexpr double kMargin = 1e-4;
+  std::vector<double> open;
+  double mass = 0;
+  for (int h = 0; h < heads; ++h) {
+    const double gate = 1 / (1 + std::exp(-double{logits[h]}));
+    if (std::abs(gate - rule.threshold) < kMargin) return true;
+    if (gate >= rule.threshold) open.push_back(gate);
+    mass += gate;
+  }
+  std::sort(open.begin(), open.end());
+  double closed_mass = 0;
+  for (size_t i = 0; i < open.size(); ++i) {
+    if (i > 0 && open[i] - open[i - 1] < kMargin) return true;
+    closed_mass += open[i];
+    if (std::abs(closed_mass - rule.adaptive_mass * mass) < kMargin) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Outputs RunEmbed(const EmbedCase& c, const Run& run) {
+  std::mt19937_64 random(run.seed);
+  const Tensor table = run.device.Put(RandomMatrix(c.vocabulary, c.hidden, random), c.dtype);
+  std::vector<uint32_t> ids(TokensOf(run.sequences));
+  for (uint32_t& id : ids) id = static_cast<uint32_t>(random() % c.vocabulary);
+  TokenOutput out(run, "out", c.hidden, 0);  // a copy
+  for (const Step& step : run.steps) {
+    const StepBatch batch =
+        PutStep(run.device, run.sequences, std::vector<uint32_t>(run.sequences.size(), 0), step);
+    std::vector<uint32_t> tokens;
+    for (const int token : batch.tokens) tokens.push_back(ids[token]);
+    const Tensor to = run.device.Put(RandomMatrix(batch.view.tokens, c.hidden, random));
+    run.device.ops().Embed({.tokens = run.device.Put(tokens), .table = table, .out = to});
+    out.Put(batch.tokens, run.device.Get(to).values);
+  }
+  return {out.output()};
+}
+
+Outputs RunRmsNorm(const RmsNormCase& c, const Run& run) {
+  std::mt19937_64 random(run.seed);
+  const Matrix x = RandomMatrix(TokensOf(run.sequences), c.hidden, random, 3);
+  const Tensor weight = run.device.Put(RandomMatrix(1, c.hidden, random));
+  // Sums of squares of f32 in another order, then products of three.
+  TokenOutput out(run, "out", c.hidden, 2e-6F);
+  for (const Step& step : run.steps) {
+    const StepBatch batch =
+        PutStep(run.device, run.sequences, std::vector<uint32_t>(run.sequences.size(), 0), step);
+    const Tensor from = run.device.Put(x.Pick(batch.tokens));
+    const Tensor to = c.in_place ? from : run.device.Put(x.Pick(batch.tokens));
+    run.device.ops().RmsNorm({.x = from, .weight = weight, .eps = 1e-6F, .out = to});
+    out.Put(batch.tokens, run.device.Get(to).values);
+  }
+  return {out.output()};
+}
+
+Outputs RunLinear(const LinearCase& c, const Run& run) {
+  std::mt19937_64 random(run.seed);
+  std::vector<Tensor> parts;
+  for (const int rows : c.parts) {
+    parts.push_back(run.device.Put(RandomMatrix(rows, c.inputs, random), c.dtype));
+  }
+  const auto outputs = std::accumulate(c.parts.begin(), c.parts.end(), int64_t{0});
+  const auto w = run.device.ops().Pack(parts, c.precision);
+  const Matrix x = RandomMatrix(TokensOf(run.sequences), c.inputs, random);
+  const Matrix before = RandomMatrix(TokensOf(run.sequences), outputs, random);
+  // Inputs are rounded alike on both sides; what differs is an f32 sum of `inputs` products of
+  // about one.
+  const float tolerance = 1.2e-7F * static_cast<float>(c.inputs) * 2;
+  TokenOutput out(run, "out", outputs, tolerance);
+  for (const Step& step : run.steps) {
+    const StepBatch batch =
+        PutStep(run.device, run.sequences, std::vector<uint32_t>(run.sequences.size(), 0), step);
+    const Tensor to = run.device.Put(before.Pick(batch.tokens));
+    run.device.ops().Linear({.x = run.device.Put(x.Pick(batch.tokens)),
+                             .w = w.get(),
+                             .out = to,
+                             .accumulate = c.accumulate});
+    out.Put(batch.tokens, run.device.Get(to).values);
+  }
+  return {out.output()};
+}
+
+Outputs RunHeadNormRope(const HeadNormRopeCase& c, const Run& run) {
+  std::mt19937_64 random(run.seed);
+  const int64_t cols = int64_t{c.heads} * c.head_dim;
+  const Matrix x = RandomMatrix(TokensOf(run.sequences), cols, random, 3);
+  std::vector<float> frequency;
+  for (int j = 0; j < c.head_dim / 2; ++j) {
+    frequency.push_back(
+        std::pow(10000.0F, -2.0F * static_cast<float>(j) / static_cast<float>(c.head_dim)));
+  }
+  const float* weight = run.device.Put(RandomVector(c.head_dim, random, 1, 0.2F));
+  const float* inverse_frequency = run.device.Put(frequency);
+  // A few roundings of values of about three, of sines, and of angles reduced in f32.
+  TokenOutput out(run, "out", cols, 4e-6F);
+  for (const Step& step : run.steps) {
+    const StepBatch batch =
+        PutStep(run.device, run.sequences, std::vector<uint32_t>(run.sequences.size(), 0), step);
+    const Tensor to = run.device.Put(x.Pick(batch.tokens));
+    run.device.ops().HeadNormRope({.x = to,
+                                   .heads = c.heads,
+                                   .head_dim = c.head_dim,
+                                   .norm_weight = c.norm ? weight : nullptr,
+                                   .eps = 1e-6F,
+                                   .inverse_frequency = c.rope ? inverse_frequency : nullptr,
+                                   .position = batch.view.position});
+    out.Put(batch.tokens, run.device.Get(to).values);
+  }
+  return {out.output()};
+}
+
+Outputs RunHeadGate(const HeadGateCase& c, const Run& run) {
+  std::mt19937_64 random(run.seed);
+  const int tokens = TokensOf(run.sequences);
+  const int branches = std::max(c.branches, 1);
+  Matrix logits = RandomMatrix(tokens, c.heads, random, 2);
+  const Matrix branch_logits = RandomMatrix(tokens, int64_t{c.heads} * c.branches, random, 2);
+  const auto rule_of = [&](size_t row) { return c.rules[row % c.rules.size()]; };
+  for (size_t row = 0, token = 0; row < run.sequences.size(); ++row) {
+    for (int i = 0; i < run.sequences[row].count; ++i, ++token) {
+      while (OnTheEdge(logits.Row(token), c.heads, rule_of(row))) {
+        std::ranges::copy(RandomVector(c.heads, random, 0, 2), logits.Row(token));
+      }
+    }
+  }
+  // Sigmoids within a few units in the last place.
+  TokenOutput gates(run, "gates", c.heads, 1e-6F);
+  TokenOutput factors(run, "factors", int64_t{c.heads} * branches, 1e-6F);
+  Output closed{"closed", std::vector<float>(run.sequences.size(), 0)};
+  for (const Step& step : run.steps) {
+    const StepBatch batch =
+        PutStep(run.device, run.sequences, std::vector<uint32_t>(run.sequences.size(), 0), step);
+    std::vector<GateRule> rules;
+    for (const int row : batch.rows) rules.push_back(rule_of(row));
+    const std::vector<int32_t> before(batch.rows.size(), 5);
+    int32_t* count = run.device.Put(before);
+    const Tensor to_gates = run.device.Put(RandomMatrix(batch.view.tokens, c.heads, random));
+    const Tensor to_factors =
+        run.device.Put(RandomMatrix(batch.view.tokens, int64_t{c.heads} * branches, random));
+    run.device.ops().HeadGate({.batch = batch.view,
+                               .heads = c.heads,
+                               .branches = c.branches,
+                               .gate_logits = run.device.Put(logits.Pick(batch.tokens)),
+                               .branch_logits = run.device.Put(branch_logits.Pick(batch.tokens)),
+                               .rule = run.device.Put(rules),
+                               .gates = to_gates,
+                               .factors = to_factors,
+                               .closed = count});
+    gates.Put(batch.tokens, run.device.Get(to_gates).values);
+    factors.Put(batch.tokens, run.device.Get(to_factors).values);
+    const std::vector<int32_t> after = run.device.Get(count, before.size());
+    for (size_t i = 0; i < after.size(); ++i) {
+      closed.values[batch.rows[i]] += static_cast<float>(after[i] - before[i]);
+    }
+  }
+  return {gates.output(), factors.output(), closed};
+}
+
+Outputs RunSwiglu(const SwigluCase& c, const Run& run) {
+  std::mt19937_64 random(run.seed);
+  const Matrix x = RandomMatrix(TokensOf(run.sequences), 2 * c.size, random, 3);
+  TokenOutput out(run, "out", c.size, 1e-6F);  // relative: an exponential and two products
+  for (const Step& step : run.steps) {
+    const StepBatch batch =
+        PutStep(run.device, run.sequences, std::vector<uint32_t>(run.sequences.size(), 0), step);
+    const Tensor to = run.device.Put(RandomMatrix(batch.view.tokens, c.size, random));
+    run.device.ops().Swiglu({.gate_up = run.device.Put(x.Pick(batch.tokens)), .out = to});
+    out.Put(batch.tokens, run.device.Get(to).values);
+  }
+  return {out.output()};
+}
+
+Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run) {
+  std::mt19937_64 random(run.seed);
+  // Multiples of 1/16, and biases that are equal or further apart than any two scores: experts tie
+  // exactly, or differ clearly, on every device.
+  Matrix logits = RandomMatrix(TokensOf(run.sequences), c.experts, random);
+  for (float& value : logits.values) value = std::round(value * 16) / 16;
+  std::vector<float> bias(c.experts);
+  for (float& value : bias) value = 2.0F * static_cast<float>(random() % 2);
+  TokenOutput experts(run, "experts", c.top_k, 0);
+  TokenOutput weights(run, "weights", c.top_k, 1e-6F);
+  int32_t* load = run.device.Put(std::vector<int32_t>(c.experts, 3));
+  for (const Step& step : run.steps) {
+    const StepBatch batch =
+        PutStep(run.device, run.sequences, std::vector<uint32_t>(run.sequences.size(), 0), step);
+    const size_t count = batch.tokens.size() * c.top_k;
+    int32_t* to_experts = run.device.Put(std::vector<int32_t>(count));
+    float* to_weights = run.device.Put(std::vector<float>(count));
+    run.device.ops().MoeRoute({.logits = run.device.Put(logits.Pick(batch.tokens)),
+                               .bias = run.device.Put(bias),
+                               .top_k = c.top_k,
+                               .normalize = c.normalize,
+                               .scale = 1.5F,
+                               .experts = to_experts,
+                               .weights = to_weights,
+                               .load = load});
+    experts.Put(batch.tokens, run.device.Get(to_experts, count));
+    weights.Put(batch.tokens, run.device.Get(to_weights, count));
+  }
+  Output loads{"load", {}};
+  for (const int32_t value : run.device.Get(load, c.experts)) {
+    loads.values.push_back(static_cast<float>(value));
+  }
+  return {experts.output(), weights.output(), loads};
+}
+
+Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
+  std::mt19937_64 random(run.seed);
+  std::vector<std::unique_ptr<PackedMatrix>> matrices;
+  const auto pack = [&](int64_t rows, int64_t cols) {
+    // Scaled so that a layer's output is about as large as its input.
+    const float scale = 1 / std::sqrt(static_cast<float>(cols));
+    const Tensor part = run.device.Put(RandomMatrix(rows, cols, random, scale), c.dtype);
+    matrices.push_back(run.device.ops().Pack({part}, c.precision));
+    return matrices.back().get();
+  };
+  std::vector<ExpertWeights> experts(c.experts + 1);
+  for (ExpertWeights& expert : experts) {
+    expert.gate_up = pack(2 * int64_t{c.size}, c.hidden);
+    expert.down = pack(c.hidden, c.size);
+  }
+  const int tokens = TokensOf(run.sequences);
+  const Matrix x = RandomMatrix(tokens, c.hidden, random);
+  const Matrix before = RandomMatrix(tokens, c.hidden, random);
+  std::vector<int32_t> chosen;
+  for (int token = 0; token < tokens; ++token) {
+    std::vector<int32_t> order(c.experts);
+    std::iota(order.begin(), order.end(), 0);
+    // Low experts are popular, so that some serve many tokens and some none.
+    std::shuffle(order.begin(), order.begin() + std::max(c.top_k, c.experts / 2), random);
+    chosen.insert(chosen.end(), order.begin(), order.begin() + c.top_k);
+  }
+  const std::vector<float> weights = RandomVector(int64_t{tokens} * c.top_k, random, 0.5F, 0.2F);
+  // With bf16 a sum's rounding may move an inner value, of about one, by a bf16 unit (2^-8).
+  const float tolerance = c.precision == Precision::kBf16 ? 4e-3F : 1e-5F;
+  TokenOutput out(run, "out", c.hidden, tolerance);
+  for (const Step& step : run.steps) {
+    const StepBatch batch =
+        PutStep(run.device, run.sequences, std::vector<uint32_t>(run.sequences.size(), 0), step);
+    std::vector<int32_t> step_chosen;
+    std::vector<float> step_weights;
+    for (const int token : batch.tokens) {
+      for (int k = 0; k < c.top_k; ++k) {
+        step_chosen.push_back(chosen[token * c.top_k + k]);
+        step_weights.push_back(weights[token * c.top_k + k]);
+      }
+    }
+    const Tensor to = run.device.Put(before.Pick(batch.tokens));
+    run.device.ops().MoeExperts({.x = run.device.Put(x.Pick(batch.tokens)),
+                                 .expert_count = c.experts,
+                                 .experts = experts.data(),
+                                 .shared = c.shared ? &experts.back() : nullptr,
+                                 .top_k = c.top_k,
+                                 .chosen = run.device.Put(step_chosen),
+                                 .weights = run.device.Put(step_weights),
+                                 .out = to});
+    out.Put(batch.tokens, run.device.Get(to).values);
+  }
+  return {out.output()};
+}
+
+Outputs RunPageCopy(const Run& run) {
+  std::mt19937_64 random(run.seed);
+  constexpr int64_t kPageBytes = 4160;
+  constexpr int kPages = 11;
+  std::vector<std::byte> pages(kPageBytes * kPages);
+  for (std::byte& byte : pages) byte = static_cast<std::byte>(random() & 0xff);
+  std::vector<uint32_t> order(kPages);
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), random);
+  std::byte* device_pages = run.device.Put(pages);
+  for (const int count : {0, 1, 4}) {
+    run.device.ops().PageCopy(
+        {.pages = device_pages,
+         .page_bytes = kPageBytes,
+         .count = count,
+         .from = run.device.Put(std::vector<uint32_t>(order.begin(), order.begin() + count)),
+         .to =
+             run.device.Put(std::vector<uint32_t>(order.begin() + 5, order.begin() + 5 + count))});
+  }
+  Output out{"pages", {}};
+  for (const std::byte byte : run.device.Get(device_pages, pages.size())) {
+    out.values.push_back(static_cast<float>(byte));
+  }
+  return {out};
+}
+
+}  // namespace troupe

@@ -1,0 +1,268 @@
+#include "kernels/ops_testing.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "kernels/cpu_isa.h"
+#include "kernels/element.h"
+
+namespace troupe {
+namespace {
+
+constexpr float kPoison = std::numeric_limits<float>::quiet_NaN();
+constexpr uint32_t kNoPage = std::numeric_limits<uint32_t>::max();
+// What NaN reads as, so that poison compares equal to itself.
+constexpr float kReadNan = 1e30F;
+
+}  // namespace
+
+Backend ReferenceBackend() { return {"reference", MakeReferenceOps}; }
+
+std::vector<Backend> CandidateBackends() {
+  std::vector<Backend> backends;
+  const absl::StatusOr<CpuIsa> best = DetectCpuIsa();
+  CHECK_OK(best);
+  for (int isa = 0; isa <= static_cast<int>(*best); ++isa) {
+    for (const int threads : {1, 2}) {
+      const CpuOpsOptions options = {.threads = threads, .isa = static_cast<CpuIsa>(isa)};
+      backends.push_back({absl::StrCat(CpuIsaName(options.isa), "_threads_", threads),
+                          [options] { return MakeCpuOps(options); }});
+    }
+  }
+  return backends;
+}
+
+Matrix Matrix::Pick(const std::vector<int>& picked) const {
+  Matrix out{static_cast<int64_t>(picked.size()), cols, {}};
+  for (const int row : picked) out.values.insert(out.values.end(), Row(row), Row(row) + cols);
+  return out;
+}
+
+TestDevice::TestDevice(const Backend& backend) : backend_(backend), ops_(backend.make()) {}
+
+void* TestDevice::New(size_t bytes) {
+  absl::StatusOr<Buffer> buffer = ops_->Allocate(static_cast<int64_t>(std::max<size_t>(bytes, 1)));
+  CHECK_OK(buffer);
+  buffers_.push_back(*buffer);
+  return buffer->get();
+}
+
+Tensor TestDevice::Put(const Matrix& matrix, DType dtype) {
+  constexpr int64_t kGap = 16;
+  const int64_t stride = matrix.cols + kGap;
+  std::vector<std::byte> host(matrix.rows * stride * BytesOf(dtype));
+  for (int64_t row = 0; row < matrix.rows; ++row) {
+    for (int64_t col = 0; col < stride; ++col) {
+      StoreElement(host.data(), dtype, row * stride + col,
+                   col < matrix.cols ? matrix.Row(row)[col] : kPoison);
+    }
+  }
+  return {Put(host), dtype, matrix.rows, matrix.cols, stride};
+}
+
+Matrix TestDevice::Get(const Tensor& tensor) {
+  const std::vector<std::byte> host = Get(static_cast<const std::byte*>(tensor.data),
+                                          tensor.rows * tensor.stride * BytesOf(tensor.dtype));
+  Matrix out{tensor.rows, tensor.cols, {}};
+  for (int64_t row = 0; row < tensor.rows; ++row) {
+    for (int64_t col = 0; col < tensor.cols; ++col) {
+      out.values.push_back(LoadElement(host.data(), tensor.dtype, row * tensor.stride + col));
+    }
+  }
+  return out;
+}
+
+std::vector<Step> InOneStep(const std::vector<Sequence>& sequences) {
+  Step step;
+  for (int row = 0; row < static_cast<int>(sequences.size()); ++row) {
+    step.push_back({row, 0, sequences[row].count});
+  }
+  return {step};
+}
+
+std::vector<Step> EachAlone(const std::vector<Sequence>& sequences) {
+  const Step all = InOneStep(sequences).front();
+  std::vector<Step> steps;
+  for (const Span& span : all) steps.push_back({span});
+  return steps;
+}
+
+std::vector<Step> TokenByToken(const std::vector<Sequence>& sequences) {
+  std::vector<Step> steps;
+  for (int token = 0;; ++token) {
+    Step step;
+    for (int row = 0; row < static_cast<int>(sequences.size()); ++row) {
+      if (token < sequences[row].count) step.push_back({row, token, 1});
+    }
+    if (step.empty()) return steps;
+    steps.push_back(step);
+  }
+}
+
+std::vector<Step> RandomlyCut(const std::vector<Sequence>& sequences, std::mt19937_64& random) {
+  std::vector<Step> steps;
+  std::vector<int> done(sequences.size(), 0);
+  for (;;) {
+    Step step;
+    bool all_done = true;
+    for (int row = 0; row < static_cast<int>(sequences.size()); ++row) {
+      const int left = sequences[row].count - done[row];
+      if (left == 0) continue;
+      all_done = false;
+      const int count = std::uniform_int_distribution<int>(0, left)(random);
+      if (count > 0) step.push_back({row, done[row], count});
+      done[row] += count;
+    }
+    if (all_done) return steps;
+    std::shuffle(step.begin(), step.end(), random);
+    if (!step.empty()) steps.push_back(step);
+  }
+}
+
+int TokensOf(const std::vector<Sequence>& sequences) {
+  return std::accumulate(sequences.begin(), sequences.end(), 0,
+                         [](int sum, const Sequence& sequence) { return sum + sequence.count; });
+}
+
+std::vector<uint32_t> RandomSlots(size_t count, std::mt19937_64& random) {
+  std::vector<uint32_t> slots(count + 2);
+  std::iota(slots.begin(), slots.end(), 0);
+  std::shuffle(slots.begin(), slots.end(), random);
+  slots.resize(count);
+  return slots;
+}
+
+StepBatch PutStep(TestDevice& device, const std::vector<Sequence>& sequences,
+                  const std::vector<uint32_t>& slots, const Step& step) {
+  std::vector<int> offset(sequences.size(), 0);
+  for (size_t row = 1; row < sequences.size(); ++row) {
+    offset[row] = offset[row - 1] + sequences[row - 1].count;
+  }
+  StepBatch batch;
+  std::vector<uint32_t> slot;
+  std::vector<int32_t> start;
+  std::vector<int32_t> first = {0};
+  std::vector<int32_t> position;
+  std::vector<int32_t> token_row;
+  for (const Span& span : step) {
+    slot.push_back(slots[span.row]);
+    start.push_back(sequences[span.row].start + span.first);
+    for (int i = 0; i < span.count; ++i) {
+      batch.tokens.push_back(offset[span.row] + span.first + i);
+      position.push_back(start.back() + i);
+      token_row.push_back(static_cast<int32_t>(batch.rows.size()));
+    }
+    first.push_back(static_cast<int32_t>(batch.tokens.size()));
+    batch.rows.push_back(span.row);
+  }
+  batch.view = {.rows = static_cast<int>(step.size()),
+                .tokens = static_cast<int>(batch.tokens.size()),
+                .slot = device.Put(slot),
+                .start = device.Put(start),
+                .first = device.Put(first),
+                .position = device.Put(position),
+                .token_row = device.Put(token_row)};
+  return batch;
+}
+
+std::vector<float> RandomVector(int64_t count, std::mt19937_64& random, float mean, float scale) {
+  std::normal_distribution<float> normal(mean, scale);
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+Matrix RandomMatrix(int64_t rows, int64_t cols, std::mt19937_64& random, float scale) {
+  return {rows, cols, RandomVector(rows * cols, random, 0, scale)};
+}
+
+TestPages::TestPages(const Shape& shape, const std::vector<uint32_t>& slots, int blocks,
+                     std::mt19937_64& random)
+    : shape_(shape), stride_(blocks) {
+  // A gap after each stream, as between the layers of a group.
+  page_bytes_ = 2 * (StreamBytes() + 64);
+  const auto pages = static_cast<uint32_t>(slots.size() * blocks + 3);
+  pages_.resize(pages * page_bytes_);
+  for (int64_t i = 0; i < static_cast<int64_t>(pages_.size()) / BytesOf(shape.dtype); ++i) {
+    StoreElement(pages_.data(), shape.dtype, i, kPoison);
+  }
+  std::vector<uint32_t> order(pages);
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), random);
+  tables_.assign((*std::max_element(slots.begin(), slots.end()) + 1) * blocks, kNoPage);
+  for (const uint32_t slot : slots) {
+    for (int block = 0; block < blocks; ++block) {
+      tables_[slot * stride_ + block] = order.back();
+      order.pop_back();
+    }
+  }
+}
+
+int64_t TestPages::StreamBytes() const {
+  return int64_t{shape_.kv_heads} * shape_.entries_per_page * shape_.head_dim *
+         BytesOf(shape_.dtype);
+}
+
+const std::byte* TestPages::Find(uint32_t slot, int64_t entry, int head, bool is_key) const {
+  const uint32_t page = tables_[slot * stride_ + entry / shape_.entries_per_page];
+  CHECK_NE(page, kNoPage);
+  const int64_t row = int64_t{head} * shape_.entries_per_page + entry % shape_.entries_per_page;
+  return pages_.data() + page * page_bytes_ + (is_key ? 0 : StreamBytes() + 64) +
+         row * shape_.head_dim * BytesOf(shape_.dtype);
+}
+
+std::vector<float> TestPages::Entry(uint32_t slot, int64_t entry, int head, bool is_key) const {
+  std::vector<float> values(shape_.head_dim);
+  const std::byte* from = Find(slot, entry, head, is_key);
+  for (int c = 0; c < shape_.head_dim; ++c) values[c] = LoadElement(from, shape_.dtype, c);
+  return values;
+}
+
+void TestPages::SetEntry(uint32_t slot, int64_t entry, int head, bool is_key,
+                         const std::vector<float>& values) {
+  auto* to = const_cast<std::byte*>(Find(slot, entry, head, is_key));
+  for (int c = 0; c < shape_.head_dim; ++c) StoreElement(to, shape_.dtype, c, values[c]);
+}
+
+void TestPages::FillEntries(uint32_t slot, int64_t begin, int64_t end, std::mt19937_64& random) {
+  for (int64_t entry = begin; entry < end; ++entry) {
+    for (int head = 0; head < shape_.kv_heads; ++head) {
+      for (const bool is_key : {true, false}) {
+        SetEntry(slot, entry, head, is_key, RandomVector(shape_.head_dim, random));
+      }
+    }
+  }
+}
+
+void TestPages::Forget(uint32_t slot, int block) { tables_[slot * stride_ + block] = kNoPage; }
+
+TestPages::OnDevice TestPages::Put(TestDevice& device) const {
+  OnDevice out;
+  out.pages = device.Put(pages_);
+  out.k = {.base = out.pages,
+           .page_bytes = page_bytes_,
+           .entries_per_page = shape_.entries_per_page,
+           .kv_heads = shape_.kv_heads,
+           .head_dim = shape_.head_dim,
+           .dtype = shape_.dtype};
+  out.v = out.k;
+  out.v.base += StreamBytes() + 64;
+  out.tables = {device.Put(tables_), stride_};
+  return out;
+}
+
+std::vector<float> TestPages::Get(TestDevice& device, const OnDevice& on_device) const {
+  const std::vector<std::byte> host = device.Get(on_device.pages, pages_.size());
+  std::vector<float> values(host.size() / BytesOf(shape_.dtype));
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = LoadElement(host.data(), shape_.dtype, static_cast<int64_t>(i));
+    if (std::isnan(values[i])) values[i] = kReadNan;
+  }
+  return values;
+}
+
+}  // namespace troupe

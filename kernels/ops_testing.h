@@ -1,0 +1,160 @@
+// What the table of cases in kernels/ops_test.cc stands on: backends and their memory, batches of
+// sequences and the ways to cut them into steps, random inputs, and pages with poison around what
+// may be read.
+//
+// Thread model: for one test thread. Ownership: a TestDevice owns its Ops and all that is put on
+// it.
+#ifndef TROUPE_KERNELS_OPS_TESTING_H_
+#define TROUPE_KERNELS_OPS_TESTING_H_
+
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/ops.h"
+
+namespace troupe {
+
+// A device under test. One with memory of its own brings its copies.
+struct Backend {
+  std::string name;
+  std::function<std::unique_ptr<Ops>()> make;
+  std::function<void(void* device, const void* host, size_t bytes)> upload = std::memcpy;
+  std::function<void(void* host, const void* device, size_t bytes)> download = std::memcpy;
+};
+
+Backend ReferenceBackend();
+// Every backend that this machine runs, except the reference: the table's cases run on each.
+std::vector<Backend> CandidateBackends();
+
+// A dense f32 matrix of the host.
+struct Matrix {
+  int64_t rows = 0;
+  int64_t cols = 0;
+  std::vector<float> values;
+
+  float* Row(int64_t row) { return values.data() + row * cols; }
+  const float* Row(int64_t row) const { return values.data() + row * cols; }
+  Matrix Pick(const std::vector<int>& rows) const;
+};
+
+class TestDevice {
+ public:
+  explicit TestDevice(const Backend& backend);
+
+  Ops& ops() { return *ops_; }
+
+  template <class T>
+  T* Put(const std::vector<T>& host) {
+    void* device = New(host.size() * sizeof(T));
+    backend_.upload(device, host.data(), host.size() * sizeof(T));
+    return static_cast<T*>(device);
+  }
+  template <class T>
+  std::vector<T> Get(const T* device, size_t count) {
+    ops_->Synchronize();
+    std::vector<T> host(count);
+    backend_.download(host.data(), device, count * sizeof(T));
+    return host;
+  }
+
+  // Rows lie apart, with NaN between them: operations must not take rows for one array.
+  Tensor Put(const Matrix& matrix, DType dtype = DType::kF32);
+  Matrix Get(const Tensor& tensor);
+
+ private:
+  void* New(size_t bytes);
+
+  Backend backend_;
+  std::unique_ptr<Ops> ops_;
+  std::vector<Buffer> buffers_;
+};
+
+// `count` new tokens of a sequence that has `start` already.
+struct Sequence {
+  int start = 0;
+  int count = 1;
+};
+
+// New tokens [first, first + count) of sequences[row].
+struct Span {
+  int row = 0;
+  int first = 0;
+  int count = 0;
+};
+using Step = std::vector<Span>;
+
+// Ways to run the same tokens, each sequence's in order.
+std::vector<Step> InOneStep(const std::vector<Sequence>& sequences);
+std::vector<Step> EachAlone(const std::vector<Sequence>& sequences);
+std::vector<Step> TokenByToken(const std::vector<Sequence>& sequences);
+std::vector<Step> RandomlyCut(const std::vector<Sequence>& sequences, std::mt19937_64& random);
+
+int TokensOf(const std::vector<Sequence>& sequences);
+
+// Slots that the sequences of a batch have in block tables, in no particular order.
+std::vector<uint32_t> RandomSlots(size_t count, std::mt19937_64& random);
+
+// A step as operations see it.
+struct StepBatch {
+  BatchView view;           // device pointers
+  std::vector<int> tokens;  // of the step, as indices among all tokens of all sequences
+  std::vector<int> rows;    // sequences of the step
+};
+StepBatch PutStep(TestDevice& device, const std::vector<Sequence>& sequences,
+                  const std::vector<uint32_t>& slots, const Step& step);
+
+Matrix RandomMatrix(int64_t rows, int64_t cols, std::mt19937_64& random, float scale = 1);
+std::vector<float> RandomVector(int64_t count, std::mt19937_64& random, float mean = 0,
+                                float scale = 1);
+
+// Pages of one group on the host: NaN wherever nothing was written.
+class TestPages {
+ public:
+  struct Shape {
+    int kv_heads = 1;
+    int head_dim = 16;
+    int entries_per_page = kBlockTokens;
+    DType dtype = DType::kF32;
+  };
+
+  // Block tables for `slots`, `blocks` each. Pages are given out in random order.
+  TestPages(const Shape& shape, const std::vector<uint32_t>& slots, int blocks,
+            std::mt19937_64& random);
+
+  // Fills entries [begin, end) of a slot at random.
+  void FillEntries(uint32_t slot, int64_t begin, int64_t end, std::mt19937_64& random);
+  // The D elements of an entry; is_key: of the key stream.
+  std::vector<float> Entry(uint32_t slot, int64_t entry, int head, bool is_key) const;
+  void SetEntry(uint32_t slot, int64_t entry, int head, bool is_key,
+                const std::vector<float>& values);
+  // Block `block` of a slot is no more: its table entry leads nowhere.
+  void Forget(uint32_t slot, int block);
+
+  struct OnDevice {
+    KvStream k;
+    KvStream v;
+    BlockTables tables;
+    std::byte* pages;
+  };
+  OnDevice Put(TestDevice& device) const;
+  // All elements of all pages as they are on the device; NaN reads as a number of its own.
+  std::vector<float> Get(TestDevice& device, const OnDevice& on_device) const;
+
+ private:
+  int64_t StreamBytes() const;
+  const std::byte* Find(uint32_t slot, int64_t entry, int head, bool is_key) const;
+
+  Shape shape_;
+  int64_t page_bytes_;
+  int64_t stride_;
+  std::vector<std::byte> pages_;
+  std::vector<uint32_t> tables_;
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_KERNELS_OPS_TESTING_H_

@@ -1,0 +1,46 @@
+#include "kernels/rms_norm/rms_norm_kernel.h"
+
+#include "kernels/simd/simd.h"
+
+namespace troupe::TROUPE_ISA {
+namespace {
+
+float SumOfSquares(const float* x, int64_t count) {
+  Vec even = Zero();
+  Vec odd = Zero();
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
+    const Vec a = Load(x + i);
+    const Vec b = Load(x + i + kLanes);
+    even = Fma(a, a, even);
+    odd = Fma(b, b, odd);
+  }
+  for (; i < count; i += kLanes) {
+    const Vec a = count - i < kLanes ? Load(x + i, static_cast<int>(count - i)) : Load(x + i);
+    even = Fma(a, a, even);
+  }
+  return Sum(even + odd);
+}
+
+}  // namespace
+
+void RmsNormRows(const RmsNormParams& params, int64_t begin, int64_t end) {
+  const int64_t count = params.x.cols;
+  const float* weight = params.weight.f32();
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x = params.x.f32(row);
+    float* out = params.out.f32(row);
+    const float mean = SumOfSquares(x, count) / static_cast<float>(count);
+    const Vec scale = Set1(1.0f) / Sqrt(Set1(mean + params.eps));
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) {
+      Store(out + i, Load(x + i) * scale * Load(weight + i));
+    }
+    if (i < count) {
+      const int tail = static_cast<int>(count - i);
+      Store(out + i, Load(x + i, tail) * scale * Load(weight + i, tail), tail);
+    }
+  }
+}
+
+}  // namespace troupe::TROUPE_ISA

@@ -1,0 +1,129 @@
+#include "model/checkpoint.h"
+
+#include <bit>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status_util.h"
+#include "model/architectures/architecture.h"
+#include "model/identity.h"
+#include "model/json_reader.h"
+#include "model/weight_binder.h"
+
+namespace troupe {
+namespace {
+
+constexpr size_t kMaxTextFileBytes = size_t{256} << 20;
+
+// Files beside the weights that decide what tokens mean and what the model computes with them.
+constexpr absl::string_view kIdentityTextFiles[] = {"config.json", "tokenizer.json",
+                                                    "tokenizer_config.json", "chat_template.jinja"};
+
+std::string PathIn(const std::string& folder, absl::string_view name) {
+  return absl::StrCat(folder, "/", name);
+}
+
+bool Exists(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
+}
+
+std::optional<float> OptionalNumber(JsonFields& fields, absl::string_view key, double min,
+                                    double max) {
+  const double value = fields.NumberOr(key, min, max, min);
+  return fields.Has(key) ? std::optional<float>(static_cast<float>(value)) : std::nullopt;
+}
+
+std::optional<int> OptionalInt(JsonFields& fields, absl::string_view key, int64_t min,
+                               int64_t max) {
+  const int64_t value = fields.IntOr(key, min, max, min);
+  return fields.Has(key) ? std::optional<int>(static_cast<int>(value)) : std::nullopt;
+}
+
+// Fills `defaults`, and the end tokens where the file names them: it goes before config.json.
+absl::Status ReadGenerationConfig(const std::string& path, ModelDescription& description,
+                                  GenerationDefaults& defaults) {
+  if (!Exists(path)) return absl::OkStatus();
+  TROUPE_ASSIGN_OR_RETURN(const nlohmann::json config, ReadJsonFile(path));
+  JsonFields fields(path, "", config);
+  fields.Ignore({"transformers_version", "_from_model_config", "use_cache", "bos_token_id",
+                 "pad_token_id", "max_length"});
+  defaults.do_sample = fields.BoolOr("do_sample", false);
+  defaults.temperature = OptionalNumber(fields, "temperature", 0.0, 100.0);
+  defaults.top_p = OptionalNumber(fields, "top_p", 0.0, 1.0);
+  defaults.top_k = OptionalInt(fields, "top_k", 0, 1 << 24);
+  defaults.min_p = OptionalNumber(fields, "min_p", 0.0, 1.0);
+  defaults.repetition_penalty = OptionalNumber(fields, "repetition_penalty", 1e-3, 1e3);
+  defaults.max_new_tokens = OptionalInt(fields, "max_new_tokens", 1, 1 << 30);
+  const std::vector<int64_t> end_tokens =
+      fields.IntOrList("eos_token_id", 0, description.vocab_size - 1);
+  TROUPE_RETURN_IF_ERROR(fields.Finish());
+  if (!end_tokens.empty()) description.end_tokens.assign(end_tokens.begin(), end_tokens.end());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string ModelIdentity::Hex() const {
+  return absl::BytesToHexString(
+      absl::string_view(reinterpret_cast<const char*>(sha256.data()), sha256.size()));
+}
+
+absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& folder) {
+  Checkpoint checkpoint;
+  checkpoint.folder_ = folder;
+  const std::string config_path = PathIn(folder, "config.json");
+  TROUPE_ASSIGN_OR_RETURN(const nlohmann::json config, ReadJsonFile(config_path));
+  TROUPE_ASSIGN_OR_RETURN(ConfiguredModel model, DescribeConfig(config_path, config));
+  checkpoint.description_ = std::move(model.description);
+  TROUPE_RETURN_IF_ERROR(ReadGenerationConfig(PathIn(folder, "generation_config.json"),
+                                              checkpoint.description_,
+                                              checkpoint.generation_defaults_));
+  TROUPE_ASSIGN_OR_RETURN(checkpoint.files_, SafetensorsCheckpoint::OpenFolder(folder));
+  const TensorNames& names = model.architecture->names;
+  TROUPE_ASSIGN_OR_RETURN(checkpoint.weights_,
+                          BindWeights(folder, checkpoint.files_, checkpoint.description_, names));
+  checkpoint.parameters_ =
+      CountParameters(checkpoint.files_, checkpoint.description_, checkpoint.weights_, names);
+  return checkpoint;
+}
+
+std::string Checkpoint::tokenizer_path() const { return PathIn(folder_, "tokenizer.json"); }
+
+absl::StatusOr<ModelIdentity> Checkpoint::ComputeIdentity(int threads,
+                                                          const Progress& progress) const {
+  std::vector<std::string> texts;
+  std::vector<IdentityFile> files;
+  texts.reserve(std::size(kIdentityTextFiles));  // the spans below point into it
+  for (absl::string_view name : kIdentityTextFiles) {
+    const std::string path = PathIn(folder_, name);
+    if (!Exists(path)) continue;
+    TROUPE_ASSIGN_OR_RETURN(std::string text, ReadTextFile(path, kMaxTextFileBytes));
+    texts.push_back(std::move(text));
+    files.push_back({std::string(name), std::as_bytes(std::span(texts.back()))});
+  }
+  for (const auto& file : files_.files()) {
+    files.push_back({std::filesystem::path(file->path()).filename().string(), file->bytes()});
+  }
+  return ModelIdentity{HashFiles(files, threads, progress)};
+}
+
+std::vector<float> ReadAsF32(const TensorView& view) {
+  std::vector<float> values(view.elements());
+  if (view.dtype == StoredDType::kF32) {
+    std::memcpy(values.data(), view.bytes.data(), view.bytes.size());
+    return values;
+  }
+  CHECK(view.dtype == StoredDType::kBF16) << view.name << " is " << DTypeName(view.dtype);
+  const auto* source = reinterpret_cast<const uint16_t*>(view.bytes.data());
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = std::bit_cast<float>(static_cast<uint32_t>(source[i]) << 16);
+  }
+  return values;
+}
+
+}  // namespace troupe
