@@ -1,133 +1,22 @@
 // What the scheduler promises, one scenario each, against the checking worker on a virtual clock.
-// Random workloads are in scheduler_sim_test.cc.
+// Loads and stores are in scheduler_cache_test.cc, random workloads in scheduler_sim_test.cc.
 
 #include "coordinator/scheduler/scheduler.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <map>
-#include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
-#include "coordinator/scheduler/fake_worker.h"
+#include "coordinator/scheduler/scheduler_harness.h"
 
 namespace troupe {
 namespace {
 
-using testing::FakeCache;
 using testing::FakeWorker;
-
-// Two groups: all tokens, and a window of 40; blocks of 16 tokens.
-ReplicaInfo SmallReplica(uint32_t full_pages = 200, uint32_t window_pages = 200) {
-  return {
-      .worker = "fake",
-      .identity = std::string(32, 'i'),
-      .block_tokens = 16,
-      .max_rows = 32,
-      .max_step_tokens = 256,
-      .max_context = 2000,
-      .has_cache = false,
-      .groups = {
-          {.name = "full", .page_bytes = 1000, .page_count = full_pages},
-          {.name = "window", .window_tokens = 40, .page_bytes = 1000, .page_count = window_pages}}};
-}
-
-// Scheduler and worker, and what every sequence received. A step takes its forward_us.
-class Harness {
- public:
-  struct Got {
-    std::vector<uint32_t> tokens;
-    std::vector<int64_t> token_us;
-    uint32_t computed = 0;
-    FinishReason finish = FinishReason::kNone;
-    SequenceFigures figures;
-  };
-
-  explicit Harness(Scheduler::Config config = {}, ReplicaInfo replica = SmallReplica(),
-                   FakeWorker::Config worker = {}, FakeCache* cache = nullptr)
-      : replica_(std::move(replica)),
-        scheduler(config, replica_, 7),
-        worker(worker, replica_, 7, cache == nullptr ? own_cache_ : *cache, 1) {}
-
-  // A prompt of `prompt` tokens that starts like all prompts of the same `family`.
-  static SequenceRequest Request(uint64_t id, uint32_t prompt, uint32_t output,
-                                 uint32_t family = 0) {
-    SequenceRequest request = {.id = id, .prompt_tokens = prompt, .max_output_tokens = output};
-    for (uint32_t i = 0; i < prompt; ++i) request.tokens.push_back(family * 1000 + i);
-    request.tenant_namespace = "0";
-    request.sampling.set_seed(FakeWorker::EncodeSeed(0, static_cast<uint32_t>(id)));
-    return request;
-  }
-
-  void Add(const SequenceRequest& request) {
-    const absl::Status status = scheduler.Add(request);
-    ASSERT_TRUE(status.ok()) << status;
-  }
-
-  std::optional<v1::StepPlan> Plan() {
-    std::optional<v1::StepPlan> plan = scheduler.Plan(now_us);
-    if (plan) {
-      worker.Accept(*plan);
-      plans.push_back(*plan);
-    }
-    return plan;
-  }
-
-  std::vector<SequenceEvent> Retire() {
-    const v1::StepResult result = worker.Run();
-    now_us += static_cast<int64_t>(result.forward_us());
-    absl::StatusOr<std::vector<SequenceEvent>> events = scheduler.Retire(result, now_us);
-    EXPECT_TRUE(events.ok()) << events.status();
-    for (const SequenceEvent& event : *events) {
-      Got& to = got[event.sequence];
-      to.computed += event.tokens_computed;
-      to.figures = event.figures;
-      to.finish = event.finish;
-      if (!event.has_token) continue;
-      EXPECT_EQ(event.index, to.tokens.size());
-      to.tokens.push_back(event.token);
-      to.token_us.push_back(now_us);
-    }
-    return *events;
-  }
-
-  // Plans ahead, then retires a step. False: nothing to do, now or later.
-  bool Turn() {
-    while (Plan()) {
-    }
-    if (worker.has_steps()) {
-      Retire();
-      return true;
-    }
-    const std::optional<int64_t> wakeup = scheduler.NextWakeup(now_us);
-    if (wakeup) now_us = std::max(now_us, *wakeup);
-    return wakeup.has_value();
-  }
-
-  void RunAll() {
-    for (int turns = 0; Turn(); ++turns) ASSERT_LT(turns, 100'000);
-    EXPECT_EQ(scheduler.running() + scheduler.waiting(), 0u);
-    for (uint32_t g = 0; g < 2; ++g) EXPECT_EQ(PagesUsed(g), 0u);
-  }
-
-  v1::WorkerStatus Status() const {
-    v1::WorkerStatus status;
-    scheduler.Describe(status);
-    return status;
-  }
-  uint32_t PagesUsed(int group) const { return Status().groups(group).pages_used(); }
-
-  const ReplicaInfo replica_;
-  FakeCache own_cache_;
-  Scheduler scheduler;
-  FakeWorker worker;
-  int64_t now_us = 0;
-  std::map<uint64_t, Got> got;
-  std::vector<v1::StepPlan> plans;
-};
+using testing::Harness;
+using testing::SmallReplica;
 
 TEST(Scheduler, RunsOneSequenceAStepAhead) {
   Harness h;
@@ -481,130 +370,6 @@ TEST(Scheduler, AResultThatAnswersNoPlanIsRefused) {
   EXPECT_TRUE(refused([](auto& r) { r.add_transfers()->set_id(5); }));
   EXPECT_TRUE(h.scheduler.Retire(good, 0).ok()) << "a refused result changes nothing";
   EXPECT_FALSE(h.scheduler.Retire(good, 0).ok());
-}
-
-// L3: blocks stored by one replica are loaded by another.
-class SchedulerCache : public ::testing::Test {
- protected:
-  static ReplicaInfo Replica() {
-    ReplicaInfo replica = SmallReplica();
-    replica.has_cache = true;
-    return replica;
-  }
-
-  SequenceRequest Cached(uint64_t id, uint32_t prompt, uint32_t mask = 3) {
-    SequenceRequest request = Harness::Request(id, prompt, 4);
-    request.cached_groups.assign(prompt / 16, mask);
-    return request;
-  }
-
-  void Fill() {
-    Harness h({}, Replica(), {}, &cache_);
-    h.Add(Harness::Request(1, 200, 4));
-    h.RunAll();
-    EXPECT_EQ(h.Status().blocks_stored(), 24u) << "12 blocks in two groups";
-    h.Add(Cached(2, 200));
-    h.RunAll();
-    EXPECT_EQ(h.Status().blocks_stored(), 24u) << "stored once";
-    expected_ = h.got[1].tokens;
-  }
-
-  FakeCache cache_;
-  std::vector<uint32_t> expected_;
-};
-
-TEST_F(SchedulerCache, LoadsWhatAnotherReplicaStored) {
-  Fill();
-  Harness h({}, Replica(), {}, &cache_);
-  h.Add(Cached(1, 200));
-  h.RunAll();
-  EXPECT_EQ(h.got[1].tokens, expected_);
-  EXPECT_EQ(h.got[1].figures.cached_tokens, 192u);
-  EXPECT_EQ(h.got[1].figures.blocks_reused_cache, 12u);
-  EXPECT_EQ(h.got[1].computed, 8u + 3u);
-  EXPECT_EQ(h.Status().blocks_loaded(), 12u + 3u) << "all full pages, the window's last three";
-  EXPECT_EQ(h.Status().blocks_stored(), 0u) << "known to be there";
-}
-
-TEST_F(SchedulerCache, TransfersInFlightAreBounded) {
-  Fill();
-  FakeWorker::Config worker = {.max_transfers = 2, .transfer_end = 50};
-  Harness h({.max_transfers_in_flight = 2}, Replica(), worker, &cache_);
-  h.Add(Cached(1, 200));
-  h.RunAll();
-  EXPECT_EQ(h.got[1].tokens, expected_);
-}
-
-TEST_F(SchedulerCache, MissesAndFailuresAreComputed) {
-  Fill();
-  for (const bool miss : {true, false}) {
-    FakeWorker::Config worker;
-    (miss ? worker.load_miss : worker.transfer_failure) = 100;
-    Harness h({}, Replica(), worker, &cache_);
-    h.Add(Cached(1, 200));
-    h.RunAll();
-    EXPECT_EQ(h.got[1].tokens, expected_);
-    EXPECT_EQ(h.got[1].figures.cached_tokens, 0u);
-    EXPECT_EQ(h.got[1].figures.blocks_reused_cache, 0u);
-  }
-}
-
-TEST_F(SchedulerCache, AMissFallsBackToWhatIsInMemory) {
-  Fill();
-  FakeWorker::Config worker;
-  worker.load_miss = 100;
-  Harness h({}, Replica(), worker, &cache_);
-  h.Add(Harness::Request(1, 100, 1));
-  h.RunAll();
-  h.Add(Cached(2, 200));
-  h.RunAll();
-  EXPECT_EQ(h.got[2].tokens.size(), 4u);
-  EXPECT_EQ(h.got[2].figures.cached_tokens, 96u);
-  EXPECT_EQ(h.got[2].figures.blocks_reused_local, 6u);
-}
-
-TEST_F(SchedulerCache, AMissInTheMiddleKeepsWhatIsBefore) {
-  Fill();
-  const BlockKey root = RootKey(std::string(32, 'i'), "0", v1::GateSetting());
-  const std::vector<BlockKey> keys = BlockKeys(root, Harness::Request(1, 200, 4).tokens, 16);
-  cache_.erase({keys[8].ToString(), 0});
-  Harness h({}, Replica(), {}, &cache_);
-  SequenceRequest request = Cached(1, 200);
-  h.Add(request);
-  h.RunAll();
-  EXPECT_EQ(h.got[1].tokens, expected_);
-  EXPECT_EQ(h.got[1].figures.cached_tokens, 0u)
-      << "eight full pages came, but not the window before block 8";
-}
-
-TEST_F(SchedulerCache, SlowLoadsAreNotWaitedFor) {
-  Fill();
-  FakeWorker::Config worker;
-  worker.forward_us = [](uint32_t tokens) { return 1 + tokens / 100; };
-  Harness h({}, Replica(), worker, &cache_);
-  h.Add(Harness::Request(9, 256, 1, 7));  // the prefill rate is measured
-  h.RunAll();
-  h.Add(Cached(1, 200));
-  h.RunAll();
-  EXPECT_EQ(h.got[1].figures.cached_tokens, 0u);
-  EXPECT_EQ(h.Status().blocks_loaded(), 0u);
-}
-
-TEST_F(SchedulerCache, CancelWhileLoadingLeaksNothing) {
-  Fill();
-  FakeWorker::Config worker;
-  worker.transfer_end = 0;
-  Harness h({}, Replica(), worker, &cache_);
-  h.Add(Cached(1, 200));
-  h.Plan();
-  EXPECT_GT(h.plans[0].loads_size(), 0);
-  EXPECT_EQ(h.plans[0].new_sequences_size(), 0);
-  EXPECT_EQ(h.scheduler.NextWakeup(h.now_us), std::nullopt) << "a step is in flight";
-  h.Retire();
-  EXPECT_EQ(h.scheduler.NextWakeup(h.now_us), h.now_us + 1'000) << "ask for transfers";
-  EXPECT_TRUE(h.scheduler.Cancel(1));
-  EXPECT_EQ(h.PagesUsed(0), 12u) << "pages under transfer stay held";
-  EXPECT_EQ(h.scheduler.running(), 0u);
 }
 
 }  // namespace
