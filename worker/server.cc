@@ -60,9 +60,11 @@ WorkerServer::WorkerServer(const Config& config, std::unique_ptr<Rank> rank)
                                   : CacheClient::Connect(config.cache, config.cache_client)),
       device_executor_({.name = "device", .thread_count = 1}),
       control_executor_({.name = "control", .thread_count = 1}) {
-  const auto plans = static_cast<size_t>(config.max_queued_plans);
+  // The ends of transfers, which the coordinator bounds, wait in the same mailbox as plans do.
+  constexpr size_t kTransfersEnding = 4096;
+  const size_t capacity = kTransfersEnding + static_cast<size_t>(config.max_queued_plans);
   executor_ = Spawn<ExecutorActor>(device_executor_,
-                                   ActorOptions{.name = "executor", .mailbox_capacity = plans},
+                                   ActorOptions{.name = "executor", .mailbox_capacity = capacity},
                                    config.transfers, rank_.get(), cache_.get());
 }
 
