@@ -30,8 +30,7 @@ namespace {
 constexpr char kManifestFamily[] = "manifests";
 constexpr char kPartFamily[] = "parts";
 // Before a value of several parts is written, its manifest is put under this prefix, which no
-// tenant namespace's length byte equals; at start, what is still there names parts that nothing
-// refers to.
+// tenant namespace's length byte equals; what is there at start names parts that belong to nothing.
 constexpr char kPendingPrefix = '\xff';
 constexpr int kLockStripes = 64;
 
@@ -61,8 +60,7 @@ absl::Status OpenError(const std::string& path, const rocksdb::Status& status) {
   }
   if (status.IsIOError()) {
     return absl::PermissionDeniedError(absl::StrCat(
-        what, "; check its permissions and the disk, choose another data_dir, or move the ",
-        "folder away to start with an empty one"));
+        what, "; check permissions and the disk, or move the folder away to start anew"));
   }
   return absl::InvalidArgumentError(
       absl::StrCat(what, "; choose another data_dir, or move the folder away"));

@@ -48,7 +48,8 @@ BlockKey RootKey(std::string_view identity, std::string_view tenant_namespace,
   Sha256 hash;
   hash.Update("troupe.kv.v1");
   hash.Update(identity);
-  const uint32_t length = static_cast<uint32_t>(tenant_namespace.size());
+  CHECK_LE(tenant_namespace.size(), kMaxTenantNamespaceBytes);
+  const uint8_t length = static_cast<uint8_t>(tenant_namespace.size());
   hash.Update(&length, sizeof(length));
   hash.Update(tenant_namespace);
   // Adding zero makes -0 and 0, which mean the same, the same bytes.

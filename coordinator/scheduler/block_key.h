@@ -1,11 +1,12 @@
 // Names of KV blocks that are the same for the same content, on every replica and after restarts.
 //
-//     root = SHA-256("troupe.kv.v1" || identity || len(tenant_namespace) || tenant_namespace ||
-//     gate) key  = SHA-256(parent key || the block's tokens as little-endian u32)
+//     root = SHA-256("troupe.kv.v1" || identity || len || tenant_namespace || gate)
 //
-// as cache.proto says; `len` is a little-endian u32 and `gate` the resolved setting's threshold and
-// adaptive mass as two little-endian f32. A key covers all tokens before its block, so equal keys
-// mean equal prefixes under equal settings, and tenants or gates never meet.
+//     key  = SHA-256(parent key || the block's tokens as little-endian u32)
+//
+// as cache.proto says; `len` is the namespace's length as one byte, `gate` the resolved setting's
+// threshold and adaptive mass as two little-endian f32. A key covers all tokens before its block,
+// so equal keys mean equal prefixes under equal settings, and tenants or gates never meet.
 //
 // Pure functions; any thread.
 #ifndef TROUPE_COORDINATOR_SCHEDULER_BLOCK_KEY_H_
@@ -22,6 +23,8 @@
 #include "troupe/v1/worker.pb.h"
 
 namespace troupe {
+
+inline constexpr size_t kMaxTenantNamespaceBytes = 64;
 
 struct BlockKey {
   std::array<uint8_t, 32> bytes = {};
@@ -42,7 +45,8 @@ struct BlockKey {
   }
 };
 
-// The parent of a sequence's first block. `identity` is the model's, 32 bytes.
+// The parent of a sequence's first block. `identity` is the model's, 32 bytes. REQUIRES: the
+// namespace has at most kMaxTenantNamespaceBytes.
 BlockKey RootKey(std::string_view identity, std::string_view tenant_namespace,
                  const v1::GateSetting& gate);
 

@@ -299,6 +299,10 @@ TEST(TokenLimit, RefusalsCarryTheArithmetic) {
   request.tenant_weight = 1;
   request.tokens.resize(10);
   EXPECT_FALSE(TokenLimit(request, Replica(256, 100, 100)).ok()) << "nothing left to generate";
+  request.tenant_namespace = std::string(65, 'n');
+  request.tokens.resize(5);
+  EXPECT_FALSE(TokenLimit(request, Replica(256, 100, 100)).ok());
+  request.tenant_namespace.clear();
   request.prompt_tokens = 11;
   EXPECT_FALSE(TokenLimit(request, Replica(256, 100, 100)).ok());
 }

@@ -14,8 +14,8 @@
 #ifndef TROUPE_COORDINATOR_SCHEDULER_PRIORITY_H_
 #define TROUPE_COORDINATOR_SCHEDULER_PRIORITY_H_
 
-#include <compare>
 #include <cstdint>
+#include <tuple>
 
 namespace troupe {
 
@@ -27,7 +27,9 @@ struct Rank {
   int64_t arrival_us = 0;
   uint64_t id = 0;
 
-  friend auto operator<=>(const Rank&, const Rank&) = default;
+  friend constexpr bool operator<(const Rank& a, const Rank& b) {
+    return std::tie(a.due_us, a.arrival_us, a.id) < std::tie(b.due_us, b.arrival_us, b.id);
+  }
 };
 
 constexpr Rank MakeRank(int32_t priority, int64_t arrival_us, uint64_t id,

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -31,6 +32,8 @@ struct Expected {
   FinishReason finish = FinishReason::kNone;
   FinishReason finished_as = FinishReason::kNone;
   bool cancelled = false;
+  Rank rank;
+  uint32_t preemptions = 0;
 };
 
 class Simulation {
@@ -168,6 +171,8 @@ class Simulation {
 
   void Expect(const SequenceRequest& request) {
     Expected& expected = expected_[request.id];
+    expected.rank =
+        MakeRank(request.priority, request.arrival_us, request.id, config_.ageing_us_per_level);
     Tag tag = RootTag(request.tenant_namespace, request.gate);
     for (uint32_t i = 0; i < request.prompt_tokens; ++i) tag = NextTag(tag, request.tokens[i]);
     uint32_t most = request.max_output_tokens;
@@ -219,6 +224,7 @@ class Simulation {
     whole.id = id;
     whole.sampling = fork.sampling;
     whole.max_output_tokens = 0;
+    whole.arrival_us = fork.arrival_us;
     whole.tokens.resize(whole.prompt_tokens);
     whole.tokens.insert(whole.tokens.end(), from.received.begin(), from.received.end());
     if (!status.ok()) return;
@@ -280,6 +286,7 @@ class Simulation {
       Expected& expected = expected_[event.sequence];
       EXPECT_TRUE(live_.contains(event.sequence)) << "event of a sequence that is over";
       EXPECT_EQ(event.heads_skipped, event.tokens_computed * 3);
+      expected.preemptions = event.figures.preemptions;
       if (!event.has_token) continue;
       ASSERT_EQ(event.index, expected.received.size());
       expected.received.push_back(event.token);
@@ -306,6 +313,10 @@ class Simulation {
   }
 
   void CheckEnd() {
+    const auto most_urgent = std::min_element(
+        expected_.begin(), expected_.end(),
+        [](const auto& a, const auto& b) { return a.second.rank < b.second.rank; });
+    EXPECT_TRUE(most_urgent == expected_.end() || most_urgent->second.preemptions == 0);
     for (const auto& [id, expected] : expected_) {
       if (expected.cancelled) continue;
       EXPECT_EQ(expected.received, expected.output) << "sequence " << id;

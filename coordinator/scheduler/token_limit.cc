@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "coordinator/scheduler/block_key.h"
 #include "coordinator/scheduler/priority.h"
 
 namespace troupe {
@@ -25,6 +26,11 @@ absl::Status CheckFields(const SequenceRequest& request) {
   if (!(request.tenant_weight > 0) || !std::isfinite(request.tenant_weight)) {
     return absl::InvalidArgumentError(absl::StrCat("weight ", request.tenant_weight, " of tenant '",
                                                    request.tenant, "' is not a positive number"));
+  }
+  if (request.tenant_namespace.size() > kMaxTenantNamespaceBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("the tenant namespace has ",
+                                                   request.tenant_namespace.size(),
+                                                   " bytes, more than ", kMaxTenantNamespaceBytes));
   }
   return absl::OkStatus();
 }

@@ -12,7 +12,7 @@ std::optional<size_t> ChooseVictim(const Rank& needy,
   };
   std::optional<size_t> best;
   for (size_t i = 0; i < candidates.size(); ++i) {
-    if (candidates[i].rank <= needy) continue;
+    if (!(needy < candidates[i].rank)) continue;
     if (!best || score(candidates[i]) > score(candidates[*best])) best = i;
   }
   return best;
