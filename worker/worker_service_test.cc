@@ -427,6 +427,15 @@ TEST(WorkerServerTest, SaysWhatIsWrongWithASetting) {
   config = ServerConfig("settings");
   config.rpc.listen = "0.0.0.0:0";
   EXPECT_THAT(WorkerServer::Start(config).status().message(), HasSubstr("advertise"));
+
+  config = ServerConfig("settings");
+  config.rpc.listen = "127.0.0.1:0";
+  config.name.clear();
+  const auto first = WorkerServer::Start(config);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ((*first)->info().worker(), (*first)->address());
+  config.rpc.listen = (*first)->address();
+  EXPECT_THAT(WorkerServer::Start(config).status().message(), HasSubstr("port is taken"));
 }
 
 }  // namespace
