@@ -1,8 +1,7 @@
 // Runs the step plans of one session after another on a rank.
 //
 // Its handler computes, so it blocks for as long as a step takes: it wants an executor with one
-// thread of its own. Plans queue in the mailbox, whose capacity is how far a coordinator may run
-// ahead.
+// thread of its own. Plans queue in the mailbox; WorkerService bounds them.
 //
 // Thread model: an actor. Ownership: borrows rank and cache client, which outlive it; shares the
 // session's outlet. Invariants: each plan of the session is answered by one result, in order, or

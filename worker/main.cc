@@ -97,7 +97,8 @@ int Main(int argc, char** argv) {
   LOG(INFO) << "serving" << Field("address", (*server)->address())
             << Field("worker", (*server)->info().worker())
             << Field("model", (*server)->info().model());
-  LOG(INFO) << "shutting down" << Field("signal", signals.Wait());
+  const int signal = signals.Wait();
+  LOG(INFO) << "shutting down" << Field("signal", signal);
   (*server)->Shutdown(absl::Milliseconds(settings.shutdown_grace_ms));
   return EXIT_SUCCESS;
 }

@@ -55,11 +55,14 @@ absl::StatusOr<std::unique_ptr<KvPages>> MakePages(Ops* ops, const ModelDescript
   options.max_context_tokens = config.max_context;
   std::vector<StateGroup> groups =
       StateGroups(description, {.kv_bytes_per_element = static_cast<int>(BytesOf(options.dtype))});
-  TROUPE_ASSIGN_OR_RETURN(options.page_count,
-                          PlanPages(groups, {.budget_bytes = config.kv_memory_bytes,
-                                             .max_context_tokens = config.max_context,
-                                             .sequences = config.max_rows,
-                                             .step_tokens = config.max_step_tokens}));
+  auto page_count = PlanPages(groups, {.budget_bytes = config.kv_memory_bytes,
+                                       .max_context_tokens = config.max_context,
+                                       .sequences = config.max_rows,
+                                       .step_tokens = config.max_step_tokens});
+  if (!page_count.ok()) {
+    return Annotate(page_count.status(), "kv_memory_bytes, max_context and max_rows");
+  }
+  options.page_count = *std::move(page_count);
   return KvPages::Create(ops, std::move(groups), std::move(options));
 }
 

@@ -35,7 +35,7 @@ absl::Status CheckConfig(const WorkerServer::Config& config) {
   TROUPE_RETURN_IF_ERROR(check("max_step_tokens", rank.max_step_tokens, rank.max_rows));
   TROUPE_RETURN_IF_ERROR(check("kv_memory_bytes", rank.kv_memory_bytes, 1));
   TROUPE_RETURN_IF_ERROR(check("threads", rank.threads, 0));
-  return check("max_queued_plans", config.max_queued_plans, 1);
+  return check("max_queued_plans", config.service.max_queued_plans, 1);
 }
 
 }  // namespace
@@ -60,16 +60,16 @@ WorkerServer::WorkerServer(const Config& config, std::unique_ptr<Rank> rank)
                                   : CacheClient::Connect(config.cache, config.cache_client)),
       device_executor_({.name = "device", .thread_count = 1}),
       control_executor_({.name = "control", .thread_count = 1}) {
-  // The ends of transfers, which the coordinator bounds, wait in the same mailbox as plans do.
-  constexpr size_t kTransfersEnding = 4096;
-  const size_t capacity = kTransfersEnding + static_cast<size_t>(config.max_queued_plans);
+  // The service bounds the plans; beside them there is room for the ends of all transfers.
+  const size_t capacity = 64 + config.service.max_queued_plans + 2 * config.transfers.max_under_way;
   executor_ = Spawn<ExecutorActor>(device_executor_,
                                    ActorOptions{.name = "executor", .mailbox_capacity = capacity},
                                    config.transfers, rank_.get(), cache_.get());
 }
 
 absl::Status WorkerServer::Serve(const Config& config) {
-  service_ = std::make_unique<WorkerService>(executor_.ref(), &device_executor_.clock());
+  service_ =
+      std::make_unique<WorkerService>(config.service, executor_.ref(), &device_executor_.clock());
   TROUPE_ASSIGN_OR_RETURN(rpc_, RpcServer::Start(config.rpc, {service_.get()}));
   TROUPE_ASSIGN_OR_RETURN(address_, AdvertisedAddress(config, rpc_->port()));
   info_ = rank_->Describe();

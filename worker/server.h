@@ -40,7 +40,7 @@ class WorkerServer {
     BlockTransfers::Config transfers;
     CacheClient::Config cache_client;
     RegistrarActor::Config registrar;
-    int max_queued_plans = 8;
+    WorkerService::Config service;
   };
 
   // Loads the model, serves, and announces the worker. Errors name the file, the address, the

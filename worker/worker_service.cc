@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <deque>
 #include <optional>
 #include <utility>
@@ -29,6 +30,7 @@ class WorkerService::SessionCall final
   void Send(v1::StepResult result) override {
     v1::SessionReply reply;
     *reply.mutable_result() = std::move(result);
+    --queued_plans_;
     Write(std::move(reply));
   }
 
@@ -116,12 +118,13 @@ class WorkerService::SessionCall final
       return absl::FailedPreconditionError(absl::StrCat(
           "plan of step ", plan.step(), ": found epoch ", plan.epoch(), ", wanted ", epoch_));
     }
+    if (++queued_plans_ > service_->config_.max_queued_plans) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "plan of step ", plan.step(), ": found ", queued_plans_.load(),
+          " plans without a result, wanted at most ", service_->config_.max_queued_plans));
+    }
     const int64_t now_ns = service_->clock_->MonotonicNs();
-    const absl::Status told = service_->executor_.Tell(RunPlan{epoch_, std::move(plan), now_ns});
-    if (!absl::IsResourceExhausted(told)) return told;
-    return absl::FailedPreconditionError(
-        "found more plans without a result than this worker queues; send the next one after the "
-        "result of an earlier one");
+    return service_->executor_.Tell(RunPlan{epoch_, std::move(plan), now_ns});
   }
 
   absl::Status Greet(const v1::Hello& hello) {
@@ -158,6 +161,7 @@ class WorkerService::SessionCall final
   v1::SessionRequest request_;
   std::shared_ptr<SessionCall> self_;
   uint64_t epoch_ = 0;  // of Hello; read and written by the reactions alone
+  std::atomic<int> queued_plans_ = 0;
 
   std::mutex mutex_;
   // All below are guarded by mutex_, except that the front is gRPC's while `busy_`, and that `end_`
@@ -168,8 +172,9 @@ class WorkerService::SessionCall final
   bool finishing_ = false;
 };
 
-WorkerService::WorkerService(ActorRef<ExecutorMessage> executor, const Clock* clock)
-    : executor_(std::move(executor)), clock_(clock) {}
+WorkerService::WorkerService(const Config& config, ActorRef<ExecutorMessage> executor,
+                             const Clock* clock)
+    : config_(config), executor_(std::move(executor)), clock_(clock) {}
 
 void WorkerService::Open(v1::WorkerInfo info) {
   const std::lock_guard lock(mutex_);

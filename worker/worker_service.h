@@ -25,8 +25,12 @@ namespace troupe {
 
 class WorkerService final : public v1::Worker::CallbackService {
  public:
+  struct Config {
+    int max_queued_plans = 8;  // of a session, that have no result yet
+  };
+
   // `clock` is that of the actor's executor.
-  WorkerService(ActorRef<ExecutorMessage> executor, const Clock* clock);
+  WorkerService(const Config& config, ActorRef<ExecutorMessage> executor, const Clock* clock);
 
   // Takes sessions from now on, UNAVAILABLE before. `info` answers every Hello.
   void Open(v1::WorkerInfo info);
@@ -44,6 +48,7 @@ class WorkerService final : public v1::Worker::CallbackService {
   absl::StatusOr<v1::WorkerInfo> Admit(uint64_t epoch, const std::shared_ptr<SessionCall>& call);
   void Remove(const SessionCall* call);
 
+  const Config config_;
   const ActorRef<ExecutorMessage> executor_;
   const Clock* const clock_;
 

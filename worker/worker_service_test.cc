@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/inbox.h"
 #include "model/text/text.h"
 #include "worker/server.h"
 #include "worker/testing/session_client.h"
@@ -252,6 +253,78 @@ TEST_F(WorkerServiceTest, RefusesWhatIsNotASession) {
   }
 }
 
+// Against an executor that never answers.
+class WorkerServiceQueueTest : public ::testing::Test {
+ protected:
+  WorkerServiceQueueTest() {
+    const std::string listen = ServerConfig("queue").rpc.listen;
+    auto server = RpcServer::Start({.listen = listen}, {&service_});
+    CHECK_OK(server);
+    server_ = *std::move(server);
+    session_.emplace(listen);
+  }
+  ~WorkerServiceQueueTest() override {
+    executor_->Close(absl::OkStatus());
+    session_.reset();
+    server_->Shutdown(absl::ZeroDuration());
+  }
+
+  template <class T>
+  std::optional<T> Next() {
+    auto message = executor_->Receive(absl::Seconds(30));
+    if (!message.has_value() || !std::holds_alternative<T>(*message)) return std::nullopt;
+    return std::get<T>(*std::move(message));
+  }
+
+  const std::shared_ptr<Inbox<ExecutorMessage>> executor_ =
+      Inbox<ExecutorMessage>::Create("executor", 64);
+  WorkerService service_{{.max_queued_plans = 2}, executor_->ref(), &RealClock::Get()};
+  std::unique_ptr<RpcServer> server_;
+  std::optional<SessionClient> session_;
+};
+
+TEST_F(WorkerServiceQueueTest, TakesNoSessionBeforeItIsOpen) {
+  EXPECT_EQ(session_->Hello(1).status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(WorkerServiceQueueTest, BoundsThePlansWithoutAResult) {
+  service_.Open({});
+  ASSERT_TRUE(session_->Hello(1).ok());
+  const auto opened = Next<OpenSession>();
+  ASSERT_TRUE(opened.has_value());
+  for (int i = 0; i < 2; ++i) {
+    session_->Send(session_->NextPlan());
+    ASSERT_TRUE(Next<RunPlan>().has_value());
+  }
+  opened->outlet->Send({});
+  ASSERT_TRUE(session_->Receive().ok());
+  session_->Send(session_->NextPlan());
+  ASSERT_TRUE(Next<RunPlan>().has_value());
+  session_->Send(session_->NextPlan());
+  const absl::Status status = session_->Receive().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("3 plans without a result, wanted at most 2"));
+  const auto closed = Next<CloseSession>();
+  ASSERT_TRUE(closed.has_value());
+  EXPECT_EQ(closed->epoch, 1U);
+}
+
+TEST_F(WorkerServiceQueueTest, ShutdownGoesThroughTheExecutor) {
+  service_.Open({});
+  ASSERT_TRUE(session_->Hello(1).ok());
+  const auto opened = Next<OpenSession>();
+  ASSERT_TRUE(opened.has_value());
+  session_->Send(session_->NextPlan());
+  ASSERT_TRUE(Next<RunPlan>().has_value());
+  service_.BeginShutdown();
+  const auto closed = Next<CloseSession>();
+  ASSERT_TRUE(closed.has_value());
+  opened->outlet->Send({});
+  opened->outlet->End(closed->status);
+  EXPECT_TRUE(session_->Receive().ok());
+  EXPECT_EQ(session_->Receive().status().code(), absl::StatusCode::kUnavailable);
+}
+
 struct Violation {
   const char* name;
   std::function<void(v1::StepPlan&)> spoil;  // a plan that would run slot 0, tokens [0, 3)
@@ -354,6 +427,15 @@ TEST(WorkerServerTest, SaysWhatIsWrongWithASetting) {
   config = ServerConfig("settings");
   config.rpc.listen = "0.0.0.0:0";
   EXPECT_THAT(WorkerServer::Start(config).status().message(), HasSubstr("advertise"));
+
+  config = ServerConfig("settings");
+  config.rpc.listen = "127.0.0.1:0";
+  config.name.clear();
+  const auto first = WorkerServer::Start(config);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ((*first)->info().worker(), (*first)->address());
+  config.rpc.listen = (*first)->address();
+  EXPECT_THAT(WorkerServer::Start(config).status().message(), HasSubstr("port is taken"));
 }
 
 }  // namespace
