@@ -109,7 +109,7 @@ TEST(Priority, OrderIsThatOfEffectivePriorityAtAnyTime) {
 }
 
 TEST(Victim, OnlyLessUrgentOnesInOrder) {
-  const Rank needy = MakeRank(0, 100, 5, kSecond);
+  const SequenceRank needy = MakeRank(0, 100, 5, kSecond);
   std::vector<VictimCandidate> all = {
       {MakeRank(0, 50, 1, kSecond), 9},   // earlier
       {MakeRank(0, 200, 2, kSecond), 1},  // later
@@ -126,7 +126,7 @@ TEST(Victim, OnlyLessUrgentOnesInOrder) {
 }
 
 TEST(Victim, MostPagesBreakTies) {
-  const Rank needy = MakeRank(0, 0, 1, kSecond);
+  const SequenceRank needy = MakeRank(0, 0, 1, kSecond);
   EXPECT_EQ(
       ChooseVictim(needy, {{MakeRank(0, 50, 9, kSecond), 2}, {MakeRank(0, 50, 8, kSecond), 7}}),
       1u);

@@ -34,12 +34,12 @@ Tenant& FairShare::Activate(const std::string& name, double weight) {
   return tenant;
 }
 
-void FairShare::Push(Tenant& tenant, const Rank& rank, LiveSequence* sequence) {
+void FairShare::Push(Tenant& tenant, const SequenceRank& rank, LiveSequence* sequence) {
   CHECK(tenant.waiting.emplace(rank, sequence).second) << "sequence " << rank.id << " waits twice";
   ++waiting_;
 }
 
-void FairShare::Remove(Tenant& tenant, const Rank& rank) {
+void FairShare::Remove(Tenant& tenant, const SequenceRank& rank) {
   CHECK_EQ(tenant.waiting.erase(rank), 1u);
   --waiting_;
 }

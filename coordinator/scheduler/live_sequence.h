@@ -44,7 +44,7 @@ struct LiveSequence {
   uint64_t last_step = 0;      // the last that uses its pages
 
   SequenceRequest request;
-  Rank rank;
+  SequenceRank rank;
   Tenant* tenant = nullptr;
   std::shared_ptr<const std::string> tenant_namespace;
   SequenceFigures figures;
@@ -53,7 +53,7 @@ struct LiveSequence {
   BlockKey root;
   std::vector<BlockKey> keys;  // of the leading full blocks; empty without use_cache
 
-  // Block -> page for each group, and the first block still held. kNoPage: behind the window.
+  // Block -> page for each group, and the first block still held. kNoPageId: behind the window.
   std::array<std::vector<PageId>, kMaxKvGroups> table;
   std::array<uint32_t, kMaxKvGroups> first_held = {};
 

@@ -32,7 +32,7 @@ struct Expected {
   FinishReason finish = FinishReason::kNone;
   FinishReason finished_as = FinishReason::kNone;
   bool cancelled = false;
-  Rank rank;
+  SequenceRank rank;
   uint32_t preemptions = 0;
 };
 

@@ -4,7 +4,7 @@
 
 namespace troupe {
 
-std::optional<size_t> ChooseVictim(const Rank& needy,
+std::optional<size_t> ChooseVictim(const SequenceRank& needy,
                                    absl::Span<const VictimCandidate> candidates) {
   const auto score = [](const VictimCandidate& c) {
     return std::make_tuple(c.pages_freed > 0, c.rank.due_us, c.rank.arrival_us, c.pages_freed,
