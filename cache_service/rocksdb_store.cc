@@ -30,8 +30,7 @@ namespace {
 constexpr char kManifestFamily[] = "manifests";
 constexpr char kPartFamily[] = "parts";
 // Before a value of several parts is written, its manifest is put under this prefix, which no
-// tenant namespace's length byte equals; at start, what is still there names parts that nothing
-// refers to.
+// tenant namespace's length byte equals; what is there at start names parts that belong to nothing.
 constexpr char kPendingPrefix = '\xff';
 constexpr int kLockStripes = 64;
 
@@ -61,8 +60,7 @@ absl::Status OpenError(const std::string& path, const rocksdb::Status& status) {
   }
   if (status.IsIOError()) {
     return absl::PermissionDeniedError(absl::StrCat(
-        what, "; check its permissions and the disk, choose another data_dir, or move the ",
-        "folder away to start with an empty one"));
+        what, "; check permissions and the disk, or move the folder away to start anew"));
   }
   return absl::InvalidArgumentError(
       absl::StrCat(what, "; choose another data_dir, or move the folder away"));
@@ -185,8 +183,9 @@ class RocksDbStore::Impl {
     if (db_ == nullptr) return;
     for (rocksdb::ColumnFamilyHandle* handle : handles_) db_->DestroyColumnFamilyHandle(handle);
     const rocksdb::Status status = db_->Close();
-    if (!status.ok())
+    if (!status.ok()) {
       LOG(WARNING) << "closing the cache's store" << Field("error", status.ToString());
+    }
   }
 
   absl::Status Open(const Config& config) {
@@ -392,9 +391,7 @@ absl::Status RocksDbStore::Delete(const ValueId& id) {
 
 StoreStats RocksDbStore::stats() const {
   const StoreUsage usage = impl_->ledger().usage();
-  StoreStats stats = {.capacity_bytes = impl_->ledger().capacity_bytes(),
-                      .used_bytes = usage.used_bytes,
-                      .values = usage.values};
+  StoreStats stats{impl_->ledger().capacity_bytes(), usage.used_bytes, usage.values};
   impl_->counters().AddTo(&stats);
   return stats;
 }

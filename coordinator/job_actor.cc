@@ -58,7 +58,13 @@ void JobActor::Prepare() {
     return;
   }
   options_ = *std::move(options);
-  decoder_.emplace(context_->tokenizer, /*skip_special=*/true);
+  absl::StatusOr<StreamDecoder> decoder =
+      StreamDecoder::Create(context_->tokenizer, /*skip_special=*/true);
+  if (!decoder.ok()) {
+    End(decoder.status());
+    return;
+  }
+  decoder_ = *std::move(decoder);
   stops_.emplace(options_.stop);
   trace_.OnPrompt(prompt_tokens);
 

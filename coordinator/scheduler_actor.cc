@@ -97,6 +97,13 @@ void SchedulerActor::TellJob(SequenceEvent event, const v1::StepResult& result) 
   if (event.has_token && !std::exchange(job->second.decoding, true)) {
     (void)fleet_.TellReply(PrefillEnded{event.sequence});
   }
+  if (event.finish == FinishReason::kDamaged) {
+    (void)job->second.ref.TellReply(SequenceFailed{absl::InternalError(absl::StrCat(
+        "worker ", worker_, " computed no usable logits: its weights or its memory are damaged"))});
+    (void)fleet_.TellReply(SequenceEnded{event.sequence});
+    jobs_.erase(job);
+    return;
+  }
   SequenceProgress progress{std::move(event), std::nullopt};
   if (progress.event.logprobs_index >= 0) {
     progress.logprobs = result.logprobs(progress.event.logprobs_index);

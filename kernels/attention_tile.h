@@ -218,6 +218,25 @@ void BlockRows(const KvStream& stream, const CachedHead& cached, int64_t block, 
   for (int i = end; i < kKeyBlock; ++i) rows[i] = rows[end - 1];
 }
 
+// Asks for a block's entries up to `end` early: one page's lie together, the next page's do not,
+// and no hardware foresees where.
+inline void PrefetchRows(const KvStream& stream, const CachedHead& cached, int64_t block, int end) {
+  const int per_page = stream.entries_per_page;
+  const int64_t row_bytes = stream.head_dim * BytesOf(stream.dtype);
+  for (int first = 0; first < end; first += per_page) {
+    const int64_t entry = block * kKeyBlock + first;
+    const std::byte* head = stream.Head(cached.pages[entry / per_page], cached.kv_head);
+    const int64_t begin = entry % per_page * row_bytes;
+    const int64_t bytes = MinOf(per_page, end - first) * row_bytes;
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(head + begin + at, 0, 2);
+  }
+}
+
+inline void PrefetchBlock(const CachedHead& cached, int64_t block, int end) {
+  PrefetchRows(*cached.k, cached, block, end);
+  PrefetchRows(*cached.v, cached, block, end);
+}
+
 template <class Elem>
 void PackKeys(const Elem* const* rows, int begin, int end, int head_dim, float* keys) {
   for (int lane = begin / kLanes * kLanes; lane < end; lane += kLanes) {
@@ -438,6 +457,8 @@ void AttendBlocks(QueryTile& tile, const CachedHead& cached, const VisibleEntrie
                   const int32_t* position, int64_t first_block, int64_t end_block, float* part) {
   constexpr int64_t kSplitBlocks = kSplitEntries / kKeyBlock;
   for (int64_t block = first_block; block < end_block; ++block) {
+    // Not the last one, of which some entries may not exist.
+    if (block + 2 < end_block) PrefetchBlock(cached, block + 1, kKeyBlock);
     if (block == first_block || block % kSplitBlocks == 0) BeginSplit(tile);
     for (int row = 0; row < tile.rows; ++row) {
       Query& query = tile.query[row];

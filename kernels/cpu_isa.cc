@@ -1,11 +1,25 @@
 #include "kernels/cpu_isa.h"
 
+#include <cpuid.h>
+
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
 namespace troupe {
+namespace {
+
+// Not all compilers' __builtin_cpu_supports know it.
+bool HasAvx512Bf16() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 5 & 1u) != 0;
+}
+
+}  // namespace
 
 const char* CpuIsaName(CpuIsa isa) {
   switch (isa) {
@@ -24,17 +38,16 @@ absl::StatusOr<CpuIsa> DetectCpuIsa() {
   std::string missing;
   if (!__builtin_cpu_supports("avx2")) absl::StrAppend(&missing, " avx2");
   if (!__builtin_cpu_supports("fma")) absl::StrAppend(&missing, " fma");
-  if (!__builtin_cpu_supports("f16c")) absl::StrAppend(&missing, " f16c");
   if (!missing.empty()) {
     return absl::UnimplementedError(
         absl::StrCat("this CPU lacks", missing,
-                     "; the CPU kernels need AVX2, FMA and F16C (x86-64-v3), so run on a CPU of "
+                     "; the CPU kernels need AVX2 and FMA (x86-64-v3), so run on a CPU of "
                      "2015 or later, or have the virtual machine expose them"));
   }
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (!avx512) return CpuIsa::kAvx2;
-  return __builtin_cpu_supports("avx512bf16") ? CpuIsa::kAvx512Bf16 : CpuIsa::kAvx512;
+  return HasAvx512Bf16() ? CpuIsa::kAvx512Bf16 : CpuIsa::kAvx512;
 }
 
 }  // namespace troupe

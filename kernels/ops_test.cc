@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <limits>
 #include <map>
+#include <random>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -44,63 +45,119 @@ const std::vector<Sequence> kMixed = {{0, 33},  {37, 1},  {62, 5},  {128, 1}, {6
 // Over several splits of the context, beside short ones.
 const std::vector<Sequence> kLong = {{3000, 3}, {5, 1}, {2047, 2}, {1023, 1}, {1500, 17}};
 
-// clang-format off
-std::vector<Case> DenseCases() {
+std::vector<Case> RowCases() {
   return {
       Make("embed/bf16", kMixed, RunEmbed, EmbedCase{}),
-      Make("embed/f32 odd", kDecode, RunEmbed, EmbedCase{.vocabulary = 7, .hidden = 37, .dtype = DType::kF32}),
+      Make("embed/f32 odd", kDecode, RunEmbed,
+           EmbedCase{.vocabulary = 7, .hidden = 37, .dtype = DType::kF32}),
       Make("rms_norm", kMixed, RunRmsNorm, RmsNormCase{}),
-      Make("rms_norm/odd in place", kDecode, RunRmsNorm, RmsNormCase{.hidden = 67, .in_place = true}),
-      Make("linear/f32", kMixed, RunLinear, LinearCase{.dtype = DType::kF32}),
-      Make("linear/bf16 weights", kMixed, RunLinear, LinearCase{.accumulate = true}),
-      Make("linear/bf16", kMixed, RunLinear, LinearCase{.precision = Precision::kBf16}),
-      Make("linear/parts", kPrompt, RunLinear, LinearCase{.parts = {512, 128, 128, 8, 24}, .precision = Precision::kBf16, .accumulate = true}),
-      Make("linear/odd f32", kDecode, RunLinear, LinearCase{.inputs = 67, .parts = {5, 1, 19}, .dtype = DType::kF32}),
-      Make("linear/odd bf16", kMixed, RunLinear, LinearCase{.inputs = 33, .parts = {3, 50}, .precision = Precision::kBf16}),
-      Make("linear/one token", kOneToken, RunLinear, LinearCase{.inputs = 768, .parts = {256}, .precision = Precision::kBf16}),
-      Make("head_norm_rope/q", kMixed, RunHeadNormRope, HeadNormRopeCase{}),
-      Make("head_norm_rope/far", {{65000, 3}, {1000000, 2}}, RunHeadNormRope, HeadNormRopeCase{}),
-      Make("head_norm_rope/norm", kDecode, RunHeadNormRope, HeadNormRopeCase{.heads = 2, .rope = false}),
-      Make("head_norm_rope/rope odd", kPrompt, RunHeadNormRope, HeadNormRopeCase{.heads = 3, .head_dim = 38, .norm = false}),
-      Make("head_gate/all open", kMixed, RunHeadGate, HeadGateCase{.rules = {{0, 0}}}),
-      Make("head_gate/mixed rules", kMixed, RunHeadGate, HeadGateCase{.rules = {{0.3F, 0}, {0, 0.2F}, {0.5F, 0}, {0.2F, 0.3F}}}),
-      Make("head_gate/no branches", kDecode, RunHeadGate, HeadGateCase{.heads = 19, .branches = 0, .rules = {{0.3F, 0}, {0, 0.1F}}}),
+      Make("rms_norm/odd in place", kDecode, RunRmsNorm,
+           RmsNormCase{.hidden = 67, .in_place = true}),
       Make("swiglu", kMixed, RunSwiglu, SwigluCase{}),
       Make("swiglu/odd", kDecode, RunSwiglu, SwigluCase{.size = 35}),
-      Make("moe_route", kMixed, RunMoeRoute, MoeRouteCase{}),
-      Make("moe_route/odd", kDecode, RunMoeRoute, MoeRouteCase{.experts = 7, .top_k = 5, .normalize = false}),
-      Make("moe_experts/f32", kMixed, RunMoeExperts, MoeExpertsCase{.dtype = DType::kF32}),
-      Make("moe_experts/bf16", kMixed, RunMoeExperts, MoeExpertsCase{.precision = Precision::kBf16}),
-      Make("moe_experts/decode", kDecode, RunMoeExperts, MoeExpertsCase{.precision = Precision::kBf16}),
-      Make("moe_experts/odd", kDecode, RunMoeExperts, MoeExpertsCase{.hidden = 37, .size = 21, .experts = 5, .top_k = 3, .shared = false}),
       {"page_copy", kOneToken, RunPageCopy},
   };
 }
 
-std::vector<Case> PagedCases() {
-  const NsaCase small = {.sizes = {.compress_block = 32, .compress_stride = 16, .selected_blocks = 4, .initial_blocks = 1, .local_blocks = 2}};
+std::vector<Case> LinearCases() {
+  return {
+      Make("linear/f32", kMixed, RunLinear, LinearCase{.dtype = DType::kF32}),
+      Make("linear/bf16 weights", kMixed, RunLinear, LinearCase{.accumulate = true}),
+      Make("linear/bf16", kMixed, RunLinear, LinearCase{.precision = Precision::kBf16}),
+      Make("linear/parts", kPrompt, RunLinear,
+           LinearCase{
+               .parts = {512, 128, 128, 8, 24}, .precision = Precision::kBf16, .accumulate = true}),
+      Make("linear/odd f32", kDecode, RunLinear,
+           LinearCase{.inputs = 67, .parts = {5, 1, 19}, .dtype = DType::kF32}),
+      Make("linear/odd bf16", kMixed, RunLinear,
+           LinearCase{.inputs = 33, .parts = {3, 50}, .precision = Precision::kBf16}),
+      Make("linear/one token", kOneToken, RunLinear,
+           LinearCase{.inputs = 768, .parts = {256}, .precision = Precision::kBf16}),
+  };
+}
+
+std::vector<Case> HeadCases() {
+  return {
+      Make("head_norm_rope/q", kMixed, RunHeadNormRope, HeadNormRopeCase{}),
+      Make("head_norm_rope/far", {{65000, 3}, {1000000, 2}}, RunHeadNormRope, HeadNormRopeCase{}),
+      Make("head_norm_rope/norm", kDecode, RunHeadNormRope,
+           HeadNormRopeCase{.heads = 2, .rope = false}),
+      Make("head_norm_rope/rope odd", kPrompt, RunHeadNormRope,
+           HeadNormRopeCase{.heads = 3, .head_dim = 38, .norm = false}),
+      Make("head_gate/all open", kMixed, RunHeadGate, HeadGateCase{.rules = {{0, 0}}}),
+      Make("head_gate/mixed rules", kMixed, RunHeadGate,
+           HeadGateCase{.rules = {{0.3F, 0}, {0, 0.2F}, {0.5F, 0}, {0.2F, 0.3F}}}),
+      Make("head_gate/no branches", kDecode, RunHeadGate,
+           HeadGateCase{.heads = 19, .branches = 0, .rules = {{0.3F, 0}, {0, 0.1F}}}),
+  };
+}
+
+std::vector<Case> MoeCases() {
+  return {
+      Make("moe_route", kMixed, RunMoeRoute, MoeRouteCase{}),
+      Make("moe_route/odd", kDecode, RunMoeRoute,
+           MoeRouteCase{.experts = 7, .top_k = 5, .normalize = false}),
+      Make("moe_experts/f32", kMixed, RunMoeExperts, MoeExpertsCase{.dtype = DType::kF32}),
+      Make("moe_experts/bf16", kMixed, RunMoeExperts,
+           MoeExpertsCase{.precision = Precision::kBf16}),
+      Make("moe_experts/decode", kDecode, RunMoeExperts,
+           MoeExpertsCase{.precision = Precision::kBf16}),
+      Make("moe_experts/odd", kDecode, RunMoeExperts,
+           MoeExpertsCase{.hidden = 37, .size = 21, .experts = 5, .top_k = 3, .shared = false}),
+  };
+}
+
+std::vector<Case> AttentionCases() {
+  return {
+      Make("kv_write/bf16", kMixed, RunKvWrite, KvWriteCase{}),
+      Make("kv_write/f32 odd", kMixed, RunKvWrite,
+           KvWriteCase{.kv_heads = 3, .head_dim = 37, .dtype = DType::kF32}),
+      Make("paged_attention/bf16", kMixed, RunPagedAttention, PagedAttentionCase{}),
+      Make("paged_attention/f32", kMixed, RunPagedAttention,
+           PagedAttentionCase{.dtype = DType::kF32, .accumulate = false}),
+      Make("paged_attention/decode", kDecode, RunPagedAttention, PagedAttentionCase{.closed = 0}),
+      Make("paged_attention/long", kLong, RunPagedAttention,
+           PagedAttentionCase{.heads = 4, .kv_heads = 1, .closed = 0.1}),
+      Make("paged_attention/sharp", kMixed, RunPagedAttention,
+           PagedAttentionCase{.dtype = DType::kF32, .sharpness = 8}),
+      Make("paged_attention/all closed", kMixed, RunPagedAttention,
+           PagedAttentionCase{.closed = 1, .accumulate = false}),
+      Make("paged_attention/mha odd", kMixed, RunPagedAttention,
+           PagedAttentionCase{.heads = 3, .kv_heads = 3, .head_dim = 80}),
+      Make("paged_attention/group of 7", kDecode, RunPagedAttention,
+           PagedAttentionCase{.heads = 7, .kv_heads = 1, .head_dim = 16}),
+      Make("paged_attention/window", kMixed, RunPagedAttention, PagedAttentionCase{.window = 256}),
+      Make("paged_attention/window f32", kLong, RunPagedAttention,
+           PagedAttentionCase{.window = 256, .dtype = DType::kF32}),
+      Make("paged_attention/window of a page", kMixed, RunPagedAttention,
+           PagedAttentionCase{.window = 64}),
+      Make("paged_attention/odd window", kMixed, RunPagedAttention,
+           PagedAttentionCase{.window = 37}),
+      Make("paged_attention/window of one", kDecode, RunPagedAttention,
+           PagedAttentionCase{.window = 1}),
+  };
+}
+
+std::vector<Case> NsaCases() {
+  const NsaCase small = {.sizes = {.compress_block = 32,
+                                   .compress_stride = 16,
+                                   .selected_blocks = 4,
+                                   .initial_blocks = 1,
+                                   .local_blocks = 2}};
   NsaCase f32 = small;
   f32.dtype = DType::kF32;
-  NsaCase other = {.heads = 6, .kv_heads = 3, .head_dim = 48, .sizes = {.compress_block = 16, .compress_stride = 4, .selected_blocks = 5, .initial_blocks = 2, .local_blocks = 1}};
+  NsaCase other = {.heads = 6,
+                   .kv_heads = 3,
+                   .head_dim = 48,
+                   .sizes = {.compress_block = 16,
+                             .compress_stride = 4,
+                             .selected_blocks = 5,
+                             .initial_blocks = 2,
+                             .local_blocks = 1}};
   NsaCase ties = small;
   ties.equal_keys = true;
   NsaCase open = {.closed = 0};
   return {
-      Make("kv_write/bf16", kMixed, RunKvWrite, KvWriteCase{}),
-      Make("kv_write/f32 odd", kMixed, RunKvWrite, KvWriteCase{.kv_heads = 3, .head_dim = 37, .dtype = DType::kF32}),
-      Make("paged_attention/bf16", kMixed, RunPagedAttention, PagedAttentionCase{}),
-      Make("paged_attention/f32", kMixed, RunPagedAttention, PagedAttentionCase{.dtype = DType::kF32, .accumulate = false}),
-      Make("paged_attention/decode", kDecode, RunPagedAttention, PagedAttentionCase{.closed = 0}),
-      Make("paged_attention/long", kLong, RunPagedAttention, PagedAttentionCase{.heads = 4, .kv_heads = 1, .closed = 0.1}),
-      Make("paged_attention/sharp", kMixed, RunPagedAttention, PagedAttentionCase{.dtype = DType::kF32, .sharpness = 8}),
-      Make("paged_attention/all closed", kMixed, RunPagedAttention, PagedAttentionCase{.closed = 1, .accumulate = false}),
-      Make("paged_attention/mha odd", kMixed, RunPagedAttention, PagedAttentionCase{.heads = 3, .kv_heads = 3, .head_dim = 80}),
-      Make("paged_attention/group of 7", kDecode, RunPagedAttention, PagedAttentionCase{.heads = 7, .kv_heads = 1, .head_dim = 16}),
-      Make("paged_attention/window", kMixed, RunPagedAttention, PagedAttentionCase{.window = 256}),
-      Make("paged_attention/window f32", kLong, RunPagedAttention, PagedAttentionCase{.window = 256, .dtype = DType::kF32}),
-      Make("paged_attention/window of a page", kMixed, RunPagedAttention, PagedAttentionCase{.window = 64}),
-      Make("paged_attention/odd window", kMixed, RunPagedAttention, PagedAttentionCase{.window = 37}),
-      Make("paged_attention/window of one", kDecode, RunPagedAttention, PagedAttentionCase{.window = 1}),
       Make("nsa_compress/bf16", kMixed, RunNsaCompress, small),
       Make("nsa_compress/f32", kPrompt, RunNsaCompress, f32),
       Make("nsa_compress/other sizes", kDecode, RunNsaCompress, other),
@@ -115,12 +172,14 @@ std::vector<Case> PagedCases() {
       Make("nsa_attention/other sizes", kMixed, RunNsaAttention, other),
   };
 }
-// clang-format on
 
 const std::vector<Case>& Cases() {
   static const auto& cases = *new std::vector<Case>([] {
-    std::vector<Case> all = DenseCases();
-    for (Case& c : PagedCases()) all.push_back(std::move(c));
+    std::vector<Case> all;
+    for (const auto& group :
+         {RowCases(), LinearCases(), HeadCases(), MoeCases(), AttentionCases(), NsaCases()}) {
+      all.insert(all.end(), group.begin(), group.end());
+    }
     return all;
   }());
   return cases;
@@ -197,7 +256,7 @@ TEST_P(OpsTest, AgreesWithTheReference) {
 
 TEST_P(OpsTest, TokensDoNotDependOnTheirSteps) {
   const Case& c = test_case();
-  std::mt19937_64 random(Seed());
+  TestRandom random(Seed());
   const Outputs want = RunOn(backend(), c, InOneStep(c.sequences));
   ExpectSameBits(RunOn(backend(), c, EachAlone(c.sequences)), want, "each sequence alone");
   ExpectSameBits(RunOn(backend(), c, TokenByToken(c.sequences)), want, "token by token");
@@ -227,7 +286,7 @@ NsaDecode DecodeNsa(const Backend& backend, const NsaCase& c, int position, uint
                     const TestPages& window_pages) {
   constexpr int kWindow = 256;
   TestDevice device(backend);
-  std::mt19937_64 random(Seed());
+  TestRandom random(Seed());
   const std::vector<Sequence> sequences = {{position, 1}};
   const StepBatch batch = PutStep(device, sequences, {slot}, {{0, 0, 1}});
   const Matrix query = RandomMatrix(1, int64_t{c.heads} * c.head_dim, random);
@@ -288,7 +347,7 @@ TEST_P(NsaDecodeTest, ReadsNothingButCompressedSelectedAndWindowTokens) {
   const Backend& backend = Candidates()[GetParam()];
   const NsaCase c;
   const uint32_t slot = 1;
-  std::mt19937_64 random(Seed() + 1);
+  TestRandom random(Seed() + 1);
   const TestPages::Shape tokens = {
       .kv_heads = c.kv_heads, .head_dim = c.head_dim, .dtype = c.dtype};
   TestPages::Shape entries = tokens;

@@ -33,7 +33,7 @@ bool OnTheEdge(const float* logits, int heads, const GateRule& rule) {
 }  // namespace
 
 Outputs RunEmbed(const EmbedCase& c, const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   const Tensor table = run.device.Put(RandomMatrix(c.vocabulary, c.hidden, random), c.dtype);
   std::vector<uint32_t> ids(TokensOf(run.sequences));
   for (uint32_t& id : ids) id = static_cast<uint32_t>(random() % c.vocabulary);
@@ -51,7 +51,7 @@ Outputs RunEmbed(const EmbedCase& c, const Run& run) {
 }
 
 Outputs RunRmsNorm(const RmsNormCase& c, const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   const Matrix x = RandomMatrix(TokensOf(run.sequences), c.hidden, random, 3);
   const Tensor weight = run.device.Put(RandomMatrix(1, c.hidden, random));
   // Sums of squares of f32 in another order, then products of three.
@@ -68,7 +68,7 @@ Outputs RunRmsNorm(const RmsNormCase& c, const Run& run) {
 }
 
 Outputs RunLinear(const LinearCase& c, const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   std::vector<Tensor> parts;
   for (const int rows : c.parts) {
     parts.push_back(run.device.Put(RandomMatrix(rows, c.inputs, random), c.dtype));
@@ -95,13 +95,13 @@ Outputs RunLinear(const LinearCase& c, const Run& run) {
 }
 
 Outputs RunHeadNormRope(const HeadNormRopeCase& c, const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   const int64_t cols = int64_t{c.heads} * c.head_dim;
   const Matrix x = RandomMatrix(TokensOf(run.sequences), cols, random, 3);
-  std::vector<float> frequency;
-  for (int j = 0; j < c.head_dim / 2; ++j) {
-    frequency.push_back(
-        std::pow(10000.0F, -2.0F * static_cast<float>(j) / static_cast<float>(c.head_dim)));
+  std::vector<float> frequency(c.head_dim / 2);
+  for (size_t j = 0; j < frequency.size(); ++j) {
+    frequency[j] =
+        std::pow(10000.0F, -2.0F * static_cast<float>(j) / static_cast<float>(c.head_dim));
   }
   const float* weight = run.device.Put(RandomVector(c.head_dim, random, 1, 0.2F));
   const float* inverse_frequency = run.device.Put(frequency);
@@ -124,7 +124,7 @@ Outputs RunHeadNormRope(const HeadNormRopeCase& c, const Run& run) {
 }
 
 Outputs RunHeadGate(const HeadGateCase& c, const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   const int tokens = TokensOf(run.sequences);
   const int branches = std::max(c.branches, 1);
   Matrix logits = RandomMatrix(tokens, c.heads, random, 2);
@@ -171,7 +171,7 @@ Outputs RunHeadGate(const HeadGateCase& c, const Run& run) {
 }
 
 Outputs RunSwiglu(const SwigluCase& c, const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   const Matrix x = RandomMatrix(TokensOf(run.sequences), 2 * c.size, random, 3);
   TokenOutput out(run, "out", c.size, 1e-6F);  // relative: an exponential and two products
   for (const Step& step : run.steps) {
@@ -185,7 +185,7 @@ Outputs RunSwiglu(const SwigluCase& c, const Run& run) {
 }
 
 Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   // Multiples of 1/16, and biases that are equal or further apart than any two scores: experts tie
   // exactly, or differ clearly, on every device.
   Matrix logits = RandomMatrix(TokensOf(run.sequences), c.experts, random);
@@ -220,7 +220,7 @@ Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run) {
 }
 
 Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   std::vector<std::unique_ptr<PackedMatrix>> matrices;
   const auto pack = [&](int64_t rows, int64_t cols) {
     // Scaled so that a layer's output is about as large as its input.
@@ -275,7 +275,7 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
 }
 
 Outputs RunPageCopy(const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   constexpr int64_t kPageBytes = 4160;
   constexpr int kPages = 11;
   std::vector<std::byte> pages(kPageBytes * kPages);

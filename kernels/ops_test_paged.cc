@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <random>
 
 #include "kernels/ops_test_cases.h"
 
@@ -19,7 +20,7 @@ int BlocksFor(const std::vector<Sequence>& sequences) {
 }
 
 // [T, H * branches]: zero for a share of the heads, and for all heads of some tokens.
-Matrix RandomFactors(int tokens, int heads, int branches, double closed, std::mt19937_64& random) {
+Matrix RandomFactors(int tokens, int heads, int branches, double closed, TestRandom& random) {
   std::uniform_real_distribution<double> uniform(0, 1);
   Matrix factors{tokens, int64_t{heads} * branches, {}};
   for (int token = 0; token < tokens; ++token) {
@@ -123,8 +124,7 @@ TestPages::Shape TokenShape(const NsaCase& c) {
 }
 
 // Ascending, the token's own block among them, some short of selected_blocks.
-std::vector<int32_t> RandomSelection(const NsaSizes& sizes, int64_t position,
-                                     std::mt19937_64& random) {
+std::vector<int32_t> RandomSelection(const NsaSizes& sizes, int64_t position, TestRandom& random) {
   const int own = static_cast<int>(position / kBlockTokens);
   std::vector<int32_t> blocks(own);
   std::iota(blocks.begin(), blocks.end(), 0);
@@ -139,7 +139,7 @@ std::vector<int32_t> RandomSelection(const NsaSizes& sizes, int64_t position,
 }  // namespace
 
 Outputs RunKvWrite(const KvWriteCase& c, const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   const std::vector<uint32_t> slots = RandomSlots(run.sequences.size(), random);
   const TestPages pages({.kv_heads = c.kv_heads, .head_dim = c.head_dim, .dtype = c.dtype}, slots,
                         BlocksFor(run.sequences), random);
@@ -161,7 +161,7 @@ Outputs RunKvWrite(const KvWriteCase& c, const Run& run) {
 }
 
 Outputs RunPagedAttention(const PagedAttentionCase& c, const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   const std::vector<uint32_t> slots = RandomSlots(run.sequences.size(), random);
   TestPages pages({.kv_heads = c.kv_heads, .head_dim = c.head_dim, .dtype = c.dtype}, slots,
                   BlocksFor(run.sequences), random);
@@ -199,7 +199,7 @@ Outputs RunPagedAttention(const PagedAttentionCase& c, const Run& run) {
 }
 
 Outputs RunNsaCompress(const NsaCase& c, const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   const std::vector<uint32_t> slots = RandomSlots(run.sequences.size(), random);
   const int blocks = BlocksFor(run.sequences);
   TestPages raw(TokenShape(c), slots, blocks, random);
@@ -243,7 +243,7 @@ Outputs RunNsaCompress(const NsaCase& c, const Run& run) {
 }
 
 Outputs RunNsaSelect(const NsaCase& c, const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   const std::vector<uint32_t> slots = RandomSlots(run.sequences.size(), random);
   TestPages pages(CompressedShape(c), slots, BlocksFor(run.sequences), random);
   const int shift = c.sizes.compress_block / c.sizes.compress_stride - 1;
@@ -313,7 +313,7 @@ Outputs RunNsaSelect(const NsaCase& c, const Run& run) {
 }
 
 Outputs RunNsaAttention(const NsaCase& c, const Run& run) {
-  std::mt19937_64 random(run.seed);
+  TestRandom random(run.seed);
   const std::vector<uint32_t> slots = RandomSlots(run.sequences.size(), random);
   TestPages pages(TokenShape(c), slots, BlocksFor(run.sequences), random);
   const int tokens = TokensOf(run.sequences);

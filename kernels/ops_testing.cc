@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <random>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
@@ -103,7 +104,7 @@ std::vector<Step> TokenByToken(const std::vector<Sequence>& sequences) {
   }
 }
 
-std::vector<Step> RandomlyCut(const std::vector<Sequence>& sequences, std::mt19937_64& random) {
+std::vector<Step> RandomlyCut(const std::vector<Sequence>& sequences, TestRandom& random) {
   std::vector<Step> steps;
   std::vector<int> done(sequences.size(), 0);
   for (;;) {
@@ -128,7 +129,7 @@ int TokensOf(const std::vector<Sequence>& sequences) {
                          [](int sum, const Sequence& sequence) { return sum + sequence.count; });
 }
 
-std::vector<uint32_t> RandomSlots(size_t count, std::mt19937_64& random) {
+std::vector<uint32_t> RandomSlots(size_t count, TestRandom& random) {
   std::vector<uint32_t> slots(count + 2);
   std::iota(slots.begin(), slots.end(), 0);
   std::shuffle(slots.begin(), slots.end(), random);
@@ -169,19 +170,18 @@ StepBatch PutStep(TestDevice& device, const std::vector<Sequence>& sequences,
   return batch;
 }
 
-std::vector<float> RandomVector(int64_t count, std::mt19937_64& random, float mean, float scale) {
-  std::normal_distribution<float> normal(mean, scale);
+std::vector<float> RandomVector(int64_t count, TestRandom& random, float mean, float scale) {
   std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
+  for (float& value : values) value = mean + scale * random.Normal();
   return values;
 }
 
-Matrix RandomMatrix(int64_t rows, int64_t cols, std::mt19937_64& random, float scale) {
+Matrix RandomMatrix(int64_t rows, int64_t cols, TestRandom& random, float scale) {
   return {rows, cols, RandomVector(rows * cols, random, 0, scale)};
 }
 
 TestPages::TestPages(const Shape& shape, const std::vector<uint32_t>& slots, int blocks,
-                     std::mt19937_64& random)
+                     TestRandom& random)
     : shape_(shape), stride_(blocks) {
   // A gap after each stream, as between the layers of a group.
   page_bytes_ = 2 * (StreamBytes() + 64);
@@ -228,7 +228,7 @@ void TestPages::SetEntry(uint32_t slot, int64_t entry, int head, bool is_key,
   for (int c = 0; c < shape_.head_dim; ++c) StoreElement(to, shape_.dtype, c, values[c]);
 }
 
-void TestPages::FillEntries(uint32_t slot, int64_t begin, int64_t end, std::mt19937_64& random) {
+void TestPages::FillEntries(uint32_t slot, int64_t begin, int64_t end, TestRandom& random) {
   for (int64_t entry = begin; entry < end; ++entry) {
     for (int head = 0; head < shape_.kv_heads; ++head) {
       for (const bool is_key : {true, false}) {

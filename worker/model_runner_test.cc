@@ -98,22 +98,35 @@ TEST_P(ModelRunnerTest, SequencesInABatchDoNotTouchEachOther) {
 }
 
 TEST_P(ModelRunnerTest, AForkContinuesLikeItsParent) {
-  const std::vector<uint32_t> prompt = RandomTokens(600, 3);
-  std::vector<std::vector<uint32_t>> branches = {RandomTokens(90, 4), RandomTokens(90, 5)};
-  RunnerHarness harness(HarnessOptions());
-  harness.Feed(0, prompt, 512);
-  harness.Fork(0, 2);
-  // Both write into what was one block, turn by turn.
-  std::vector<Logits> got(2);
-  for (size_t i = 0; i < branches[0].size(); ++i) {
-    const Logits step =
-        RunnerHarness::Copy(harness.Step({{0, {branches[0][i]}}, {2, {branches[1][i]}}}).logits);
-    got = {{step[0]}, {step[1]}};
+  // Inside a block, which is then copied, and at a block's end, where all pages are shared.
+  for (const int length : {600, 640}) {
+    const std::vector<uint32_t> prompt = RandomTokens(length, 3);
+    const std::vector<std::vector<uint32_t>> branches = {RandomTokens(90, 4), RandomTokens(90, 5)};
+    RunnerHarness harness(HarnessOptions());
+    harness.Feed(0, prompt, 512);
+    harness.Fork(0, 2);
+    std::vector<Logits> got(2);
+    for (size_t i = 0; i < branches[0].size(); ++i) {
+      const Logits step =
+          RunnerHarness::Copy(harness.Step({{0, {branches[0][i]}}, {2, {branches[1][i]}}}).logits);
+      got = {{step[0]}, {step[1]}};
+    }
+    for (size_t b = 0; b < branches.size(); ++b) {
+      std::vector<uint32_t> tokens = prompt;
+      tokens.insert(tokens.end(), branches[b].begin(), branches[b].end());
+      EXPECT_EQ(got[b], Logits({Alone(tokens).back()})) << length << " tokens, branch " << b;
+    }
   }
-  for (size_t b = 0; b < branches.size(); ++b) {
-    std::vector<uint32_t> tokens = prompt;
-    tokens.insert(tokens.end(), branches[b].begin(), branches[b].end());
-    EXPECT_EQ(got[b], Logits({Alone(tokens).back()})) << "branch " << b;
+}
+
+TEST_P(ModelRunnerTest, AnyNumberOfThreadsGivesTheSame) {
+  const std::vector<uint32_t> tokens = RandomTokens(kTokens, 8);
+  const Logits want = Alone(tokens);
+  for (const int threads : {1, 3}) {
+    RunnerHarness::Options options = HarnessOptions();
+    options.threads = threads;
+    RunnerHarness harness(options);
+    EXPECT_EQ(harness.Feed(0, tokens, 512, kCompared), want) << threads << " threads";
   }
 }
 

@@ -87,7 +87,10 @@ SequenceEvent Scheduler::RetireRow(LiveSequence& s, const RowInFlight& row,
     const uint32_t prompt = std::min(s.computed, s.request.prompt_tokens) - row.start;
     counters_.set_prompt_tokens_computed(counters_.prompt_tokens_computed() + prompt);
   }
-  if (row.samples) {
+  const auto& failed = result.failed_slot();
+  if (row.samples && std::find(failed.begin(), failed.end(), row.slot) != failed.end()) {
+    event.finish = FinishReason::kDamaged;
+  } else if (row.samples) {
     event.has_token = true;
     event.token = result.sampled_token(sample_index);
     event.index = static_cast<uint32_t>(s.request.tokens.size()) - s.request.prompt_tokens;
@@ -104,7 +107,8 @@ SequenceEvent Scheduler::RetireRow(LiveSequence& s, const RowInFlight& row,
     if (!s.held_forks.empty()) ReleaseForks(s);
   }
   event.figures = s.figures;
-  if (s.computed >= s.page_event_at) TurnPages(s);
+  // What damaged the logits may lie in the pages: they are not offered for reuse.
+  if (event.finish != FinishReason::kDamaged && s.computed >= s.page_event_at) TurnPages(s);
   if (event.finish != FinishReason::kNone) Remove(s);
   return event;
 }

@@ -51,6 +51,29 @@ TEST(Scheduler, AStopTokenEndsAndTheRowAheadIsWasted) {
   EXPECT_EQ(h.worker.tokens_computed(), h.got[1].computed + 1) << "one row was on its way";
 }
 
+// The worker could not sample for one row: that sequence is over, its pages are not offered for
+// reuse, and its companion does not notice.
+TEST(Scheduler, ADamagedRowEndsItsSequenceAlone) {
+  Harness h;
+  h.Add(Harness::Request(1, 20, 5, 1));
+  h.Add(Harness::Request(2, 20, 5, 2));
+  ASSERT_TRUE(h.Plan());
+  v1::StepResult result = h.worker.Run();
+  result.add_failed_slot(result.sampled_slot(0));
+  const auto events = h.scheduler.Retire(result, h.now_us);
+  ASSERT_TRUE(events.ok()) << events.status();
+  ASSERT_EQ(events->size(), 2u);
+  EXPECT_EQ((*events)[0].finish, FinishReason::kDamaged);
+  EXPECT_FALSE((*events)[0].has_token);
+  EXPECT_EQ((*events)[1].finish, FinishReason::kNone);
+  EXPECT_TRUE((*events)[1].has_token);
+  EXPECT_EQ(h.scheduler.running(), 1u);
+  h.Add(Harness::Request(3, 20, 5, static_cast<uint32_t>((*events)[0].sequence)));
+  ASSERT_TRUE(h.Plan());
+  ASSERT_EQ(h.plans[1].new_sequences_size(), 1);
+  EXPECT_EQ(h.plans[1].row_start(1), 0u);
+}
+
 TEST(Scheduler, WaitsForCompanionsOnlyWhenIdle) {
   Harness h({.max_batch_size = 4, .min_batch_delay_us = 5'000});
   SequenceRequest first = Harness::Request(1, 10, 50);

@@ -40,6 +40,7 @@ enum class FinishReason : uint8_t {
   kNone,       // goes on
   kStopToken,  // the token of this event is one of stop_token_ids
   kMaxTokens,  // max_output_tokens are generated
+  kDamaged,    // the worker could not sample: the event has no token
 };
 
 // A sequence's figures since it was added to this replica.

@@ -1,11 +1,12 @@
 // Per-head gates: which heads of a token run, and by what their results are scaled.
 //
 //     gate[t, h] = sigmoid(gate_logits[t, h])
-//     open       = gate >= threshold of the token's row, and, with an adaptive mass m, not among
-//     the
-//                  weakest open heads whose gates sum to at most m times the sum of all the gates
-//     factor[t, h, c] = open ? gate * (branches ? sigmoid(branch_logits[t, h * branches + c]) : 1)
-//     : 0
+//     open = gate >= threshold of the token's row
+//     factor[t, h, c] = open ? gate * branch[t, h, c] : 0
+//
+// where branch is sigmoid(branch_logits[t, h * branches + c]), or one without branches. With an
+// adaptive mass m, the weakest open heads close as well, as many as have gates that sum to at most
+// m times the sum of all the gates; of equal gates, the last head closes first.
 #ifndef TROUPE_KERNELS_HEAD_GATE_HEAD_GATE_H_
 #define TROUPE_KERNELS_HEAD_GATE_HEAD_GATE_H_
 

@@ -60,10 +60,9 @@ class ExpertsPass {
   const MoeExpertsParams& params_;
   const CpuContext& context_;
   const PanelShape shape_;
-  const KernelTable<const PanelView&, const RowsView&, int64_t, int64_t>::Function pack_;
-  const KernelTable<const PanelView&, const RowsView&, const RowsOut&, const PanelRange&>::Function
-      multiply_;
-  const KernelTable<const SwigluParams&, int64_t, int64_t>::Function swiglu_;
+  decltype(&avx2::PackRows) const pack_;
+  decltype(&avx2::MultiplyPanels) const multiply_;
+  decltype(&avx2::SwigluRows) const swiglu_;
 
   Segment* segments_ = nullptr;
   int64_t segment_count_ = 0;

@@ -51,6 +51,7 @@ void Attend(const NsaAttentionParams& params, const AttentionTile& tile, Selecte
       &params.k, &params.v,
       params.tables.pages + params.batch.slot[tile.row] * params.tables.stride, tile.kv_head};
   const auto attend = params.k.dtype == DType::kF32 ? LoadAndAttend<float> : LoadAndAttend<Bf16>;
+  const int32_t last_block = params.batch.position[tile.first_token] / kKeyBlock;
   BeginSplit(queries);
   for (int32_t block = blocks.Lowest(); block >= 0; block = blocks.Lowest()) {
     for (int row = 0; row < queries.rows; ++row) {
@@ -59,8 +60,11 @@ void Attend(const NsaAttentionParams& params, const AttentionTile& tile, Selecte
       query.begin = 0;
       query.end = blocks.Has(query.token, block) ? static_cast<int32_t>(MinOf(kKeyBlock, seen)) : 0;
     }
-    attend(queries, cached, block);
     blocks.Pass(block);
+    // The entries of the block after this one exist, all but perhaps the last block's.
+    const int32_t next = blocks.Lowest();
+    if (next >= 0 && next < last_block) PrefetchBlock(cached, next, kKeyBlock);
+    attend(queries, cached, block);
   }
   EndSplit(queries);
 }

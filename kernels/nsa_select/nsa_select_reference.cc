@@ -22,7 +22,8 @@ std::vector<float> BlockScores(const std::vector<float>& mass, const NsaSizes& s
          i < count && i * sizes.compress_stride < end; ++i) {
       const int64_t start = i * sizes.compress_stride;
       const int64_t shared = std::min(start + sizes.compress_block, end) - std::max(start, begin);
-      scores[j] += static_cast<float>(shared / sizes.compress_stride) * mass[i];
+      const int64_t strides = shared / sizes.compress_stride;
+      scores[j] += static_cast<float>(strides) * mass[i];
     }
   }
   return scores;

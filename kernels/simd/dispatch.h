@@ -19,28 +19,27 @@ namespace troupe {
 enum class CpuIsa : unsigned char;
 
 // One function for each CpuIsa, in its order.
-template <class... Args>
+template <class Function>
 struct KernelTable {
-  using Function = void (*)(Args...);
-  Function functions[3];
+  Function* functions[3];
 
-  constexpr Function operator[](CpuIsa isa) const { return functions[static_cast<int>(isa)]; }
+  constexpr Function* operator[](CpuIsa isa) const { return functions[static_cast<int>(isa)]; }
 };
 
 }  // namespace troupe
 
-#define TROUPE_DECLARE_KERNEL(name, ...)           \
-  namespace avx2 {                                 \
-  void name(__VA_ARGS__);                          \
-  }                                                \
-  namespace avx512 {                               \
-  void name(__VA_ARGS__);                          \
-  }                                                \
-  namespace avx512bf16 {                           \
-  void name(__VA_ARGS__);                          \
-  }                                                \
-  inline constexpr ::troupe::KernelTable k##name { \
-    { avx2::name, avx512::name, avx512bf16::name } \
+#define TROUPE_DECLARE_KERNEL(name, ...)                                 \
+  namespace avx2 {                                                       \
+  void name(__VA_ARGS__);                                                \
+  }                                                                      \
+  namespace avx512 {                                                     \
+  void name(__VA_ARGS__);                                                \
+  }                                                                      \
+  namespace avx512bf16 {                                                 \
+  void name(__VA_ARGS__);                                                \
+  }                                                                      \
+  inline constexpr ::troupe::KernelTable<decltype(avx2::name)> k##name { \
+    { avx2::name, avx512::name, avx512bf16::name }                       \
   }
 
 #endif  // TROUPE_KERNELS_SIMD_DISPATCH_H_

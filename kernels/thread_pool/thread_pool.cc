@@ -12,6 +12,7 @@ namespace troupe {
 namespace {
 
 constexpr int kPausesBetweenClockReads = 32;
+constexpr int kPausesBeforeYield = 2000;  // tens of microseconds
 
 int ThreadCount(const ThreadPool::Config& config) {
   return config.threads > 0 ? config.threads : AvailableCores();
@@ -56,7 +57,7 @@ void ThreadPool::ParallelFor(int64_t count, int64_t grain, Body body) {
   epoch_.fetch_add(1);
   for (Lane& lane : lanes_) {
     for (int spins = 0; lane.inside.load(); ++spins) {
-      if (spins < 10000) {
+      if (spins < kPausesBeforeYield) {
         _mm_pause();
       } else {
         std::this_thread::yield();  // its thread has lost its core to another process

@@ -1,6 +1,7 @@
 // The runner against what the model's fp32 reference gives, through paged state and the kernels
 // that serve. models/abacus/MODEL.md says what each golden tensor is.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <memory>
@@ -338,6 +339,29 @@ TEST(StateTest, CompressedKeysAndValues) {
         << suffix;
   }
 }
+
+class IsaTest : public ::testing::TestWithParam<CpuIsa> {};
+
+TEST_P(IsaTest, F32LogitsAndGreedyTokens) {
+  if (GetParam() > *DetectCpuIsa()) GTEST_SKIP() << "this CPU does not have it";
+  const GoldenFile golden("needle_700");
+  RunnerHarness::Options options;
+  options.isa = GetParam();
+  RunnerHarness harness(options);
+  const Logits want = golden.Rows("logits_last");
+  const Logits got =
+      harness.Feed(0, golden.Tokens("input_ids"), 512, static_cast<int>(want.size()));
+  EXPECT_LT(Difference(got, want), kLogitTolerance);
+  const std::vector<uint32_t> greedy = golden.Tokens("greedy_ids");
+  EXPECT_EQ(harness.Greedy(0, got.back(), static_cast<int>(greedy.size())), greedy);
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, IsaTest,
+                         ::testing::Values(CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16),
+                         [](const auto& info) {
+                           return std::string(std::array{"Avx2", "Avx512", "Avx512Bf16"}.at(
+                               static_cast<size_t>(info.param)));
+                         });
 
 // The oracle's kernels run the model too.
 TEST(ReferenceOpsTest, F32Logits) {

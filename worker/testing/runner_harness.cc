@@ -15,9 +15,9 @@ namespace {
 
 std::unique_ptr<Ops> MakeOps(const RunnerHarness::Options& options) {
   if (options.reference_ops) return MakeReferenceOps();
-  auto isa = DetectCpuIsa();
-  CHECK_OK(isa.status());
-  return MakeCpuOps({options.threads, *isa});
+  auto best = DetectCpuIsa();
+  CHECK_OK(best.status());
+  return MakeCpuOps({options.threads, options.isa.value_or(*best)});
 }
 
 LoadedModel Load(Ops* ops, const RunnerHarness::Options& options) {

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,8 @@ class RunnerHarness {
   struct Options {
     ComputeMode mode = ComputeMode::kF32;
     bool reference_ops = false;  // the naive oracle instead of the fast kernels
-    int threads = 0;
+    std::optional<CpuIsa> isa;   // empty: the best of this CPU
+    int threads = 0;             // 0: all cores
     int slots = 4;
     int max_context_tokens = 2048;
     int max_step_tokens = 512;

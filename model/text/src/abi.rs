@@ -169,9 +169,7 @@ pub unsafe extern "C" fn troupe_text_decode(
     out: *mut Bytes,
     error: *mut Bytes,
 ) -> i32 {
-    answer(out, error, || {
-        Ok(Bytes::from((*tokenizer).decode(slice(ids, ids_size), skip_special)?))
-    })
+    answer(out, error, || Ok(Bytes::from((*tokenizer).decode(slice(ids, ids_size), skip_special)?)))
 }
 
 /// The id goes to `out`; -1 when there is no such token.

@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 use minijinja::value::Value;
 use minijinja::{Error, ErrorKind};
 
-/// A rendered chat may be as long as a text; templates that build it piece by piece copy it several
-/// times.
-pub const MAX_PRODUCED: usize = 16 * crate::tokenizer::MAX_TEXT_BYTES;
+/// What a rendering may produce: templates build a chat piece by piece and copy it several times.
+const BASE_BYTES: usize = 64 << 20;
+const BYTES_PER_INPUT_BYTE: usize = 16;
 pub const MAX_TIME: Duration = Duration::from_secs(10);
 /// The message of every error of this module; `chat` maps it to `Exhausted`.
 pub const EXHAUSTED: &str = "the template exceeds its budget";
 
 thread_local! {
-    static LEFT: Cell<usize> = const { Cell::new(MAX_PRODUCED) };
+    static LEFT: Cell<usize> = const { Cell::new(BASE_BYTES) };
     static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// A rendering starts on this thread.
-pub fn start() {
-    LEFT.set(MAX_PRODUCED);
+/// A rendering of `input_bytes` of messages and variables starts on this thread.
+pub fn start(input_bytes: usize) {
+    LEFT.set(BASE_BYTES + BYTES_PER_INPUT_BYTE * input_bytes);
     DEADLINE.set(Instant::now().checked_add(MAX_TIME));
 }
 
@@ -46,7 +46,7 @@ pub fn charge_value(value: &Value) -> Result<(), Error> {
 pub fn charge(amount: usize) -> Result<(), Error> {
     match LEFT.get().checked_sub(amount) {
         Some(left) => LEFT.set(left),
-        None => return Err(exhausted(&format!("it makes more than {MAX_PRODUCED} bytes"))),
+        None => return Err(exhausted("it makes too much text out of its input")),
     }
     Ok(())
 }

@@ -11,8 +11,8 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
 use crate::python::str_of;
-use crate::tokenizer::{check_size, MAX_TEXT_BYTES};
 use crate::rewrite::rewrite;
+use crate::tokenizer::{check_size, MAX_TEXT_BYTES};
 use crate::{budget, filters, json, methods, Result, TextError};
 
 /// The longest published templates have some 20 KB.
@@ -59,7 +59,7 @@ impl ChatTemplate {
     ) -> Result<String> {
         check_size("messages", messages.len() + variables.len(), MAX_TEXT_BYTES, "bytes")?;
         on_large_stack(|| {
-            budget::start();
+            budget::start(messages.len() + variables.len());
             let mut context: BTreeMap<String, Value> = BTreeMap::new();
             // transformers passes these two whether the caller has them or not.
             context.insert("tools".to_string(), Value::from(()));
@@ -94,17 +94,14 @@ impl ChatTemplate {
 }
 
 fn compile(source: &'static str) -> Result<Compiled> {
-    let whitespace = WhitespaceConfig {
-        keep_trailing_newline: false,
-        lstrip_blocks: true,
-        trim_blocks: true,
-    };
+    let whitespace =
+        WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
     let tree =
         parse(source, "chat template", SyntaxConfig::default(), whitespace).map_err(describe)?;
     let mut generator = CodeGenerator::new("chat template", source);
     generator.compile_stmt(&tree);
     let (instructions, blocks) = generator.finish();
-    budget::start();
+    budget::start(source.len());
     let instructions = rewrite(&instructions).map_err(describe)?;
     let blocks = blocks
         .iter()
@@ -164,9 +161,8 @@ fn describe(error: Error) -> TextError {
     let mut cause = std::error::Error::source(&error);
     while let Some(inner) = cause {
         message += &format!(": {inner}");
-        exhausted |= inner
-            .downcast_ref::<Error>()
-            .is_some_and(|error| error.kind() == ErrorKind::OutOfFuel);
+        exhausted |=
+            inner.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::OutOfFuel);
         cause = inner.source();
     }
     if exhausted || message.contains(budget::EXHAUSTED) {

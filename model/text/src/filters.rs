@@ -217,10 +217,7 @@ fn tojson(value: Value, args: Rest<Value>, kwargs: Kwargs) -> Result<String, Err
     let sort_keys = argument(3, "sort_keys")?.is_some_and(|value| value.is_true());
     kwargs.assert_all_used()?;
     let (item_separator, key_separator) = match separators {
-        Some(pair) => (
-            str_of(&pair.get_item_by_index(0)?)?,
-            str_of(&pair.get_item_by_index(1)?)?,
-        ),
+        Some(pair) => (str_of(&pair.get_item_by_index(0)?)?, str_of(&pair.get_item_by_index(1)?)?),
         None if indent.is_some() => (",".to_string(), ": ".to_string()),
         None => (", ".to_string(), ": ".to_string()),
     };

@@ -68,8 +68,9 @@ enum Step {
     AllButLast { decoder: DecoderWrapper, held: Option<String> },
     /// `<0x41>` tokens: a run of them is a string, or as many replacement characters.
     ByteFallback { run: Vec<u8> },
-    /// Strip on the fused text.
-    Strip { content: char, left: usize, stop: usize, held: usize },
+    /// Strip on the fused text: up to `start` of `content` at its start, `stop` at its end. `left` and
+    /// `held` count them across pieces.
+    Strip { content: char, start: usize, stop: usize, left: usize, held: usize },
     /// Anything else needs the whole text; it leaves at the end.
     Whole { decoder: DecoderWrapper, pieces: Vec<String> },
 }
@@ -107,7 +108,7 @@ impl Step {
                     out.push(piece);
                 }
             },
-            Step::Strip { content, left, stop, held } => {
+            Step::Strip { content, stop, left, held, .. } => {
                 out.push(strip(&piece, *content, left, *stop, held));
             }
             Step::Whole { pieces, .. } => pieces.push(piece),
@@ -129,7 +130,10 @@ impl Step {
             }
             Step::ByteFallback { run } => return Ok(vec![take_run(run)]),
             // What is held is exactly what the end strips.
-            Step::Strip { .. } => {}
+            Step::Strip { start, left, held, .. } => {
+                *left = *start;
+                *held = 0;
+            }
             Step::Whole { decoder, pieces } => {
                 let pieces = std::mem::take(pieces);
                 return if pieces.is_empty() { Ok(vec![]) } else { decode(decoder, pieces) };
@@ -189,8 +193,9 @@ fn step_of(kind: &str, json: &Value, fused: bool) -> Result<Step> {
             let count = |key: &str| json[key].as_u64().unwrap_or(0) as usize;
             Step::Strip {
                 content: json["content"].as_str().and_then(|s| s.chars().next()).unwrap_or(' '),
-                left: count("start"),
+                start: count("start"),
                 stop: count("stop"),
+                left: count("start"),
                 held: 0,
             }
         }

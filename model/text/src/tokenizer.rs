@@ -3,7 +3,7 @@
 use crate::{Result, TextError};
 
 /// Sized for prompts of a million tokens; TextLimits in ../text.h names the same numbers.
-pub const MAX_TEXT_BYTES: usize = 64 << 20;
+pub const MAX_TEXT_BYTES: usize = 16 << 20;
 const MAX_FILE_BYTES: usize = 256 << 20;
 const MAX_DECODE_TOKENS: usize = 16 << 20;
 

@@ -1,0 +1,1 @@
+"""Training: the model over whole sequences, packed rows of generated text, Muon and AdamW."""

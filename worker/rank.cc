@@ -1,0 +1,155 @@
+#include "worker/rank.h"
+
+#include <openssl/evp.h>
+
+#include <filesystem>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status_util.h"
+#include "model/checkpoint.h"
+
+namespace troupe {
+namespace {
+
+// Raised whenever what the bytes of a page mean changes; see model/description.h.
+constexpr uint32_t kPageLayoutVersion = 1;
+
+constexpr char kThresholdVariable[] = "DYNAMIC_ATTENTION_THRESHOLD";
+
+v1::KvGroup::Kind KindOf(StateGroupKind kind) {
+  switch (kind) {
+    case StateGroupKind::kFull:
+      return v1::KvGroup::KIND_FULL;
+    case StateGroupKind::kWindow:
+      return v1::KvGroup::KIND_WINDOW;
+    case StateGroupKind::kCompressed:
+      return v1::KvGroup::KIND_COMPRESSED;
+  }
+  CHECK(false) << "unknown kind of state group";
+}
+
+float DefaultThreshold(const ModelDescription& description) {
+  for (const LayerDescription& layer : description.layers) {
+    if (layer.attention.head_gate.has_value()) return layer.attention.head_gate->threshold;
+  }
+  return 0;
+}
+
+absl::Status ResolveContext(const ModelDescription& description, int* max_context) {
+  if (*max_context == 0) *max_context = description.max_context_tokens;
+  if (*max_context >= 2 && *max_context <= description.max_context_tokens) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("max_context: found ", *max_context,
+                                                 ", wanted 2 to ", description.max_context_tokens,
+                                                 ", what the model was made for"));
+}
+
+absl::StatusOr<std::unique_ptr<KvPages>> MakePages(Ops* ops, const ModelDescription& description,
+                                                   const Rank::Config& config) {
+  KvPages::Options options;
+  options.dtype = KvDType(config.mode);
+  options.slots = config.max_rows;
+  options.max_context_tokens = config.max_context;
+  std::vector<StateGroup> groups =
+      StateGroups(description, {.kv_bytes_per_element = static_cast<int>(BytesOf(options.dtype))});
+  auto page_count = PlanPages(groups, {.budget_bytes = config.kv_memory_bytes,
+                                       .max_context_tokens = config.max_context,
+                                       .sequences = config.max_rows,
+                                       .step_tokens = config.max_step_tokens});
+  if (!page_count.ok()) {
+    return Annotate(page_count.status(), "kv_memory_bytes, max_context and max_rows");
+  }
+  options.page_count = *std::move(page_count);
+  return KvPages::Create(ops, std::move(groups), std::move(options));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config, const Progress& progress) {
+  const auto report = [&progress](absl::string_view what) {
+    return [&progress, what](int64_t done, int64_t total) {
+      if (progress) progress(what, done, total);
+    };
+  };
+  TROUPE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(config.model));
+  auto rank = std::make_unique<Rank>();
+  rank->config = config;
+  TROUPE_RETURN_IF_ERROR(ResolveContext(checkpoint.description(), &rank->config.max_context));
+  rank->gate_threshold = DefaultThreshold(checkpoint.description());
+
+  TROUPE_ASSIGN_OR_RETURN(const CpuIsa isa, DetectCpuIsa());
+  rank->ops = MakeCpuOps({.threads = config.threads, .isa = isa});
+  // Before the weights: that memory is short shows at once.
+  TROUPE_ASSIGN_OR_RETURN(rank->pages,
+                          MakePages(rank->ops.get(), checkpoint.description(), rank->config));
+  TROUPE_ASSIGN_OR_RETURN(
+      const ModelIdentity identity,
+      checkpoint.ComputeIdentity(config.threads > 0 ? config.threads : 2, report("identity")));
+  rank->identity = ServingIdentity(identity, config.mode);
+  TROUPE_ASSIGN_OR_RETURN(
+      rank->model,
+      LoadModel(checkpoint, rank->ops.get(), {.mode = config.mode, .progress = report("weights")}));
+  ModelRunner::Options options;
+  options.max_rows = config.max_rows;
+  options.max_step_tokens = config.max_step_tokens;
+  options.max_logit_tokens = config.max_rows;
+  TROUPE_ASSIGN_OR_RETURN(
+      rank->runner, ModelRunner::Create(&rank->model, rank->pages.get(), rank->ops.get(), options));
+  return rank;
+}
+
+v1::WorkerInfo Rank::Describe() const {
+  v1::WorkerInfo info;
+  std::filesystem::path folder = std::filesystem::path(config.model).lexically_normal();
+  if (!folder.has_filename()) folder = folder.parent_path();
+  info.set_model(folder.filename().string());
+  info.set_identity(identity);
+  info.set_block_tokens(kBlockTokens);
+  for (size_t g = 0; g < pages->groups().size(); ++g) {
+    const StateGroup& group = pages->groups()[g];
+    v1::KvGroup& announced = *info.add_groups();
+    announced.set_name(group.name);
+    announced.set_kind(KindOf(group.kind));
+    announced.set_window_tokens(group.window_tokens);
+    announced.set_page_bytes(group.page_bytes);
+    announced.set_page_count(pages->page_count(static_cast<int>(g)));
+  }
+  info.set_max_rows(config.max_rows);
+  info.set_max_step_tokens(config.max_step_tokens);
+  info.set_max_context(config.max_context);
+  info.set_heads_per_token(model.gated_heads());
+  return info;
+}
+
+std::string ServingIdentity(const ModelIdentity& checkpoint, ComputeMode mode) {
+  const std::string text = absl::StrCat("troupe worker\n", checkpoint.Hex(), "\n",
+                                        mode == ComputeMode::kF32 ? "f32" : "bf16", "\nlayout ",
+                                        kPageLayoutVersion, "\nblock ", kBlockTokens, "\n");
+  std::string digest(EVP_MAX_MD_SIZE, '\0');
+  unsigned int size = 0;
+  CHECK_EQ(EVP_Digest(text.data(), text.size(), reinterpret_cast<unsigned char*>(digest.data()),
+                      &size, EVP_sha256(), nullptr),
+           1);
+  digest.resize(size);
+  return digest;
+}
+
+absl::StatusOr<float> ResolveGateThreshold(std::optional<float> configured, const char* environment,
+                                           float model_default) {
+  float threshold = configured.value_or(model_default);
+  absl::string_view source = "gate_threshold";
+  std::string found = absl::StrCat(threshold);
+  if (!configured.has_value() && environment != nullptr && *environment != '\0') {
+    source = kThresholdVariable;
+    found = environment;
+    if (!absl::SimpleAtof(environment, &threshold)) threshold = -1;
+  }
+  if (threshold >= 0 && threshold <= 1) return threshold;  // refuses NaN
+  return absl::InvalidArgumentError(
+      absl::StrCat(source, ": found \"", found, "\", wanted a number in [0, 1]; 0 skips no head"));
+}
+
+}  // namespace troupe

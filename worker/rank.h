@@ -1,0 +1,66 @@
+// One rank's device and all that lies on it: operations, weights, pages, the forward pass.
+//
+// Thread model: made by any thread, then used by one at a time. Ownership: owns all. Errors are
+// those of the checkpoint, of memory (with the arithmetic) and of options out of range.
+#ifndef TROUPE_WORKER_RANK_H_
+#define TROUPE_WORKER_RANK_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "kernels/ops.h"
+#include "troupe/v1/worker.pb.h"
+#include "worker/kv_pages.h"
+#include "worker/loaded_model.h"
+#include "worker/model_runner.h"
+
+namespace troupe {
+
+struct Rank {
+  struct Config {
+    std::string model;  // the checkpoint's folder
+    ComputeMode mode = ComputeMode::kBf16;
+    int threads = 0;  // that compute; 0: the cores that this process may use
+    int64_t kv_memory_bytes = int64_t{1} << 30;
+    int max_rows = 64;          // sequences that live at once
+    int max_step_tokens = 512;  // tokens of one step
+    int max_context = 0;        // tokens a sequence may reach; 0: what the model was made for
+  };
+
+  // What is being done ("identity", "weights") and how far; from several threads, one at a time.
+  using Progress =
+      std::function<void(absl::string_view what, int64_t bytes_done, int64_t bytes_total)>;
+
+  static absl::StatusOr<std::unique_ptr<Rank>> Open(const Config& config, const Progress& progress);
+
+  // What the coordinator is told, but for name and addresses.
+  v1::WorkerInfo Describe() const;
+
+  Config config;             // max_context resolved
+  std::string identity;      // 32 bytes, see ServingIdentity
+  float gate_threshold = 0;  // the model's default
+  // Destroyed after everything that lies on it.
+  std::unique_ptr<Ops> ops;
+  LoadedModel model;
+  std::unique_ptr<KvPages> pages;
+  std::unique_ptr<ModelRunner> runner;
+};
+
+// The key of compatibility between workers and of cached blocks: SHA-256 over the checkpoint's
+// identity, the compute dtype, the version of the pages' layout and the tokens of a block.
+std::string ServingIdentity(const ModelIdentity& checkpoint, ComputeMode mode);
+
+// The threshold under which attention heads are skipped where a request asks for nothing else:
+// `configured`, else `environment` (the text of DYNAMIC_ATTENTION_THRESHOLD; null or empty: not
+// set), else `model_default`. InvalidArgument unless it is a number in [0, 1].
+absl::StatusOr<float> ResolveGateThreshold(std::optional<float> configured, const char* environment,
+                                           float model_default);
+
+}  // namespace troupe
+
+#endif  // TROUPE_WORKER_RANK_H_

@@ -1,0 +1,113 @@
+#include "worker/server.h"
+
+#include <cstdlib>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/status_util.h"
+#include "worker/executor_actor.h"
+
+namespace troupe {
+namespace {
+
+// Where others reach a server that listens on `listen` and got `port`.
+absl::StatusOr<std::string> AdvertisedAddress(const WorkerServer::Config& config, int port) {
+  if (!config.advertise.empty()) return config.advertise;
+  const std::string& listen = config.rpc.listen;
+  if (absl::StartsWith(listen, "unix:")) return listen;
+  const std::string host = listen.substr(0, listen.rfind(':'));
+  if (host != "0.0.0.0" && host != "[::]" && host != "::") return absl::StrCat(host, ":", port);
+  return absl::InvalidArgumentError(
+      absl::StrCat("advertise: found none beside listen \"", listen,
+                   "\", wanted the host:port at which the coordinator reaches this machine"));
+}
+
+absl::Status CheckConfig(const WorkerServer::Config& config) {
+  const Rank::Config& rank = config.rank;
+  const auto check = [](absl::string_view field, int64_t found, int64_t least) {
+    if (found >= least) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ": found ", found, ", wanted at least ", least));
+  };
+  TROUPE_RETURN_IF_ERROR(check("max_rows", rank.max_rows, 1));
+  TROUPE_RETURN_IF_ERROR(check("max_step_tokens", rank.max_step_tokens, rank.max_rows));
+  TROUPE_RETURN_IF_ERROR(check("kv_memory_bytes", rank.kv_memory_bytes, 1));
+  TROUPE_RETURN_IF_ERROR(check("threads", rank.threads, 0));
+  return check("max_queued_plans", config.service.max_queued_plans, 1);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const Config& config,
+                                                                  const Rank::Progress& progress) {
+  TROUPE_RETURN_IF_ERROR(CheckConfig(config));
+  TROUPE_ASSIGN_OR_RETURN(auto rank, Rank::Open(config.rank, progress));
+  TROUPE_ASSIGN_OR_RETURN(
+      rank->gate_threshold,
+      ResolveGateThreshold(config.gate_threshold, std::getenv("DYNAMIC_ATTENTION_THRESHOLD"),
+                           rank->gate_threshold));
+  std::unique_ptr<WorkerServer> server(new WorkerServer(config, std::move(rank)));
+  TROUPE_RETURN_IF_ERROR(server->Serve(config));
+  if (!config.coordinator.empty()) server->Announce(config);
+  return server;
+}
+
+WorkerServer::WorkerServer(const Config& config, std::unique_ptr<Rank> rank)
+    : rank_(std::move(rank)),
+      cache_(config.cache.empty() ? nullptr
+                                  : CacheClient::Connect(config.cache, config.cache_client)),
+      device_executor_({.name = "device", .thread_count = 1}),
+      control_executor_({.name = "control", .thread_count = 1}) {
+  // The service bounds the plans; beside them there is room for the ends of all transfers.
+  const size_t capacity = 64 + config.service.max_queued_plans + 2 * config.transfers.max_under_way;
+  executor_ = Spawn<ExecutorActor>(device_executor_,
+                                   ActorOptions{.name = "executor", .mailbox_capacity = capacity},
+                                   config.transfers, rank_.get(), cache_.get());
+}
+
+absl::Status WorkerServer::Serve(const Config& config) {
+  service_ =
+      std::make_unique<WorkerService>(config.service, executor_.ref(), &device_executor_.clock());
+  TROUPE_ASSIGN_OR_RETURN(rpc_, RpcServer::Start(config.rpc, {service_.get()}));
+  TROUPE_ASSIGN_OR_RETURN(address_, AdvertisedAddress(config, rpc_->port()));
+  info_ = rank_->Describe();
+  info_.set_worker(config.name.empty() ? address_ : config.name);
+  info_.set_cache_address(config.cache);
+  info_.set_default_gate_threshold(rank_->gate_threshold);
+  service_->Open(info_);
+  rpc_->SetReady(v1::Worker::service_full_name(), true);
+  return absl::OkStatus();
+}
+
+void WorkerServer::Announce(const Config& config) {
+  v1::RegisterWorkerRequest request;
+  request.set_worker(info_.worker());
+  request.set_address(address_);
+  // Starts of one worker's process are further apart than the clock's steps.
+  request.set_incarnation(absl::ToUnixMicros(absl::Now()));
+  registration_ = DialCoordinator(config.coordinator);
+  registrar_ = Spawn<RegistrarActor>(control_executor_, ActorOptions{.name = "registrar"},
+                                     config.registrar, std::move(request), registration_.get());
+}
+
+WorkerServer::~WorkerServer() { Shutdown(absl::ZeroDuration()); }
+
+void WorkerServer::Shutdown(absl::Duration grace) {
+  if (registrar_) {
+    registrar_.Stop(StopMode::kDrop);
+    registrar_.Join();
+    registrar_ = {};
+  }
+  registration_.reset();
+  if (service_ != nullptr) service_->BeginShutdown();
+  if (rpc_ != nullptr) rpc_->Shutdown(grace);
+  if (executor_) {
+    executor_.Stop(StopMode::kDrop);
+    executor_.Join();
+    executor_ = {};
+  }
+}
+
+}  // namespace troupe

@@ -1,0 +1,139 @@
+#include "worker/step_engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/status_util.h"
+
+namespace troupe {
+namespace {
+
+PlanLimits LimitsOf(const Rank& rank) {
+  PlanLimits limits;
+  limits.max_rows = rank.config.max_rows;
+  limits.max_step_tokens = rank.config.max_step_tokens;
+  for (size_t g = 0; g < rank.pages->groups().size(); ++g) {
+    limits.page_count.push_back(rank.pages->page_count(static_cast<int>(g)));
+  }
+  return limits;
+}
+
+v1::TokenLogprobs LogprobsOf(const SampledToken& sampled) {
+  v1::TokenLogprobs logprobs;
+  logprobs.set_logprob(sampled.logprob);
+  for (const auto& [token, logprob] : sampled.top) {
+    logprobs.add_top_ids(token);
+    logprobs.add_top_logprobs(logprob);
+  }
+  return logprobs;
+}
+
+}  // namespace
+
+StepEngine::StepEngine(Rank* rank, const Clock* clock)
+    : rank_(rank),
+      clock_(clock),
+      limits_(LimitsOf(*rank)),
+      sequences_({.slots = limits_.max_rows,
+                  .vocab_size = static_cast<uint32_t>(rank->model.description.vocab_size),
+                  .max_context = static_cast<uint32_t>(rank->config.max_context)}),
+      input_(rank->config.max_rows, rank->config.max_step_tokens) {}
+
+void StepEngine::Reset() {
+  sequences_.Clear();
+  for (uint32_t slot = 0; slot < limits_.max_rows; ++slot) {
+    CHECK_OK(rank_->pages->ReleaseSlot(slot));
+  }
+}
+
+absl::Status StepEngine::Prepare(const v1::StepPlan& plan) {
+  TROUPE_RETURN_IF_ERROR(CheckPlan(plan, limits_));
+  for (const uint32_t slot : plan.finished_slots()) {
+    TROUPE_RETURN_IF_ERROR(sequences_.Finish(slot));
+    TROUPE_RETURN_IF_ERROR(rank_->pages->ReleaseSlot(slot));
+  }
+  for (const v1::NewSequence& sequence : plan.new_sequences()) {
+    TROUPE_RETURN_IF_ERROR(sequences_.Add(sequence));
+  }
+  TROUPE_RETURN_IF_ERROR(ApplyGrants(plan));
+  return ApplyCopies(plan);
+}
+
+absl::Status StepEngine::ApplyGrants(const v1::StepPlan& plan) {
+  for (int i = 0; i < plan.grant_slot_size(); ++i) {
+    TROUPE_RETURN_IF_ERROR(sequences_.CheckLive("grant_slot", plan.grant_slot(i)));
+    TROUPE_RETURN_IF_ERROR(rank_->pages->Grant(plan.grant_slot(i), plan.grant_group(i),
+                                               plan.grant_block(i), plan.grant_page(i)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StepEngine::ApplyCopies(const v1::StepPlan& plan) {
+  if (plan.copy_group().empty()) return absl::OkStatus();
+  std::vector<std::vector<uint32_t>> from(limits_.page_count.size());
+  std::vector<std::vector<uint32_t>> to(limits_.page_count.size());
+  for (int i = 0; i < plan.copy_group_size(); ++i) {
+    from[plan.copy_group(i)].push_back(plan.copy_from_page(i));
+    to[plan.copy_group(i)].push_back(plan.copy_to_page(i));
+  }
+  for (uint32_t group = 0; group < from.size(); ++group) {
+    if (from[group].empty()) continue;
+    TROUPE_RETURN_IF_ERROR(rank_->pages->CopyPages(group, from[group], to[group]));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StepEngine::Compute(const v1::StepPlan& plan, v1::StepResult& result) {
+  if (plan.row_slot().empty()) return absl::OkStatus();
+  TROUPE_RETURN_IF_ERROR(AddRows(plan));
+  const int64_t start_ns = clock_->MonotonicNs();
+  const StepOutput output = rank_->runner->Forward(input_);
+  rank_->ops->Synchronize();
+  const int64_t forward_ns = clock_->MonotonicNs();
+  for (const int32_t closed : output.heads_closed) result.add_row_heads_skipped(closed);
+  for (const int32_t tokens : output.expert_tokens) result.add_expert_tokens(tokens);
+  SampleRows(output, result);
+  result.set_forward_us((forward_ns - start_ns) / 1000);
+  result.set_sample_us((clock_->MonotonicNs() - forward_ns) / 1000);
+  return absl::OkStatus();
+}
+
+absl::Status StepEngine::AddRows(const v1::StepPlan& plan) {
+  input_.Clear();
+  sampling_slots_.clear();
+  sequences_.BeginStep();
+  for (int i = 0; i < plan.row_slot_size(); ++i) {
+    const uint32_t slot = plan.row_slot(i);
+    const uint32_t start = plan.row_start(i);
+    TROUPE_ASSIGN_OR_RETURN(const SequenceTable::Row row,
+                            sequences_.TakeRow(slot, start, plan.row_count(i)));
+    TROUPE_RETURN_IF_ERROR(rank_->pages->CheckRow(slot, start, plan.row_count(i)));
+    input_.AddRow(slot, static_cast<int32_t>(start), row.tokens, row.gate, row.samples ? 1 : 0);
+    if (row.samples) sampling_slots_.push_back(slot);
+  }
+  return absl::OkStatus();
+}
+
+void StepEngine::SampleRows(const StepOutput& output, v1::StepResult& result) {
+  const bool any_logprobs =
+      std::any_of(sampling_slots_.begin(), sampling_slots_.end(),
+                  [this](uint32_t slot) { return sequences_.WantsLogprobs(slot); });
+  for (size_t i = 0; i < sampling_slots_.size(); ++i) {
+    const uint32_t slot = sampling_slots_[i];
+    float* logits = output.logits.f32(static_cast<int64_t>(i));
+    absl::StatusOr<SampledToken> sampled =
+        sequences_.SampleNext(slot, absl::MakeSpan(logits, output.logits.cols), scratch_);
+    if (!sampled.ok()) {
+      LOG(ERROR) << "the sequence in slot " << slot << " cannot go on: " << sampled.status();
+      result.add_failed_slot(slot);
+      sampled = SampledToken();
+    }
+    result.add_sampled_slot(slot);
+    result.add_sampled_token(sampled->token);
+    if (any_logprobs) *result.add_logprobs() = LogprobsOf(*sampled);
+  }
+}
+
+}  // namespace troupe

@@ -1,0 +1,222 @@
+#include "worker/step_engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr uint32_t kMaxRows = 4;
+
+std::unique_ptr<Rank> OpenRank() {
+  const char* root = std::getenv("TROUPE_SOURCE_DIR");
+  Rank::Config config;
+  config.model = absl::StrCat(root == nullptr ? "." : root, "/models/abacus");
+  config.threads = 1;
+  config.kv_memory_bytes = 48 << 20;
+  config.max_rows = kMaxRows;
+  config.max_step_tokens = 32;
+  config.max_context = 256;
+  auto rank = Rank::Open(config, nullptr);
+  CHECK_OK(rank.status());
+  return *std::move(rank);
+}
+
+class StepEngineTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { rank_ = OpenRank().release(); }
+  static void TearDownTestSuite() { delete rank_; }
+
+  // Two sequences of which each has one block, with the page of its slot's number.
+  static v1::StepPlan FirstPlan() {
+    v1::StepPlan plan;
+    for (uint32_t slot = 0; slot < 2; ++slot) {
+      v1::NewSequence& sequence = *plan.add_new_sequences();
+      sequence.set_slot(slot);
+      for (const uint32_t token : {11U, 12U, 13U}) sequence.add_tokens(token + slot);
+      sequence.set_prompt_tokens(2);
+      sequence.mutable_sampling()->set_temperature(0.7F);
+      sequence.mutable_sampling()->set_seed(5);
+      sequence.mutable_sampling()->set_presence_penalty(0.1F);
+      for (size_t group = 0; group < rank_->pages->groups().size(); ++group) {
+        plan.add_grant_slot(slot);
+        plan.add_grant_group(static_cast<uint32_t>(group));
+        plan.add_grant_block(0);
+        plan.add_grant_page(slot);
+      }
+      AddRow(plan, slot, 0, 3);
+    }
+    plan.add_copy_group(0);
+    plan.add_copy_from_page(5);
+    plan.add_copy_to_page(6);
+    return plan;
+  }
+  static void AddRow(v1::StepPlan& plan, uint32_t slot, uint32_t start, uint32_t count) {
+    plan.add_row_slot(slot);
+    plan.add_row_start(start);
+    plan.add_row_count(count);
+  }
+  absl::StatusOr<v1::StepResult> Run(const v1::StepPlan& plan) {
+    v1::StepResult result;
+    absl::Status status = engine_.Prepare(plan);
+    if (status.ok()) status = engine_.Compute(plan, result);
+    if (!status.ok()) return status;
+    return result;
+  }
+
+  static Rank* rank_;
+  StepEngine engine_{rank_, &RealClock::Get()};
+};
+
+Rank* StepEngineTest::rank_ = nullptr;
+
+TEST_F(StepEngineTest, ARowWithDamagedStateFailsAlone) {
+  ASSERT_TRUE(Run(FirstPlan()).ok());
+  for (size_t group = 0; group < rank_->pages->groups().size(); ++group) {
+    const absl::Span<std::byte> page = *rank_->pages->Page(static_cast<uint32_t>(group), 1);
+    std::memset(page.data(), 0xff, page.size());  // NaNs
+  }
+  v1::StepPlan plan;
+  AddRow(plan, 0, 3, 1);
+  AddRow(plan, 1, 3, 1);
+  const auto damaged = Run(plan);
+  ASSERT_TRUE(damaged.ok()) << damaged.status();
+  EXPECT_THAT(damaged->failed_slot(), ElementsAre(1));
+  EXPECT_THAT(damaged->sampled_slot(), ElementsAre(0, 1));
+
+  for (size_t group = 0; group < rank_->pages->groups().size(); ++group) {
+    const absl::Span<std::byte> page = *rank_->pages->Page(static_cast<uint32_t>(group), 1);
+    std::fill(page.begin(), page.end(), std::byte{0});
+  }
+  engine_.Reset();
+  ASSERT_TRUE(Run(FirstPlan()).ok());
+  const auto whole = Run(plan);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  EXPECT_EQ(whole->failed_slot_size(), 0);
+  EXPECT_EQ(whole->sampled_token(0), damaged->sampled_token(0));
+}
+
+TEST_F(StepEngineTest, ACopiedPageContinuesAlike) {
+  v1::StepPlan plan = FirstPlan();
+  *plan.mutable_new_sequences(1) = plan.new_sequences(0);
+  plan.mutable_new_sequences(1)->set_slot(1);
+  plan.mutable_row_slot()->Truncate(1);
+  plan.mutable_row_start()->Truncate(1);
+  plan.mutable_row_count()->Truncate(1);
+  plan.set_row_count(0, 2);
+  ASSERT_TRUE(Run(plan).ok());
+  plan.Clear();
+  for (size_t group = 0; group < rank_->pages->groups().size(); ++group) {
+    plan.add_copy_group(static_cast<uint32_t>(group));
+    plan.add_copy_from_page(0);
+    plan.add_copy_to_page(1);
+  }
+  AddRow(plan, 0, 2, 1);
+  AddRow(plan, 1, 2, 1);
+  const auto result = Run(plan);
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->sampled_token_size(), 2);
+  EXPECT_EQ(result->sampled_token(0), result->sampled_token(1));
+}
+
+// Changes one number of a random column, or its length.
+void MutateColumn(v1::StepPlan& plan, std::mt19937& random) {
+  static constexpr uint32_t kNumbers[] = {
+      0, 1, 2, 3, 4, 31, 32, 63, 64, 255, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff};
+  using Column = google::protobuf::RepeatedField<uint32_t>;
+  v1::NewSequence& sequence = *plan.mutable_new_sequences(random() % 2);
+  Column* const columns[] = {
+      plan.mutable_finished_slots(), plan.mutable_grant_slot(),   plan.mutable_grant_group(),
+      plan.mutable_grant_block(),    plan.mutable_grant_page(),   plan.mutable_copy_group(),
+      plan.mutable_copy_from_page(), plan.mutable_copy_to_page(), plan.mutable_row_slot(),
+      plan.mutable_row_start(),      plan.mutable_row_count(),    sequence.mutable_tokens()};
+  Column& column = *columns[random() % std::size(columns)];
+  const uint32_t number = kNumbers[random() % std::size(kNumbers)];
+  switch (random() % 4) {
+    case 0:
+      column.Add(number);
+      break;
+    case 1:
+      if (!column.empty()) column.RemoveLast();
+      break;
+    case 2:
+      sequence.set_slot(number);
+      break;
+    default:
+      if (!column.empty()) column.Set(static_cast<int>(random() % column.size()), number);
+  }
+}
+
+TEST_F(StepEngineTest, NoPlanCrashesIt) {
+  std::mt19937 random(17);
+  const std::string bytes = FirstPlan().SerializeAsString();
+  int accepted = 0;
+  int refused = 0;
+  for (int round = 0; round < 1500; ++round) {
+    engine_.Reset();
+    v1::StepPlan plan = FirstPlan();
+    if (round % 2 == 0) {
+      for (uint32_t n = 0; n <= random() % 3; ++n) MutateColumn(plan, random);
+    } else {
+      std::string spoilt = bytes;
+      for (uint32_t n = 0; n <= random() % 3; ++n) {
+        spoilt[random() % spoilt.size()] = static_cast<char>(random());
+      }
+      if (!plan.ParseFromString(spoilt)) continue;
+    }
+    const absl::Status status = Run(plan).status();
+    (status.ok() ? accepted : refused) += 1;
+    if (!status.ok()) {
+      EXPECT_TRUE(absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status)) << status;
+    }
+  }
+  EXPECT_GT(accepted, 50);
+  EXPECT_GT(refused, 50);
+  engine_.Reset();
+  EXPECT_TRUE(Run(FirstPlan()).ok());
+}
+
+TEST_F(StepEngineTest, DescribesTheRank) {
+  const v1::WorkerInfo info = rank_->Describe();
+  EXPECT_EQ(info.model(), "abacus");
+  EXPECT_EQ(info.identity(), rank_->identity);
+  EXPECT_EQ(info.max_rows(), kMaxRows);
+}
+
+TEST(RankTest, IdentityTellsModelAndDtypeApart) {
+  ModelIdentity a;
+  ModelIdentity b;
+  b.sha256[31] = 1;
+  EXPECT_EQ(ServingIdentity(a, ComputeMode::kF32), ServingIdentity(a, ComputeMode::kF32));
+  EXPECT_NE(ServingIdentity(a, ComputeMode::kF32), ServingIdentity(b, ComputeMode::kF32));
+  EXPECT_NE(ServingIdentity(a, ComputeMode::kF32), ServingIdentity(a, ComputeMode::kBf16));
+  EXPECT_EQ(ServingIdentity(a, ComputeMode::kBf16).size(), 32U);
+}
+
+TEST(RankTest, GateThresholdComesFromConfigThenEnvironmentThenModel) {
+  EXPECT_EQ(*ResolveGateThreshold(std::nullopt, nullptr, 0.3F), 0.3F);
+  EXPECT_EQ(*ResolveGateThreshold(std::nullopt, "", 0.3F), 0.3F);
+  EXPECT_EQ(*ResolveGateThreshold(std::nullopt, "0.5", 0.3F), 0.5F);
+  EXPECT_EQ(*ResolveGateThreshold(0.0F, "0.5", 0.3F), 0.0F);
+  for (const char* bad : {"half", "-0.1", "1.5", "nan", "0.5x"}) {
+    const auto resolved = ResolveGateThreshold(std::nullopt, bad, 0.3F);
+    EXPECT_EQ(resolved.status().code(), absl::StatusCode::kInvalidArgument) << bad;
+    EXPECT_THAT(resolved.status().message(),
+                HasSubstr(absl::StrCat("DYNAMIC_ATTENTION_THRESHOLD: found \"", bad, "\"")));
+  }
+}
+
+}  // namespace
+}  // namespace troupe

@@ -1,0 +1,65 @@
+// troupe.v1.Worker over gRPC: one session at a time, its plans handed to the ExecutorActor.
+//
+// A Hello with a higher epoch takes the place of the session that is there, which is how a
+// coordinator gets past a connection that died without a word; one with the same or a lower epoch
+// is refused.
+//
+// Thread model: thread-safe, as gRPC's callback API wants it; nothing blocks. Ownership: sessions
+// keep themselves alive until gRPC is done with them; the service outlives the server it is
+// registered with.
+#ifndef TROUPE_WORKER_WORKER_SERVICE_H_
+#define TROUPE_WORKER_WORKER_SERVICE_H_
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "base/actor.h"
+#include "base/clock.h"
+#include "troupe/v1/worker.grpc.pb.h"
+#include "worker/messages.h"
+
+namespace troupe {
+
+class WorkerService final : public v1::Worker::CallbackService {
+ public:
+  struct Config {
+    int max_queued_plans = 8;  // of a session, that have no result yet
+  };
+
+  // `clock` is that of the actor's executor.
+  WorkerService(const Config& config, ActorRef<ExecutorMessage> executor, const Clock* clock);
+
+  // Takes sessions from now on, UNAVAILABLE before. `info` answers every Hello.
+  void Open(v1::WorkerInfo info);
+
+  grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Session(
+      grpc::CallbackServerContext* context) override;
+
+  // Refuses new sessions; ends the present one, UNAVAILABLE, once the plans it has sent have run.
+  void BeginShutdown();
+
+ private:
+  class SessionCall;
+
+  // What to answer Hello with.
+  absl::StatusOr<v1::WorkerInfo> Admit(uint64_t epoch, const std::shared_ptr<SessionCall>& call);
+  void Remove(const SessionCall* call);
+
+  const Config config_;
+  const ActorRef<ExecutorMessage> executor_;
+  const Clock* const clock_;
+
+  std::mutex mutex_;
+  // All below are guarded by mutex_.
+  std::optional<v1::WorkerInfo> info_;
+  std::shared_ptr<SessionCall> current_;
+  uint64_t current_epoch_ = 0;
+  bool shutting_down_ = false;
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_WORKER_WORKER_SERVICE_H_
