@@ -10,6 +10,7 @@
 #include <functional>
 #include <future>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "cache_client/crc32c.h"
@@ -20,7 +21,6 @@ namespace troupe {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 
 using Writer = grpc::ServerWriter<v1::ValueChunk>;
 
@@ -161,7 +161,7 @@ TEST_F(CacheClientTest, StatMustAnswerEveryKey) {
   const auto stat = [this](size_t key_count) {
     std::promise<absl::StatusOr<std::vector<bool>>> done;
     client_->Stat(std::string(32, 'i'), std::vector<CacheClient::Key>(key_count),
-                  [&done](absl::StatusOr<std::vector<bool>> found) { done.set_value(found); });
+                  [&done](auto found) { done.set_value(std::move(found)); });
     return done.get_future().get();
   };
   fake_.stat_answers = 3;
@@ -205,7 +205,7 @@ TEST_F(CacheClientTest, TheEndOfTheClientCancelsCallsUnderWay) {
   absl::Status status;
   client_->Get(
       std::string(32, 'i'), std::vector<CacheClient::Key>(1),
-      [](size_t, absl::StatusOr<std::optional<std::string>>) { ADD_FAILURE(); },
+      [](size_t, const auto&) { ADD_FAILURE(); },
       [&status](absl::Status result) { status = std::move(result); });
   started.get_future().wait();
   client_.reset();

@@ -11,7 +11,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::string MessageOf(const absl::Status& status) { return std::string(status.message()); }
+std::string MessageOf(const absl::Status& status) { return std::string{status.message()}; }
 
 TEST(ValueAssembler, JoinsChunks) {
   const std::string value = std::string(kCacheMaxChunkBytes, 'a') + "tail";

@@ -12,7 +12,7 @@ class CapacityLimit final : public AdmissionPolicy {
  public:
   explicit CapacityLimit(uint64_t capacity_bytes) : capacity_bytes_(capacity_bytes) {}
 
-  absl::Status Admit(const ValueId& id, uint64_t stored_bytes,
+  absl::Status Admit(const ValueId& /*id*/, uint64_t stored_bytes,
                      const StoreUsage& usage) const override {
     const uint64_t room =
         usage.used_bytes < capacity_bytes_ ? capacity_bytes_ - usage.used_bytes : 0;

@@ -243,13 +243,14 @@ grpc::ServerWriteReactor<v1::ValueChunk>* CacheService::Get(grpc::CallbackServer
   return new GetCall(this, context, *request);
 }
 
-grpc::ServerReadReactor<v1::PutChunk>* CacheService::Put(grpc::CallbackServerContext* context,
+grpc::ServerReadReactor<v1::PutChunk>* CacheService::Put(grpc::CallbackServerContext* /*context*/,
                                                          v1::PutReply* reply) {
   return new PutCall(this, reply);
 }
 
 grpc::ServerUnaryReactor* CacheService::Info(grpc::CallbackServerContext* context,
-                                             const v1::InfoRequest* request, v1::InfoReply* reply) {
+                                             const v1::InfoRequest* /*request*/,
+                                             v1::InfoReply* reply) {
   const StoreStats stats = store_->stats();
   reply->set_capacity_bytes(stats.capacity_bytes);
   reply->set_used_bytes(stats.used_bytes);

@@ -183,8 +183,9 @@ class RocksDbStore::Impl {
     if (db_ == nullptr) return;
     for (rocksdb::ColumnFamilyHandle* handle : handles_) db_->DestroyColumnFamilyHandle(handle);
     const rocksdb::Status status = db_->Close();
-    if (!status.ok())
+    if (!status.ok()) {
       LOG(WARNING) << "closing the cache's store" << Field("error", status.ToString());
+    }
   }
 
   absl::Status Open(const Config& config) {
@@ -390,9 +391,7 @@ absl::Status RocksDbStore::Delete(const ValueId& id) {
 
 StoreStats RocksDbStore::stats() const {
   const StoreUsage usage = impl_->ledger().usage();
-  StoreStats stats = {.capacity_bytes = impl_->ledger().capacity_bytes(),
-                      .used_bytes = usage.used_bytes,
-                      .values = usage.values};
+  StoreStats stats{impl_->ledger().capacity_bytes(), usage.used_bytes, usage.values};
   impl_->counters().AddTo(&stats);
   return stats;
 }

@@ -220,14 +220,16 @@ TEST_F(RocksDbStoreTest, BytesFlippedOnTheDiskNeverComeBack) {
   EXPECT_GT(store->stats().damaged, 0u);
   EXPECT_EQ(store->stats().values, kValues - store->stats().damaged);
   // Reclaiming space meets the damaged bytes as well; writes must go on.
-  for (int i = 0; i < 2 * kValues; ++i)
+  for (int i = 0; i < 2 * kValues; ++i) {
     ASSERT_EQ(PutNumber(store.get(), i).status(), absl::OkStatus());
+  }
   for (int i = 0; i < 2 * kValues; ++i) EXPECT_EQ(store->Get(TestId(i))->bytes, TestValue(i));
 }
 
 TEST_F(RocksDbStoreTest, WritersAndReadersOfOneKeyAgree) {
   auto store = OpenStore(dir_);
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&store, t] {
       for (int round = 0; round < 40; ++round) {

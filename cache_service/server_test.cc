@@ -39,7 +39,7 @@ class CacheServerTest : public ::testing::Test {
   static absl::Status Put(CacheClient* client, uint64_t number) {
     std::promise<absl::Status> done;
     client->Put(std::string(32, 'm'), {{KeyOf(number), TestValue(number)}},
-                [&done](auto counts) { done.set_value(counts.status()); });
+                [&done](const auto& counts) { done.set_value(counts.status()); });
     return done.get_future().get();
   }
 
@@ -50,7 +50,7 @@ class CacheServerTest : public ::testing::Test {
     client->Get(
         std::string(32, 'm'), {KeyOf(number)},
         [&found](size_t, auto value) { found = value.value_or(std::nullopt); },
-        [&done](absl::Status) { done.set_value(); });
+        [&done](const absl::Status&) { done.set_value(); });
     done.get_future().wait();
     return found;
   }

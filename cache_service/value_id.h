@@ -17,7 +17,8 @@ struct ValueId {
   std::string block_key;         // 32 bytes
   uint32_t group = 0;            // which kind of state
 
-  friend auto operator<=>(const ValueId&, const ValueId&) = default;
+  friend auto operator<=>(const ValueId&,
+                          const ValueId&) = default;  // NOLINT(modernize-use-nullptr)
 };
 
 }  // namespace troupe

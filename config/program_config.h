@@ -63,8 +63,8 @@ class ProgramConfig {
   ProgramConfig& operator=(const ProgramConfig&) = delete;
 
   // Declares a field whose default is what `*target` holds now. T: bool, int32_t, uint32_t,
-  // int64_t, uint64_t, float, double, std::string, or std::vector<std::string> (a YAML list, or a repeated
-  // flag). A bool field `x` has the flags --x and --no-x.
+  // int64_t, uint64_t, float, double, std::string, or std::vector<std::string> (a YAML list, or a
+  // repeated flag). A bool field `x` has the flags --x and --no-x.
   template <typename T>
   void Add(std::string name, T* target, FieldSpec<std::type_identity_t<T>> spec);
 

@@ -17,6 +17,26 @@ int64_t Cost(const AttentionTile& tile) {
 
 }  // namespace
 
+void CheckAttention(const BatchView& batch, int heads, const KvStream& k, const KvStream& v,
+                    const Tensor& q, const Tensor& out) {
+  // Vectors of any instruction set divide a head evenly.
+  CHECK_EQ(k.head_dim % 16, 0) << "head size";
+  CHECK_EQ(heads % k.kv_heads, 0);
+  for (const KvStream* stream : {&k, &v}) {
+    CHECK_EQ(stream->head_dim, k.head_dim);
+    CHECK_EQ(stream->kv_heads, k.kv_heads);
+    CHECK(stream->dtype == k.dtype) << "keys and values of different dtypes";
+    // A key block is whole pages, or part of one.
+    CHECK(kKeyBlock % stream->entries_per_page == 0 || stream->entries_per_page % kKeyBlock == 0)
+        << stream->entries_per_page << " entries a page";
+  }
+  for (const Tensor* tensor : {&q, &out}) {
+    CHECK(tensor->dtype == DType::kF32);
+    CHECK_EQ(tensor->rows, batch.tokens);
+    CHECK_EQ(tensor->cols, int64_t{heads} * k.head_dim);
+  }
+}
+
 std::vector<AttentionTile> ListTiles(const BatchView& batch, const VisibleEntries& visible,
                                      int kv_heads, int tile_tokens) {
   CHECK_GE(tile_tokens, 1);

@@ -16,6 +16,10 @@
 
 namespace troupe {
 
+// Checks what the kernels take for granted of any attention's tensors and caches.
+void CheckAttention(const BatchView& batch, int heads, const KvStream& k, const KvStream& v,
+                    const Tensor& q, const Tensor& out);
+
 // Tiles of at most tile_tokens tokens.
 std::vector<AttentionTile> ListTiles(const BatchView& batch, const VisibleEntries& visible,
                                      int kv_heads, int tile_tokens);

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "rpc/rpc_status.h"
@@ -30,7 +31,7 @@ absl::StatusOr<int> CheckHealth(const std::shared_ptr<grpc::Channel>& channel,
   grpc::GenericStub stub(channel);
   std::promise<grpc::Status> done;
   stub.UnaryCall(&context, "/grpc.health.v1.Health/Check", grpc::StubOptions(), &request_bytes,
-                 &reply_bytes, [&done](grpc::Status status) { done.set_value(status); });
+                 &reply_bytes, [&done](grpc::Status status) { done.set_value(std::move(status)); });
   const grpc::Status status = done.get_future().get();
   if (!status.ok()) return FromGrpcStatus(status);
   grpc::Slice reply;

@@ -2,9 +2,10 @@
 //
 //     model_runner_bench --benchmark_filter=Decode/bf16
 //
-// Decode: every sequence has its own pages. tok/s is over all sequences; bytes/step counts what the
-// step has to read and write once, weights of chosen experts and keys and values of open heads
-// only, and GB/s is that over the time. Prefill: one sequence in steps of 512 tokens.
+// Decode: every sequence has its own pages. tok/s is over all sequences; bytes count what a step
+// has to read and write once, weights of chosen experts and keys and values of open heads only.
+// Prefill: one sequence in steps of 512 tokens. GFLOP/s count products with weights, not attention.
+// Shares are of what the machine does at best, measured in the same run (kernels/bench_util.h).
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -13,6 +14,7 @@
 
 #include "base/check.h"
 #include "benchmark/benchmark.h"
+#include "kernels/bench_util.h"
 #include "model/safetensors.h"
 #include "worker/testing/runner_harness.h"
 
@@ -98,6 +100,38 @@ class TrafficCounter : public RunnerTap {
   int64_t bytes_ = 0;
 };
 
+// Of all products with weights, one token through every layer; logits apart.
+int64_t FlopsPerToken(const LoadedModel& model) {
+  int64_t flops = 0;
+  const auto add = [&](const PackedMatrix& w) { flops += 2 * w.outputs() * w.inputs(); };
+  const auto add_expert = [&](const ExpertWeights& expert) {
+    add(*expert.gate_up);
+    add(*expert.down);
+  };
+  for (const LoadedLayer& layer : model.layers) {
+    add(*layer.attention.in);
+    add(*layer.attention.head_gate_up);
+    add(*layer.attention.out);
+    if (const auto* moe = std::get_if<LoadedMoe>(&layer.ffn)) {
+      add(*moe->router);
+      const int top_k = std::get<MoeFfn>(layer.description.ffn).experts_per_token;
+      for (int e = 0; e < top_k; ++e) add_expert(moe->experts[e]);
+      if (moe->shared.has_value()) add_expert(*moe->shared);
+    } else {
+      add_expert(std::get<LoadedSwiglu>(layer.ffn).view());
+    }
+  }
+  return flops;
+}
+
+int64_t LogitFlops(const LoadedModel& model) {
+  return 2 * model.lm_head->outputs() * model.lm_head->inputs();
+}
+
+Precision PrecisionOf(ComputeMode mode) {
+  return mode == ComputeMode::kF32 ? Precision::kF32 : Precision::kBf16;
+}
+
 // The sequences of the last configuration, kept while only the threshold changes.
 struct Scene {
   ComputeMode mode = ComputeMode::kF32;
@@ -159,11 +193,10 @@ void Decode(benchmark::State& state, ComputeMode mode) {
 
   const auto steps = static_cast<double>(state.iterations());
   state.counters["tok/s"] = benchmark::Counter(steps * batch, benchmark::Counter::kIsRate);
-  state.counters["bytes/step"] = static_cast<double>(traffic.bytes());
-  state.counters["GB/s"] = benchmark::Counter(steps * static_cast<double>(traffic.bytes()) / 1e9,
-                                              benchmark::Counter::kIsRate);
   state.counters["closed%"] =
       100.0 * static_cast<double>(closed) / (steps * batch * harness.model().gated_heads());
+  const int64_t flops = batch * (FlopsPerToken(harness.model()) + LogitFlops(harness.model()));
+  Report(state, {traffic.bytes(), traffic.bytes(), flops, PrecisionOf(mode)});
 }
 
 void Prefill(benchmark::State& state, ComputeMode mode) {
@@ -180,6 +213,9 @@ void Prefill(benchmark::State& state, ComputeMode mode) {
   harness.Finish(0);
   state.counters["tok/s"] = benchmark::Counter(static_cast<double>(state.iterations()) * context,
                                                benchmark::Counter::kIsRate);
+  const int64_t weights = harness.model().weight_bytes * ((context + kChunk - 1) / kChunk);
+  const int64_t flops = context * FlopsPerToken(harness.model()) + LogitFlops(harness.model());
+  Report(state, {weights, harness.model().weight_bytes, flops, PrecisionOf(mode)});
 }
 
 const bool kRegistered = [] {

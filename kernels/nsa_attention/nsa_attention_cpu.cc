@@ -6,6 +6,7 @@
 namespace troupe {
 
 void NsaAttentionCpu(const NsaAttentionParams& params, const CpuContext& context) {
+  CheckAttention(params.batch, params.heads, params.k, params.v, params.q, params.out);
   const std::vector<AttentionTile> tiles =
       ListTiles(params.batch, VisibleEntries{}, params.k.kv_heads, kNsaTileTokens);
   const int rows = MostTokens(tiles) * (params.heads / params.k.kv_heads);

@@ -36,6 +36,7 @@ void CheckSizes(const NsaSelectParams& params) {
 }  // namespace
 
 void NsaSelectCpu(const NsaSelectParams& params, const CpuContext& context) {
+  CheckAttention(params.batch, params.heads, params.k, params.v, params.q, params.out);
   CheckSizes(params);
   const VisibleEntries visible = CompressedEntries(params.sizes);
   const int group = params.heads / params.k.kv_heads;

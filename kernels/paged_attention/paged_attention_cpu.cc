@@ -12,6 +12,7 @@ constexpr int kTileTokens = 16;
 }  // namespace
 
 void PagedAttentionCpu(const PagedAttentionParams& params, const CpuContext& context) {
+  CheckAttention(params.batch, params.heads, params.k, params.v, params.q, params.out);
   const AttentionPlan plan = PlanAttention(params.batch, {.visible = {.window = params.window},
                                                           .kv_heads = params.k.kv_heads,
                                                           .tile_tokens = kTileTokens,

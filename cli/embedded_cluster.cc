@@ -1,0 +1,107 @@
+#include "cli/embedded_cluster.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_util.h"
+
+namespace troupe {
+namespace {
+
+absl::StatusOr<std::string> MakeSocketFolder() {
+  std::string folder = (std::filesystem::temp_directory_path() / "troupe-XXXXXX").string();
+  // mkdtemp makes it for this user alone.
+  if (mkdtemp(folder.data()) == nullptr) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot make a folder for sockets, ", folder));
+  }
+  return folder;
+}
+
+// The address that clients of a server on `listen` dial.
+std::string DialAddress(const std::string& listen, int port) {
+  if (listen.rfind("unix:", 0) == 0) return listen;
+  return absl::StrCat(listen.substr(0, listen.rfind(':')), ":", port);
+}
+
+}  // namespace
+
+std::string EmbeddedCluster::DefaultDataDir() {
+  if (const char* data = std::getenv("XDG_DATA_HOME"); data != nullptr && *data != '\0') {
+    return absl::StrCat(data, "/troupe");
+  }
+  const char* home = std::getenv("HOME");
+  return absl::StrCat(home == nullptr ? "/tmp" : home, "/.local/share/troupe");
+}
+
+absl::Status EmbeddedCluster::StartCache(const Config& config) {
+  CacheServer::Config cache;
+  cache.rpc.listen = absl::StrCat("unix:", sockets_, "/cache");
+  cache.store.data_dir = config.data_dir + "/cache";
+  cache.capacity_bytes = config.cache_bytes;
+  std::error_code error;
+  std::filesystem::create_directories(cache.store.data_dir, error);
+  if (error) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("data_dir ", config.data_dir, ": cannot be made: ", error.message(),
+                     "; choose a folder that can be written (--data-dir)"));
+  }
+  TROUPE_ASSIGN_OR_RETURN(cache_, CacheServer::Start(cache));
+  cache_address_ = cache.rpc.listen;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(const Config& given,
+                                                                        const Progress& progress) {
+  Config config = given;
+  if (config.data_dir.empty()) config.data_dir = DefaultDataDir();
+  auto cluster = std::unique_ptr<EmbeddedCluster>(new EmbeddedCluster());
+  TROUPE_ASSIGN_OR_RETURN(cluster->sockets_, MakeSocketFolder());
+  if (config.use_cache) {
+    const absl::Status cache = cluster->StartCache(config);
+    if (!cache.ok() && !config.cache_optional) return cache;
+    cluster->cache_warning_ = std::string(cache.message());
+  }
+
+  CoordinatorServer::Config coordinator;
+  coordinator.rpc.listen = config.listen.empty()
+                               ? absl::StrCat("unix:", cluster->sockets_, "/coordinator")
+                               : config.listen;
+  coordinator.model = config.model;
+  coordinator.cache = cluster->cache_address_;
+  // Whoever cannot write the folder gets a secret, and so a namespace, for this process alone.
+  coordinator.data_dir =
+      cluster->cache_ == nullptr ? cluster->sockets_ : config.data_dir + "/coordinator";
+  coordinator.fleet = config.fleet;
+  TROUPE_ASSIGN_OR_RETURN(cluster->coordinator_, CoordinatorServer::Start(coordinator));
+  cluster->target_ = DialAddress(coordinator.rpc.listen, cluster->coordinator_->port());
+
+  WorkerServer::Config worker;
+  worker.rpc.listen = absl::StrCat("unix:", cluster->sockets_, "/worker");
+  worker.name = "embedded";
+  worker.coordinator = cluster->target_;
+  worker.cache = cluster->cache_address_;
+  worker.rank = config.rank;
+  worker.rank.model = config.model;
+  worker.rank.mode = config.dtype == "f32" ? ComputeMode::kF32 : ComputeMode::kBf16;
+  if (config.gate_threshold >= 0) worker.gate_threshold = config.gate_threshold;
+  TROUPE_ASSIGN_OR_RETURN(cluster->worker_, WorkerServer::Start(worker, progress));
+  return cluster;
+}
+
+EmbeddedCluster::~EmbeddedCluster() { Shutdown(absl::ZeroDuration()); }
+
+void EmbeddedCluster::Shutdown(absl::Duration grace) {
+  if (coordinator_ != nullptr) coordinator_->Shutdown(grace);
+  if (worker_ != nullptr) worker_->Shutdown(absl::Seconds(1));
+  worker_.reset();
+  coordinator_.reset();
+  if (cache_ != nullptr) cache_->Shutdown(absl::Seconds(1));
+  cache_.reset();
+  std::error_code ignored;
+  if (!sockets_.empty()) std::filesystem::remove_all(std::exchange(sockets_, ""), ignored);
+}
+
+}  // namespace troupe

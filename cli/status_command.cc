@@ -1,0 +1,94 @@
+// troupe status: what a running server does.
+
+#include <iostream>
+#include <optional>
+#include <string>
+
+#include "absl/strings/str_format.h"
+#include "cli/commands.h"
+#include "cli/generate_client.h"
+#include "cli/json_print.h"
+#include "config/program_config.h"
+
+namespace troupe {
+namespace {
+
+struct Settings {
+  std::string target = "127.0.0.1:7100";
+  std::string output = "text";
+};
+
+const char* StateName(v1::WorkerStatus::State state) {
+  switch (state) {
+    case v1::WorkerStatus::STATE_CONNECTING:
+      return "connecting";
+    case v1::WorkerStatus::STATE_READY:
+      return "ready";
+    case v1::WorkerStatus::STATE_LOST:
+      return "lost";
+    default:
+      return "unknown";
+  }
+}
+
+void PrintWorker(const v1::WorkerStatus& worker) {
+  std::cout << absl::StrFormat("worker %s at %s: %s\n", worker.worker(), worker.address(),
+                               StateName(worker.state()));
+  if (worker.state() != v1::WorkerStatus::STATE_READY) return;
+  std::cout << absl::StrFormat(
+      "  %d running, %d waiting; %d steps, %d tokens generated, %d prompt tokens computed, %d "
+      "reused; %d preemptions\n",
+      worker.running(), worker.waiting(), worker.steps(), worker.tokens_generated(),
+      worker.prompt_tokens_computed(), worker.prompt_tokens_reused(), worker.preemptions());
+  const double steps = worker.steps() == 0 ? 1 : static_cast<double>(worker.steps());
+  std::cout << absl::StrFormat(
+      "  a step: scheduler %.1f us, forward %.1f us; blocks: %d loaded, %d stored\n",
+      static_cast<double>(worker.plan_ns_total()) / 1e3 / steps,
+      static_cast<double>(worker.forward_us_total()) / steps, worker.blocks_loaded(),
+      worker.blocks_stored());
+  for (const v1::GroupStatus& group : worker.groups()) {
+    std::cout << absl::StrFormat("  pages %-14s %6d used, %6d cached, %6d in all\n", group.name(),
+                                 group.pages_used(), group.pages_cached(), group.pages_total());
+  }
+}
+
+void PrintText(const v1::ClusterStatus& status) {
+  std::cout << absl::StrFormat("troupe %s, model %s, up %.0f s, %s\n", status.version(),
+                               status.model(), static_cast<double>(status.uptime_us()) / 1e6,
+                               status.ready() ? "ready" : "no worker is ready");
+  std::cout << absl::StrFormat("requests: %d accepted, %d finished, %d failed, %d cancelled\n",
+                               status.requests_accepted(), status.requests_finished(),
+                               status.requests_failed(), status.requests_cancelled());
+  for (const v1::WorkerStatus& worker : status.workers()) PrintWorker(worker);
+  for (const v1::TenantStatus& tenant : status.tenants()) {
+    std::cout << absl::StrFormat("tenant %s: %d running, %d waiting, %d tokens served\n",
+                                 tenant.tenant(), tenant.running(), tenant.waiting(),
+                                 tenant.tokens_served());
+  }
+}
+
+}  // namespace
+
+int StatusCommand(int argc, char** argv) {
+  Settings settings;
+  ProgramConfig program("troupe status", "Shows what a running server does.");
+  program.Add("target", &settings.target, {.help = "The server's address."});
+  program.Add("output", &settings.output,
+              {.help = "How to print; -o is short for it.", .choices = {"text", "json"}});
+  program.AddExample("troupe status");
+  program.AddExample("troupe status --target 127.0.0.1:7100 -o json");
+  if (std::optional<int> exit_code = program.ParseMain(argc, argv)) return *exit_code;
+  auto status = GenerateClient(settings.target).GetStatus();
+  if (!status.ok()) {
+    std::cerr << "troupe status: " << settings.target << ": " << status.status().message() << "\n";
+    return kExitFailed;
+  }
+  if (settings.output == "json") {
+    std::cout << ToJson(*status) << "\n";
+  } else {
+    PrintText(*status);
+  }
+  return 0;
+}
+
+}  // namespace troupe
