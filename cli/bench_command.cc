@@ -296,7 +296,7 @@ int BenchCommand(int argc, char** argv) {
   }
   std::unique_ptr<EmbeddedCluster> cluster;
   if (settings.target.empty()) {
-    auto started = EmbeddedCluster::Start(settings.cluster, ProgressBar("loading"));
+    auto started = EmbeddedCluster::Start(settings.cluster, ProgressBar());
     if (!started.ok()) {
       std::cerr << "troupe bench: " << started.status().message() << "\n";
       return kExitFailed;

@@ -54,12 +54,12 @@ Json Describe(const Checkpoint& checkpoint, const ModelIdentity& identity) {
   int moe = 0;
   for (const LayerDescription& layer : model.layers) {
     nsa += layer.attention.kind == AttentionKind::kNsa ? 1 : 0;
-    moe += std::holds_alternative<MoeDescription>(layer.ffn) ? 1 : 0;
+    moe += std::holds_alternative<MoeFfn>(layer.ffn) ? 1 : 0;
   }
   Json bytes = Json::object();
   int64_t weight_bytes = 0;
   for (const auto& [dtype, count] : parameters.bytes_by_dtype) {
-    bytes[std::string(StoredDTypeName(dtype))] = count;
+    bytes[std::string(DTypeName(dtype))] = count;
     weight_bytes += count;
   }
   const int64_t memory_bytes = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
@@ -111,6 +111,17 @@ void PrintText(const Json& json) {
                                     HumanBytes(json["machine_memory_bytes"].get<double>())));
 }
 
+absl::StatusOr<ModelIdentity> Identify(const absl::StatusOr<Checkpoint>& checkpoint) {
+  if (!checkpoint.ok()) return checkpoint.status();
+  Checkpoint::Progress progress;
+  if (Progress bar = ProgressBar()) {
+    progress = [bar](uint64_t done, uint64_t total) {
+      bar("reading", static_cast<int64_t>(done), static_cast<int64_t>(total));
+    };
+  }
+  return checkpoint->ComputeIdentity(static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)), progress);
+}
+
 }  // namespace
 
 int InspectCommand(int argc, char** argv) {
@@ -127,10 +138,7 @@ int InspectCommand(int argc, char** argv) {
     return kExitUsage;
   }
   absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(folders[0]);
-  absl::StatusOr<ModelIdentity> identity =
-      checkpoint.ok() ? checkpoint->ComputeIdentity(static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)),
-                                                    ProgressBar("reading"))
-                      : checkpoint.status();
+  absl::StatusOr<ModelIdentity> identity = Identify(checkpoint);
   if (!identity.ok()) {
     std::cerr << "troupe inspect: " << identity.status().message() << "\n";
     return kExitFailed;

@@ -199,7 +199,7 @@ int RunCommand(int argc, char** argv) {
   Interrupts interrupts;
   std::unique_ptr<EmbeddedCluster> cluster;
   if (settings.target.empty()) {
-    auto started = EmbeddedCluster::Start(settings.cluster, ProgressBar("loading"));
+    auto started = EmbeddedCluster::Start(settings.cluster, ProgressBar());
     if (!started.ok()) {
       std::cerr << "troupe run: " << started.status().message() << "\n";
       return kExitFailed;

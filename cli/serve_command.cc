@@ -80,7 +80,7 @@ int ServeCommand(int argc, char** argv) {
   std::cerr << program.EffectiveYaml();
 
   ShutdownSignals signals;
-  auto cluster = EmbeddedCluster::Start(settings.cluster, ProgressBar("loading"));
+  auto cluster = EmbeddedCluster::Start(settings.cluster, ProgressBar());
   if (!cluster.ok()) {
     std::cerr << "troupe serve: " << cluster.status().message() << "\n";
     return kExitFailed;

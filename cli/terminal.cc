@@ -17,10 +17,10 @@ std::string Dim(std::string_view text) {
   return absl::StrCat("\033[2m", std::string(text), "\033[0m");
 }
 
-std::function<void(uint64_t done, uint64_t total)> ProgressBar(std::string what) {
+Progress ProgressBar() {
   if (!IsTerminal(STDERR_FILENO)) return nullptr;
   auto last = std::make_shared<int>(-1);
-  return [what = std::move(what), last](uint64_t done, uint64_t total) {
+  return [last](absl::string_view what, int64_t done, int64_t total) {
     constexpr int kWidth = 30;
     const double share = total == 0 ? 1 : static_cast<double>(done) / static_cast<double>(total);
     const int filled = static_cast<int>(share * kWidth);

@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 
+#include "absl/strings/string_view.h"
+
 namespace troupe {
 
 bool IsTerminal(int fd);
@@ -19,7 +21,8 @@ std::string Dim(std::string_view text);
 
 // A progress bar on stderr where that is a terminal; null, so that nothing is shown, elsewhere. The
 // function may be called from several threads, one at a time; the bar is gone when done == total.
-std::function<void(uint64_t done, uint64_t total)> ProgressBar(std::string what);
+using Progress = std::function<void(absl::string_view what, int64_t done, int64_t total)>;
+Progress ProgressBar();
 
 // 12345678 as "12.3 MB".
 std::string HumanBytes(double bytes);

@@ -2,10 +2,12 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <condition_variable>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_util.h"
@@ -30,12 +32,46 @@ std::shared_ptr<grpc::Channel> Dial(const std::string& address) {
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
 
+class Session;
+
+// Destroys sessions, on threads that are not gRPC's: when the last reference to a channel goes on a
+// callback thread, gRPC joins that thread with itself. Outlives all of them; thread-safe.
+class SessionReaper {
+ public:
+  // Waits until every session is done.
+  ~SessionReaper() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return ended_.size() == unfreed_; });
+  }
+
+  void Begin() {
+    std::lock_guard lock(mutex_);
+    ++unfreed_;
+    // The caller is not gRPC: a good time to free the ones that have ended.
+    unfreed_ -= ended_.size();
+    ended_.clear();
+  }
+
+  void End(std::shared_ptr<Session> session) {
+    std::lock_guard lock(mutex_);
+    ended_.push_back(std::move(session));
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  size_t unfreed_ = 0;                           // sessions; guarded by mutex_
+  std::vector<std::shared_ptr<Session>> ended_;  // guarded by mutex_
+};
+
 // The stream. Keeps itself alive until gRPC is done with it.
 class Session final : public grpc::ClientBidiReactor<v1::SessionRequest, v1::SessionReply>,
                       public std::enable_shared_from_this<Session> {
  public:
-  Session(std::string address, ActorRef<SchedulerMessage> owner)
+  Session(std::string address, ActorRef<SchedulerMessage> owner, SessionReaper* reaper)
       : address_(std::move(address)),
+        reaper_(reaper),
         owner_(std::move(owner)),
         stub_(v1::Worker::NewStub(Dial(address_))) {}
 
@@ -102,7 +138,7 @@ class Session final : public grpc::ClientBidiReactor<v1::SessionRequest, v1::Ses
     absl::Status reason = status.ok() ? absl::UnavailableError("the worker ended the session")
                                       : FromGrpcStatus(status);
     (void)owner_.TellReply(LinkDown{Annotate(reason, absl::StrCat("session with ", address_))});
-    self_.reset();
+    reaper_->End(std::move(self_));
   }
 
   // No more writes; lets gRPC end the call once the one under way is done.
@@ -116,6 +152,7 @@ class Session final : public grpc::ClientBidiReactor<v1::SessionRequest, v1::Ses
   }
 
   const std::string address_;
+  SessionReaper* const reaper_;
   const ActorRef<SchedulerMessage> owner_;
   const std::unique_ptr<v1::Worker::Stub> stub_;
   grpc::ClientContext context_;
@@ -133,8 +170,10 @@ class Session final : public grpc::ClientBidiReactor<v1::SessionRequest, v1::Ses
 class GrpcWorkerLink final : public WorkerLink {
  public:
   GrpcWorkerLink(const std::string& address, const v1::Hello& hello,
-                 ActorRef<SchedulerMessage> owner)
-      : session_(std::make_shared<Session>(address, std::move(owner))) {
+                 ActorRef<SchedulerMessage> owner, std::shared_ptr<SessionReaper> reaper)
+      : reaper_(std::move(reaper)) {
+    reaper_->Begin();
+    session_ = std::make_shared<Session>(address, std::move(owner), reaper_.get());
     session_->Start(hello);
   }
   ~GrpcWorkerLink() override { session_->Close(); }
@@ -146,14 +185,16 @@ class GrpcWorkerLink final : public WorkerLink {
   }
 
  private:
-  const std::shared_ptr<Session> session_;
+  const std::shared_ptr<SessionReaper> reaper_;  // outlives the session
+  std::shared_ptr<Session> session_;
 };
 
 }  // namespace
 
 WorkerLinkFactory GrpcWorkerLinks() {
-  return [](const std::string& address, const v1::Hello& hello, ActorRef<SchedulerMessage> owner) {
-    return std::make_unique<GrpcWorkerLink>(address, hello, std::move(owner));
+  return [reaper = std::make_shared<SessionReaper>()](
+             const std::string& address, const v1::Hello& hello, ActorRef<SchedulerMessage> owner) {
+    return std::make_unique<GrpcWorkerLink>(address, hello, std::move(owner), reaper);
   };
 }
 

@@ -55,7 +55,7 @@ absl::StatusOr<std::unique_ptr<KvPages>> KvPages::Create(Ops* ops, std::vector<S
     if (!memory.ok()) return memory.status();
     group.memory = *std::move(memory);
     group.table.assign(static_cast<size_t>(pages->options_.slots) * pages->blocks_per_slot_,
-                       kNoPage);
+                       kUngrantedPage);
     group.granted_prefix.assign(pages->options_.slots, 0);
     group.granted_end.assign(pages->options_.slots, 0);
     pages->state_.push_back(std::move(group));
@@ -83,7 +83,7 @@ absl::Status KvPages::Grant(uint32_t slot, uint32_t group, uint32_t block, uint3
   blocks[block] = page;
   state.granted_end[slot] = std::max(state.granted_end[slot], block + 1);
   uint32_t& prefix = state.granted_prefix[slot];
-  while (prefix < state.granted_end[slot] && blocks[prefix] != kNoPage) ++prefix;
+  while (prefix < state.granted_end[slot] && blocks[prefix] != kUngrantedPage) ++prefix;
   return absl::OkStatus();
 }
 
@@ -91,7 +91,7 @@ absl::Status KvPages::ReleaseSlot(uint32_t slot) {
   if (slot >= static_cast<uint32_t>(options_.slots)) return OutOfRange("slot", slot, slots());
   for (Group& state : state_) {
     auto first = state.table.begin() + static_cast<int64_t>(slot) * blocks_per_slot_;
-    std::fill(first, first + state.granted_end[slot], kNoPage);
+    std::fill(first, first + state.granted_end[slot], kUngrantedPage);
     state.granted_prefix[slot] = 0;
     state.granted_end[slot] = 0;
   }
@@ -138,7 +138,7 @@ absl::Status KvPages::CheckRow(uint32_t slot, int64_t start, int64_t count) cons
     if (group.kind == StateGroupKind::kWindow) {
       const uint32_t* blocks = &state_[g].table[static_cast<size_t>(slot) * blocks_per_slot_];
       int64_t block = std::max<int64_t>(0, start - group.window_tokens + 1) / kBlockTokens;
-      while (block <= last_block && blocks[block] != kNoPage) ++block;
+      while (block <= last_block && blocks[block] != kUngrantedPage) ++block;
       if (block <= last_block) missing = block;
     } else if (state_[g].granted_prefix[slot] <= last_block) {
       missing = state_[g].granted_prefix[slot];
@@ -215,7 +215,7 @@ absl::StatusOr<std::vector<uint32_t>> PlanPages(const std::vector<StateGroup>& g
   for (size_t g = 0; g < groups.size(); ++g) {
     const double share = static_cast<double>(left) * unit[g] / static_cast<double>(unit_bytes);
     const int64_t count = needed[g] + static_cast<int64_t>(share);
-    pages.push_back(static_cast<uint32_t>(std::min<int64_t>(count, kNoPage - 1)));
+    pages.push_back(static_cast<uint32_t>(std::min<int64_t>(count, kUngrantedPage - 1)));
   }
   return pages;
 }

@@ -8,7 +8,7 @@
 // through Page() by another thread while no step that touches that page runs.
 // Ownership: owns page memory and tables; borrows the Ops, which must outlive it. Streams and
 // tables handed out stay valid, and stay put, for the life of the KvPages.
-// Invariants: a table entry is kNoPage or below the group's page count; CheckRow() is what stands
+// Invariants: a table entry is kUngrantedPage or below the group's page count; CheckRow() is what stands
 // between a wrong plan and memory that is not the sequence's.
 #ifndef TROUPE_WORKER_KV_PAGES_H_
 #define TROUPE_WORKER_KV_PAGES_H_
@@ -26,7 +26,7 @@
 namespace troupe {
 
 // A table entry without a page.
-inline constexpr uint32_t kNoPage = 0xffffffffU;
+inline constexpr uint32_t kUngrantedPage = 0xffffffffU;
 
 // Where one branch of one layer keeps its keys and values.
 struct KvLocation {

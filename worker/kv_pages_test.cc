@@ -63,10 +63,10 @@ TEST_F(KvPagesTest, TablesHoldWhatWasGranted) {
   const BlockTables tables = pages_->Locate(0, KvBranch::kSelf).tables;
   EXPECT_EQ(tables.pages[2 * tables.stride], 5U);
   EXPECT_EQ(tables.pages[2 * tables.stride + 7], 1U);
-  EXPECT_EQ(tables.pages[2 * tables.stride + 1], kNoPage);
+  EXPECT_EQ(tables.pages[2 * tables.stride + 1], kUngrantedPage);
   ASSERT_TRUE(pages_->ReleaseSlot(2).ok());
-  EXPECT_EQ(tables.pages[2 * tables.stride], kNoPage);
-  EXPECT_EQ(tables.pages[2 * tables.stride + 7], kNoPage);
+  EXPECT_EQ(tables.pages[2 * tables.stride], kUngrantedPage);
+  EXPECT_EQ(tables.pages[2 * tables.stride + 7], kUngrantedPage);
 }
 
 TEST_F(KvPagesTest, RefusesWhatLiesOutside) {

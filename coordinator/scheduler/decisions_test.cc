@@ -87,8 +87,8 @@ TEST(ShareBudget, NeverMoreThanBudgetOrRemainingAndWorkConserving) {
 TEST(Priority, AgeingIsWorthLevels) {
   EXPECT_DOUBLE_EQ(EffectivePriority(3, 10 * kSecond, 14 * kSecond, 2 * kSecond), 5.0);
   // Priority 5 overtakes what came less than 5 levels of ageing before it, and no more.
-  EXPECT_LT(MakeRank(5, 4 * kSecond, 2, kSecond), MakeRank(0, 0, 1, kSecond));
-  EXPECT_LT(MakeRank(0, 0, 1, kSecond), MakeRank(5, 6 * kSecond, 2, kSecond));
+  EXPECT_LT(MakeUrgency(5, 4 * kSecond, 2, kSecond), MakeUrgency(0, 0, 1, kSecond));
+  EXPECT_LT(MakeUrgency(0, 0, 1, kSecond), MakeUrgency(5, 6 * kSecond, 2, kSecond));
 }
 
 TEST(Priority, OrderIsThatOfEffectivePriorityAtAnyTime) {
@@ -98,8 +98,8 @@ TEST(Priority, OrderIsThatOfEffectivePriorityAtAnyTime) {
                                  static_cast<int32_t>(random() % 201) - 100};
     const int64_t arrival[2] = {static_cast<int64_t>(random() % 1000) * 1000,
                                 static_cast<int64_t>(random() % 1000) * 1000};
-    const bool first =
-        MakeRank(priority[0], arrival[0], 1, 5000) < MakeRank(priority[1], arrival[1], 2, 5000);
+    const bool first = MakeUrgency(priority[0], arrival[0], 1, 5000) <
+                       MakeUrgency(priority[1], arrival[1], 2, 5000);
     for (const int64_t now : {kSecond, 10 * kSecond}) {
       const double a = EffectivePriority(priority[0], arrival[0], now, 5000);
       const double b = EffectivePriority(priority[1], arrival[1], now, 5000);
@@ -109,12 +109,12 @@ TEST(Priority, OrderIsThatOfEffectivePriorityAtAnyTime) {
 }
 
 TEST(Victim, OnlyLessUrgentOnesInOrder) {
-  const Rank needy = MakeRank(0, 100, 5, kSecond);
+  const Urgency needy = MakeUrgency(0, 100, 5, kSecond);
   std::vector<VictimCandidate> all = {
-      {MakeRank(0, 50, 1, kSecond), 9},   // earlier
-      {MakeRank(0, 200, 2, kSecond), 1},  // later
-      {MakeRank(-1, 90, 3, kSecond), 1},  // lower priority
-      {MakeRank(0, 300, 4, kSecond), 0},  // frees nothing
+      {MakeUrgency(0, 50, 1, kSecond), 9},   // earlier
+      {MakeUrgency(0, 200, 2, kSecond), 1},  // later
+      {MakeUrgency(-1, 90, 3, kSecond), 1},  // lower priority
+      {MakeUrgency(0, 300, 4, kSecond), 0},  // frees nothing
   };
   EXPECT_EQ(ChooseVictim(needy, all), 2u);
   all[2].pages_freed = 0;
@@ -126,10 +126,10 @@ TEST(Victim, OnlyLessUrgentOnesInOrder) {
 }
 
 TEST(Victim, MostPagesBreakTies) {
-  const Rank needy = MakeRank(0, 0, 1, kSecond);
-  EXPECT_EQ(
-      ChooseVictim(needy, {{MakeRank(0, 50, 9, kSecond), 2}, {MakeRank(0, 50, 8, kSecond), 7}}),
-      1u);
+  const Urgency needy = MakeUrgency(0, 0, 1, kSecond);
+  EXPECT_EQ(ChooseVictim(
+                needy, {{MakeUrgency(0, 50, 9, kSecond), 2}, {MakeUrgency(0, 50, 8, kSecond), 7}}),
+            1u);
 }
 
 TEST(FairShare, ChargesByWeight) {
@@ -147,15 +147,15 @@ TEST(FairShare, ServesBackloggedTenantsByWeight) {
     LiveSequence& s = sequences[i];
     s.request.tenant = i % 2 == 0 ? "heavy" : "light";
     s.tenant = &queue.Activate(s.request.tenant, i % 2 == 0 ? 3 : 1);
-    s.rank = {.due_us = static_cast<int64_t>(i), .arrival_us = 0, .id = i};
-    queue.Push(*s.tenant, s.rank, &s);
+    s.urgency = {.due_us = static_cast<int64_t>(i), .arrival_us = 0, .id = i};
+    queue.Push(*s.tenant, s.urgency, &s);
   }
   int heavy = 0;
   for (int turn = 0; turn < 200; ++turn) {
     LiveSequence* next = queue.Next();
     heavy += next->request.tenant == "heavy" ? 1 : 0;
     next->tenant->counter += ChargeFor(10, 1, next->tenant->weight);
-    queue.Remove(*next->tenant, next->rank);
+    queue.Remove(*next->tenant, next->urgency);
   }
   EXPECT_NEAR(heavy, 150, 2);
 }

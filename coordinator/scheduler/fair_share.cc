@@ -34,13 +34,14 @@ Tenant& FairShare::Activate(const std::string& name, double weight) {
   return tenant;
 }
 
-void FairShare::Push(Tenant& tenant, const Rank& rank, LiveSequence* sequence) {
-  CHECK(tenant.waiting.emplace(rank, sequence).second) << "sequence " << rank.id << " waits twice";
+void FairShare::Push(Tenant& tenant, const Urgency& urgency, LiveSequence* sequence) {
+  CHECK(tenant.waiting.emplace(urgency, sequence).second)
+      << "sequence " << urgency.id << " waits twice";
   ++waiting_;
 }
 
-void FairShare::Remove(Tenant& tenant, const Rank& rank) {
-  CHECK_EQ(tenant.waiting.erase(rank), 1u);
+void FairShare::Remove(Tenant& tenant, const Urgency& urgency) {
+  CHECK_EQ(tenant.waiting.erase(urgency), 1u);
   --waiting_;
 }
 

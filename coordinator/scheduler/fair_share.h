@@ -36,7 +36,7 @@ struct Tenant {
   double counter = 0;
   uint64_t tokens_served = 0;
   uint32_t running = 0;  // or loading
-  std::map<Rank, LiveSequence*> waiting;
+  std::map<Urgency, LiveSequence*> waiting;
 
   bool active() const { return running > 0 || !waiting.empty(); }
 };
@@ -47,8 +47,8 @@ class FairShare {
   // weight counts.
   Tenant& Activate(const std::string& name, double weight);
 
-  void Push(Tenant& tenant, const Rank& rank, LiveSequence* sequence);
-  void Remove(Tenant& tenant, const Rank& rank);
+  void Push(Tenant& tenant, const Urgency& urgency, LiveSequence* sequence);
+  void Remove(Tenant& tenant, const Urgency& urgency);
   // The sequence whose turn it is; stays queued. Null: none waits.
   LiveSequence* Next() const;
 

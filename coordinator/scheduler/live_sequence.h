@@ -44,7 +44,7 @@ struct LiveSequence {
   uint64_t last_step = 0;      // the last that uses its pages
 
   SequenceRequest request;
-  Rank rank;
+  Urgency urgency;
   Tenant* tenant = nullptr;
   std::shared_ptr<const std::string> tenant_namespace;
   SequenceFigures figures;
@@ -70,7 +70,9 @@ struct LiveSequence {
   uint32_t remaining() const { return length() - planned; }
 };
 
-inline bool MoreUrgent(const LiveSequence* a, const LiveSequence* b) { return a->rank < b->rank; }
+inline bool MoreUrgent(const LiveSequence* a, const LiveSequence* b) {
+  return a->urgency < b->urgency;
+}
 
 }  // namespace troupe
 

@@ -22,18 +22,18 @@ namespace troupe {
 inline constexpr int32_t kMaxPriority = 100;  // and -kMaxPriority the least
 
 // Smaller is more urgent. Ids make the order total.
-struct Rank {
+struct Urgency {
   int64_t due_us = 0;
   int64_t arrival_us = 0;
   uint64_t id = 0;
 
-  friend constexpr bool operator<(const Rank& a, const Rank& b) {
+  friend constexpr bool operator<(const Urgency& a, const Urgency& b) {
     return std::tie(a.due_us, a.arrival_us, a.id) < std::tie(b.due_us, b.arrival_us, b.id);
   }
 };
 
-constexpr Rank MakeRank(int32_t priority, int64_t arrival_us, uint64_t id,
-                        int64_t ageing_us_per_level) {
+constexpr Urgency MakeUrgency(int32_t priority, int64_t arrival_us, uint64_t id,
+                              int64_t ageing_us_per_level) {
   return {arrival_us - priority * ageing_us_per_level, arrival_us, id};
 }
 

@@ -109,7 +109,8 @@ LiveSequence& Scheduler::Insert(SequenceRequest request, uint32_t limit_tokens) 
   auto made = std::make_unique<LiveSequence>();
   LiveSequence& s = *made;
   s.limit_tokens = limit_tokens;
-  s.rank = MakeRank(request.priority, request.arrival_us, request.id, config_.ageing_us_per_level);
+  s.urgency =
+      MakeUrgency(request.priority, request.arrival_us, request.id, config_.ageing_us_per_level);
   s.tenant_namespace = std::make_shared<const std::string>(request.tenant_namespace);
   if (request.use_cache) {
     s.root = RootKey(replica_.identity, request.tenant_namespace, request.gate);
@@ -124,7 +125,7 @@ void Scheduler::Enqueue(LiveSequence& s) {
   if (queue_.waiting() == 0) batch_opened_us_ = s.request.arrival_us;
   s.phase = LiveSequence::Phase::kWaiting;
   s.tenant = &queue_.Activate(s.request.tenant, s.request.tenant_weight);
-  queue_.Push(*s.tenant, s.rank, &s);
+  queue_.Push(*s.tenant, s.urgency, &s);
 }
 
 LiveSequence* Scheduler::Find(uint64_t sequence) {
@@ -146,7 +147,7 @@ void Scheduler::Detach(LiveSequence& s) {
       --held_;
       break;
     case LiveSequence::Phase::kWaiting:
-      queue_.Remove(*s.tenant, s.rank);
+      queue_.Remove(*s.tenant, s.urgency);
       break;
     case LiveSequence::Phase::kLoading:
       transfers_.DropLoads(s.load_batch);

@@ -43,7 +43,7 @@ bool Scheduler::TryAdmit(Draft& draft, LiveSequence& s, int64_t now_us) {
   if (!HasRoom(wanted)) return false;
   blocked_wanted_.reset();
 
-  queue_.Remove(*s.tenant, s.rank);
+  queue_.Remove(*s.tenant, s.urgency);
   ++s.tenant->running;
   if (reuse->copy_from) Find(*s.fork_parent)->last_step = draft.record.step;  // it is read from
   s.fork_parent.reset();

@@ -133,7 +133,7 @@ uint32_t Scheduler::Grow(Draft& draft, LiveSequence& s, uint32_t tokens) {
   const uint32_t block_tokens = replica_.block_tokens;
   while (s.granted_blocks * block_tokens < tokens) {
     const bool needed_now = s.granted_blocks * block_tokens <= s.planned;
-    const bool first_served = short_ == nullptr || !(short_->rank < s.rank);
+    const bool first_served = short_ == nullptr || !(short_->urgency < s.urgency);
     const bool has_block = needed_now ? MakeRoom(draft, s) : first_served && memory_.HasBlock();
     if (!has_block) break;
     for (uint32_t g = 0; g < memory_.group_count(); ++g) {
@@ -149,7 +149,7 @@ uint32_t Scheduler::Grow(Draft& draft, LiveSequence& s, uint32_t tokens) {
 // True if a page of each group is there for `needy`, after preempting others if must be. Pages that
 // steps in flight are about to free are waited for instead.
 bool Scheduler::MakeRoom(Draft& draft, LiveSequence& needy) {
-  if (short_ != nullptr && short_->rank < needy.rank) return false;
+  if (short_ != nullptr && short_->urgency < needy.urgency) return false;
   while (!memory_.HasBlock()) {
     LiveSequence* victim = memory_.WillHaveBlock() ? nullptr : FindVictim(needy);
     if (victim == nullptr) {
@@ -169,7 +169,7 @@ LiveSequence* Scheduler::FindVictim(const LiveSequence& needy) {
   candidates.reserve(holders.size());
   for (const LiveSequence* s : holders) {
     VictimCandidate& candidate = candidates.emplace_back();
-    candidate.rank = s->rank;
+    candidate.urgency = s->urgency;
     for (uint32_t g = 0; g < memory_.group_count(); ++g) {
       const PagePool& pool = memory_.pool(g);
       if (pool.available() + pool.cooling() > 0) continue;
@@ -178,7 +178,7 @@ LiveSequence* Scheduler::FindVictim(const LiveSequence& needy) {
       }
     }
   }
-  const std::optional<size_t> victim = ChooseVictim(needy.rank, candidates);
+  const std::optional<size_t> victim = ChooseVictim(needy.urgency, candidates);
   return victim ? holders[*victim] : nullptr;
 }
 

@@ -32,7 +32,7 @@ struct Expected {
   FinishReason finish = FinishReason::kNone;
   FinishReason finished_as = FinishReason::kNone;
   bool cancelled = false;
-  Rank rank;
+  Urgency urgency;
   uint32_t preemptions = 0;
 };
 
@@ -171,8 +171,8 @@ class Simulation {
 
   void Expect(const SequenceRequest& request) {
     Expected& expected = expected_[request.id];
-    expected.rank =
-        MakeRank(request.priority, request.arrival_us, request.id, config_.ageing_us_per_level);
+    expected.urgency =
+        MakeUrgency(request.priority, request.arrival_us, request.id, config_.ageing_us_per_level);
     Tag tag = RootTag(request.tenant_namespace, request.gate);
     for (uint32_t i = 0; i < request.prompt_tokens; ++i) tag = NextTag(tag, request.tokens[i]);
     uint32_t most = request.max_output_tokens;
@@ -315,7 +315,7 @@ class Simulation {
   void CheckEnd() {
     const auto most_urgent = std::min_element(
         expected_.begin(), expected_.end(),
-        [](const auto& a, const auto& b) { return a.second.rank < b.second.rank; });
+        [](const auto& a, const auto& b) { return a.second.urgency < b.second.urgency; });
     EXPECT_TRUE(most_urgent == expected_.end() || most_urgent->second.preemptions == 0);
     for (const auto& [id, expected] : expected_) {
       if (expected.cancelled) continue;

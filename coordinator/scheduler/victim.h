@@ -13,7 +13,7 @@
 namespace troupe {
 
 struct VictimCandidate {
-  Rank rank;
+  Urgency urgency;
   uint32_t pages_freed = 0;  // of the groups that are short, those nobody else holds
 };
 
@@ -21,7 +21,8 @@ struct VictimCandidate {
 // then it waits. Those that free a page come first; then the lowest effective priority (see
 // priority.h), then the latest arrival, then the most pages freed. Taking only from less urgent
 // sequences is what lets the most urgent one always proceed.
-std::optional<size_t> ChooseVictim(const Rank& needy, absl::Span<const VictimCandidate> candidates);
+std::optional<size_t> ChooseVictim(const Urgency& needy,
+                                   absl::Span<const VictimCandidate> candidates);
 
 }  // namespace troupe
 
