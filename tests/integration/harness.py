@@ -264,7 +264,7 @@ class ClusterTest(unittest.TestCase):
             arguments = ("--cache", cache.address, *arguments)
         return self.start("troupe-worker", "--model", MODEL, "--listen", "127.0.0.1:0",
                           "--coordinator", coordinator.address, "--threads", 1,
-                          "--kv-memory-bytes", "256MiB", *arguments)
+                          "--kv-memory-bytes", "512MiB", *arguments)
 
     def wait_workers(self, coordinator, count):
         """Waits until so many workers are ready."""
