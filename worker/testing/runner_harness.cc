@@ -133,7 +133,7 @@ void RunnerHarness::Fork(uint32_t from, uint32_t to, bool share) {
     const int group = static_cast<int>(g);
     for (size_t b = 0; b < copy.blocks[g].size(); ++b) {
       uint32_t& page = copy.blocks[g][b];
-      if (page == kNoPage) continue;
+      if (page == kUngrantedPage) continue;
       if (b == last || !share) {
         const uint32_t fresh = TakePage(group);
         CHECK_OK(pages_->CopyPages(group, {page}, {fresh}));
@@ -150,7 +150,7 @@ void RunnerHarness::Finish(uint32_t slot) {
   Sequence& sequence = sequences_[slot];
   for (size_t g = 0; g < sequence.blocks.size(); ++g) {
     for (const uint32_t page : sequence.blocks[g]) {
-      if (page != kNoPage) DropPage(static_cast<int>(g), page);
+      if (page != kUngrantedPage) DropPage(static_cast<int>(g), page);
     }
     sequence.blocks[g].clear();
   }
@@ -178,8 +178,8 @@ void RunnerHarness::GiveBackBehindWindows(uint32_t slot) {
     if (group.kind != StateGroupKind::kWindow) continue;
     const int64_t first_needed = sequence.length - group.window_tokens + 1;
     for (int64_t b = 0; (b + 1) * kBlockTokens <= first_needed; ++b) {
-      const uint32_t page = std::exchange(sequence.blocks[g][b], kNoPage);
-      if (page != kNoPage) DropPage(static_cast<int>(g), page);
+      const uint32_t page = std::exchange(sequence.blocks[g][b], kUngrantedPage);
+      if (page != kUngrantedPage) DropPage(static_cast<int>(g), page);
     }
   }
 }

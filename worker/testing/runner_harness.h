@@ -82,7 +82,7 @@ class RunnerHarness {
  private:
   struct Sequence {
     int64_t length = 0;
-    std::vector<std::vector<uint32_t>> blocks;  // [group][block], kNoPage: none
+    std::vector<std::vector<uint32_t>> blocks;  // [group][block], kUngrantedPage: none
   };
 
   void GrantBlocks(uint32_t slot, int64_t tokens);
