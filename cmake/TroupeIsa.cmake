@@ -1,7 +1,8 @@
 # troupe_isa_sources(TARGET file.cc...) compiles each file once for each CPU instruction set, with
-# TROUPE_ISA naming the namespace that the copy lives in (kernels/simd/simd.h), and adds all copies to
-# TARGET. Contraction is off so that only an explicit Fma fuses. GCC 12 takes the undefined operands
-# inside its own AVX-512 intrinsics for mistakes of ours: -Wno-uninitialized and -Wno-maybe-uninitialized.
+# TROUPE_ISA naming the namespace that the copy lives in (kernels/simd/simd.h), and adds all copies
+# to TARGET. Contraction is off so that only an explicit Fma fuses. GCC 12 takes the undefined
+# operands inside its own AVX-512 intrinsics for mistakes of ours: -Wno-uninitialized and -Wno-
+# maybe-uninitialized.
 
 set(TROUPE_ISAS avx2 avx512 avx512bf16)
 set(TROUPE_ISA_FLAGS_avx2 -mavx2 -mfma)

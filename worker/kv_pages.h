@@ -8,8 +8,8 @@
 // through Page() by another thread while no step that touches that page runs.
 // Ownership: owns page memory and tables; borrows the Ops, which must outlive it. Streams and
 // tables handed out stay valid, and stay put, for the life of the KvPages.
-// Invariants: a table entry is kUngrantedPage or below the group's page count; CheckRow() is what stands
-// between a wrong plan and memory that is not the sequence's.
+// Invariants: a table entry is kUngrantedPage or below the group's page count; CheckRow() is what
+// stands between a wrong plan and memory that is not the sequence's.
 #ifndef TROUPE_WORKER_KV_PAGES_H_
 #define TROUPE_WORKER_KV_PAGES_H_
 

@@ -1,5 +1,5 @@
-//! The C functions. Each turns its arguments into slices, calls one function of this crate, and turns
-//! the result, or a caught panic, into a status and a buffer.
+//! The C functions. Each turns its arguments into slices, calls one function of this crate, and
+//! turns the result, or a caught panic, into a status and a buffer.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Once};

@@ -41,8 +41,8 @@ impl ChatTemplate {
     pub fn new(source: &str, variables_json: &str) -> Result<ChatTemplate> {
         check_size("chat template", source.len(), MAX_TEMPLATE_BYTES, "bytes")?;
         let source = without_generation_tags(source).into_boxed_str();
-        // SAFETY: the boxed text does not move, lives in the same struct as all that borrows from it,
-        // and is dropped after it.
+        // SAFETY: the boxed text does not move, lives in the same struct as all that borrows from
+        // it, and is dropped after it.
         let borrowed: &'static str = unsafe { &*std::ptr::from_ref::<str>(&source) };
         let compiled = on_large_stack(|| compile(borrowed))?;
         let variables = object("template variables", variables_json)?;

@@ -151,7 +151,8 @@ fn key_text(key: &Value) -> std::result::Result<String, Error> {
     }
 }
 
-/// As Python does: control characters, quotes and backslashes are escaped, '/' and non-ASCII are not.
+/// As Python does: control characters, quotes and backslashes are escaped, '/' and non-ASCII are
+/// not.
 fn quote(out: &mut String, text: &str, ensure_ascii: bool) {
     out.push('"');
     for c in text.chars() {

@@ -3,8 +3,8 @@
 //! Thread model: `Tokenizer` and `ChatTemplate` handles may be used from any thread at once, a
 //! `StreamDecoder` from one at a time.
 //! Ownership: whoever made a handle or received a buffer frees it with the matching function.
-//! Errors: every function answers a status; no panic crosses the ABI, and no input, however hostile,
-//! may abort the process.
+//! Errors: every function answers a status; no panic crosses the ABI, and no input, however
+//! hostile, may abort the process.
 
 mod abi;
 mod budget;

@@ -1,5 +1,5 @@
-//! Methods of Python's values: minijinja-contrib's, with those it lacks, and with a check of the size
-//! where a method can make a long string out of short ones.
+//! Methods of Python's values: minijinja-contrib's, with those it lacks, and with a check of the
+//! size where a method can make a long string out of short ones.
 
 use minijinja::value::{from_args, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};

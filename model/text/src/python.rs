@@ -67,8 +67,8 @@ fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<(), Error
     Ok(())
 }
 
-/// Python's `repr` of a float: the shortest digits that give it back, in exponent form below 1e-4 and
-/// from 1e16 on.
+/// Python's `repr` of a float: the shortest digits that give it back, in exponent form below 1e-4
+/// and from 1e16 on.
 pub fn float_repr(x: f64) -> String {
     if x.is_nan() {
         return "nan".to_string();

@@ -1,10 +1,11 @@
 //! Changes a compiled template so that it runs as in Python and within a budget: `a ~ b` joins what
-//! Python's `str` gives, `a * b` checks the size of what it repeats, every instruction that can make a
-//! new string or list accounts for it, and every round of a loop looks at the clock.
+//! Python's `str` gives, `a * b` checks the size of what it repeats, every instruction that can
+//! make a new string or list accounts for it, and every round of a loop looks at the clock.
 //!
 //! It works on the instructions, because the engine's syntax tree cannot be changed from outside.
 //! Instructions run in order on a value stack, so one that takes n values and leaves one can be
-//! replaced by a filter of n arguments, and a filter of one argument can follow any that leaves one.
+//! replaced by a filter of n arguments, and a filter of one argument can follow any that leaves
+//! one.
 
 use minijinja::machinery::{Instruction, Instructions};
 use minijinja::value::Value;

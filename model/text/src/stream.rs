@@ -1,9 +1,9 @@
 //! Streaming detokenisation: the decoder's steps, each as a transducer from tokens to text.
 //!
-//! Whole decoding runs a list of steps over all tokens. Here every step keeps only what later tokens
-//! may still change: the bytes of an unfinished character, a run of byte tokens (which decodes as a
-//! whole or not at all), a trailing character that may be stripped. So the concatenated output equals
-//! whole decoding at O(1) amortised a token.
+//! Whole decoding runs a list of steps over all tokens. Here every step keeps only what later
+//! tokens may still change: the bytes of an unfinished character, a run of byte tokens (which
+//! decodes as a whole or not at all), a trailing character that may be stripped. So the
+//! concatenated output equals whole decoding at O(1) amortised a token.
 
 use std::sync::Arc;
 
@@ -68,8 +68,8 @@ enum Step {
     AllButLast { decoder: DecoderWrapper, held: Option<String> },
     /// `<0x41>` tokens: a run of them is a string, or as many replacement characters.
     ByteFallback { run: Vec<u8> },
-    /// Strip on the fused text: up to `start` of `content` at its start, `stop` at its end. `left` and
-    /// `held` count them across pieces.
+    /// Strip on the fused text: up to `start` of `content` at its start, `stop` at its end. `left`
+    /// and `held` count them across pieces.
     Strip { content: char, start: usize, stop: usize, left: usize, held: usize },
     /// Anything else needs the whole text; it leaves at the end.
     Whole { decoder: DecoderWrapper, pieces: Vec<String> },
