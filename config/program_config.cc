@@ -140,6 +140,7 @@ struct ProgramConfig::Field {
   std::string name;
   std::string description;
   std::string environment;
+  std::string short_flag;
   std::vector<std::string> choices;
   bool is_bool = false;
   bool is_list = false;
@@ -175,7 +176,9 @@ template <typename T>
 void ProgramConfig::Add(std::string name, T* target, FieldSpec<std::type_identity_t<T>> spec) {
   Field& field = Declare(std::move(name));
   field.description = Describe(spec);
+  field.short_flag = spec.short_flag;
   field.environment = spec.environment;
+  field.short_flag = spec.short_flag;
   field.choices = spec.choices;
   field.is_bool = std::is_same_v<T, bool>;
   field.is_list = kIsList<T>;
@@ -345,7 +348,9 @@ absl::StatusOr<ProgramConfig::Action> ProgramConfig::Parse(int argc, const char*
       const std::string names = absl::StrCat(flag, ",--no-", flag.substr(2), "{false}");
       app.add_flag(names, found[i], absl::StrCat(field.description, " [", shown, "]"));
     } else {
-      CLI::Option* option = app.add_option(flag, found[i], field.description)->type_name("");
+      const std::string names =
+          field.short_flag.empty() ? flag : absl::StrCat("-", field.short_flag, ",", flag);
+      CLI::Option* option = app.add_option(names, found[i], field.description)->type_name("");
       option->allow_extra_args(false);
       if (!field.is_list) option->expected(1)->take_last();
       if (!shown.empty()) option->default_str(shown);
@@ -360,6 +365,9 @@ absl::StatusOr<ProgramConfig::Action> ProgramConfig::Parse(int argc, const char*
     return absl::InvalidArgumentError(error.what());
   }
   line.unknown = app.remaining();
+  // CLI11 leaves the mark after which nothing is a flag among what it does not know.
+  const auto mark = std::find(line.unknown.begin(), line.unknown.end(), "--");
+  if (mark != line.unknown.end()) line.unknown.erase(mark);
   for (size_t i = 0; i < fields_.size(); ++i) {
     if (!found[i].empty()) line.values.emplace_back(fields_[i].name, std::move(found[i]));
   }

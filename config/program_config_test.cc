@@ -181,6 +181,15 @@ TEST_F(ProgramConfigTest, PositionalsAreTakenWhereDeclared) {
   ASSERT_TRUE(Parse({"one", "--listen", "x", "--reflection", "two"}).ok());
   EXPECT_THAT(models, ElementsAre("one", "two"));
   EXPECT_THAT(ErrorOf({"one", "--lisen", "x"}), HasSubstr("did you mean \"--listen\"?"));
+  ASSERT_TRUE(Parse({"--listen", "x", "--", "-3 + 5?", "--two"}).ok());
+  EXPECT_THAT(models, ElementsAre("-3 + 5?", "--two"));
+}
+
+TEST_F(ProgramConfigTest, ShortFlagsStandForTheLongOnes) {
+  std::string output = "text";
+  program_.Add("output", &output, {.help = "How to print.", .short_flag = "o"});
+  ASSERT_TRUE(Parse({"-o", "json"}).ok());
+  EXPECT_EQ(output, "json");
 }
 
 TEST(ProgramConfig, RequiredFieldsMustBeGiven) {
