@@ -161,9 +161,11 @@ void FleetActor::On(ReplicaDown message) {
     taken.insert(routed->first);
   }
   // Those that the scheduler never took, because they met it on its way out.
+  const size_t taken_count = moved.size();
   for (const auto& [id, routed] : routed_) {
     if (routed.worker == message.worker && !taken.contains(id)) moved.push_back(id);
   }
+  std::sort(moved.begin() + static_cast<ptrdiff_t>(taken_count), moved.end());
   for (uint64_t id : moved) {
     Routed& routed = routed_[id];
     Unplace(routed);
@@ -316,6 +318,7 @@ void FleetActor::On(FleetTick) {
   const absl::Status late = absl::UnavailableError(absl::StrCat(
       "no worker was ready for ", config_.no_worker_timeout_ms, " ms; start one, or retry later"));
   std::erase_if(askers_, [&](const Asker& asker) {
+    if (!asker.job.alive()) return true;
     if (now_us - asker.since_us < limit_us) return false;
     (void)asker.job.TellReply(ModelKnown{late});
     return true;

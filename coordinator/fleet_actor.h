@@ -48,7 +48,7 @@ class FleetActor final : public Actor<FleetMessage> {
     uint64_t epoch = 0;
     int64_t heard_us = 0;
     v1::WorkerStatus::State state = v1::WorkerStatus::STATE_LOST;
-    uint64_t refused_incarnation = 0;  // serves another model: not dialled again
+    std::optional<uint64_t> refused_incarnation;  // serves another model: not dialled again
     v1::WorkerInfo info;
     std::optional<PrefixAffinity> affinity;
     uint32_t sequences = 0;

@@ -54,6 +54,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateEvent>,
   };
 
   absl::Status Push(v1::GenerateEvent event) {
+    const v1::GenerateEvent* first;
     {
       std::lock_guard lock(mutex_);
       if (broken_) return absl::CancelledError("the client is gone");
@@ -63,8 +64,9 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateEvent>,
       }
       unread_.push_back(std::move(event));
       if (std::exchange(writing_, true)) return absl::OkStatus();
+      first = &unread_.front();
     }
-    StartWrite(&unread_.front());
+    StartWrite(first);
     return absl::OkStatus();
   }
 
@@ -78,7 +80,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateEvent>,
   }
 
   void OnWriteDone(bool ok) override {
-    bool more;
+    const v1::GenerateEvent* next = nullptr;
     {
       std::lock_guard lock(mutex_);
       unread_.pop_front();
@@ -86,12 +88,12 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateEvent>,
         broken_ = true;
         unread_.clear();
       }
-      more = !unread_.empty();
-      if (!more) writing_ = false;
-      if (!more && !end_.has_value()) return;
+      if (!unread_.empty()) next = &unread_.front();
+      writing_ = next != nullptr;
+      if (!writing_ && !end_.has_value()) return;
     }
-    if (more) {
-      StartWrite(&unread_.front());
+    if (next != nullptr) {
+      StartWrite(next);
     } else {
       Finish(ToGrpcStatus(*end_));
     }

@@ -43,7 +43,7 @@ class JobTrace {
   Mark Here(int64_t now_us) const;
 
   v1::Usage usage_;
-  SequenceFigures figures_;  // of the worker that runs it now
+  SequenceFigures figures_;  // until the first token, on the worker that gave it
   uint64_t epoch_ = 0;
   std::string worker_;
   Mark first_token_;

@@ -68,6 +68,11 @@ void SchedulerActor::On(RemoveSequence message) {
 }
 
 void SchedulerActor::On(LinkUp message) {
+  if (scheduler_ != nullptr) {
+    GiveUp(absl::FailedPreconditionError(
+        absl::StrCat("worker ", worker_, " announced itself twice in one session")));
+    return;
+  }
   absl::StatusOr<ReplicaInfo> replica = ReplicaInfo::From(message.info);
   if (!replica.ok()) {
     GiveUp(Annotate(replica.status(), absl::StrCat("worker ", worker_)));

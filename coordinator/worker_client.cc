@@ -88,13 +88,15 @@ class Session final : public grpc::ClientBidiReactor<v1::SessionRequest, v1::Ses
   }
 
   void Write(v1::SessionRequest request) {
+    const v1::SessionRequest* first;
     {
       std::lock_guard lock(mutex_);
       if (ended_) return;
       unsent_.push_back(std::move(request));
       if (std::exchange(writing_, true)) return;
+      first = &unsent_.front();
     }
-    StartWrite(&unsent_.front());
+    StartWrite(first);
   }
 
   void Close() {
@@ -117,20 +119,21 @@ class Session final : public grpc::ClientBidiReactor<v1::SessionRequest, v1::Ses
   }
 
   void OnWriteDone(bool ok) override {
-    bool more;
+    const v1::SessionRequest* next = nullptr;
     bool release;
     {
       std::lock_guard lock(mutex_);
       unsent_.pop_front();
       if (!ok) ended_ = true;
       if (ended_) unsent_.clear();
-      more = writing_ = !unsent_.empty();
+      if (!unsent_.empty()) next = &unsent_.front();
+      writing_ = next != nullptr;
       release = ended_ && !std::exchange(released_, true);
     }
     if (release) {
       RemoveHold();
-    } else if (more) {
-      StartWrite(&unsent_.front());
+    } else if (next != nullptr) {
+      StartWrite(next);
     }
   }
 

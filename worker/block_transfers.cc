@@ -117,17 +117,26 @@ absl::Status BlockTransfers::StartStores(const v1::StepPlan& plan,
 }
 
 void BlockTransfers::End(LoadEnded message) {
+  const bool damaged = absl::IsDataLoss(message.bytes.status());
+  NoteService(damaged ? absl::OkStatus() : message.bytes.status());
   const auto load = under_way_.find(message.id);
   if (message.epoch != epoch_ || load == under_way_.end()) return;
   if (message.bytes.ok() && message.bytes->has_value()) {
     const bool whole = WritePage(load->second, **message.bytes);
     Finish(message.id, whole ? Done::OUTCOME_DONE : Done::OUTCOME_MISS,
            whole ? static_cast<int64_t>((*message.bytes)->size()) : 0);
-  } else if (message.bytes.ok() || absl::IsDataLoss(message.bytes.status())) {
-    Finish(message.id, Done::OUTCOME_MISS, 0);
   } else {
-    LOG(WARNING) << "a load from the cache service failed: " << message.bytes.status();
-    Finish(message.id, Done::OUTCOME_FAILED, 0);
+    const bool miss = message.bytes.ok() || damaged;
+    Finish(message.id, miss ? Done::OUTCOME_MISS : Done::OUTCOME_FAILED, 0);
+  }
+}
+
+void BlockTransfers::NoteService(const absl::Status& status) {
+  if (std::exchange(service_fails_, !status.ok()) == service_fails_) return;
+  if (service_fails_) {
+    LOG(WARNING) << "transfers to or from the cache service fail: " << status;
+  } else {
+    LOG(INFO) << "the cache service answers again";
   }
 }
 
@@ -145,13 +154,12 @@ bool BlockTransfers::WritePage(const UnderWay& load, const std::string& bytes) {
 
 void BlockTransfers::End(const StoreEnded& message) {
   store_bytes_ -= message.bytes;
+  // Full is an answer.
+  NoteService(absl::IsResourceExhausted(message.status) ? absl::OkStatus() : message.status);
   if (message.epoch != epoch_ || !under_way_.contains(message.id)) return;
-  if (message.status.ok()) {
-    Finish(message.id, Done::OUTCOME_DONE, message.bytes);
-  } else {
-    LOG(WARNING) << "a store to the cache service failed: " << message.status;
-    Finish(message.id, Done::OUTCOME_FAILED, 0);
-  }
+  const bool stored = message.status.ok();
+  Finish(message.id, stored ? Done::OUTCOME_DONE : Done::OUTCOME_FAILED,
+         stored ? message.bytes : 0);
 }
 
 void BlockTransfers::Finish(uint64_t id, Done::Outcome outcome, int64_t bytes) {

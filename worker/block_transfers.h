@@ -57,6 +57,8 @@ class BlockTransfers {
 
   absl::Status Begin(const v1::BlockTransfer& transfer);
   void Finish(uint64_t id, v1::TransferDone::Outcome outcome, int64_t bytes);
+  // Says so when the cache service stops or starts to answer.
+  void NoteService(const absl::Status& status);
   bool WritePage(const UnderWay& load, const std::string& bytes);
 
   const Config config_;
@@ -66,6 +68,7 @@ class BlockTransfers {
   const Clock* const clock_;
   uint64_t epoch_ = 0;
   absl::flat_hash_map<uint64_t, UnderWay> under_way_;
+  bool service_fails_ = false;
   int64_t store_bytes_ = 0;  // being uploaded, of sessions that are over as well
   std::vector<v1::TransferDone> ended_;
 };

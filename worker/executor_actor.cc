@@ -22,7 +22,7 @@ void ExecutorActor::OnStop(const absl::Status& /*reason*/) {
 }
 
 void ExecutorActor::Handle(ExecutorMessage message) {
-  std::visit([this](auto&& m) { On(std::move(m)); }, std::move(message));
+  std::visit([this]<class M>(M&& m) { On(std::forward<M>(m)); }, std::move(message));
 }
 
 void ExecutorActor::On(OpenSession message) {
@@ -32,7 +32,7 @@ void ExecutorActor::On(OpenSession message) {
   LOG(INFO) << "session begins" << Field("epoch", message.epoch);
 }
 
-void ExecutorActor::On(RunPlan message) {
+void ExecutorActor::On(const RunPlan& message) {
   if (!session_.has_value() || session_->epoch != message.epoch) return;
   absl::StatusOr<v1::StepResult> result = Run(message);
   if (result.ok()) {
@@ -64,13 +64,13 @@ absl::StatusOr<v1::StepResult> ExecutorActor::Run(const RunPlan& message) {
   return result;
 }
 
-void ExecutorActor::On(CloseSession message) {
+void ExecutorActor::On(const CloseSession& message) {
   if (session_.has_value() && session_->epoch == message.epoch) EndSession(message.status);
 }
 
 void ExecutorActor::On(LoadEnded message) { transfers_->End(std::move(message)); }
 
-void ExecutorActor::On(StoreEnded message) { transfers_->End(message); }
+void ExecutorActor::On(const StoreEnded& message) { transfers_->End(message); }
 
 void ExecutorActor::EndSession(const absl::Status& status) {
   if (!session_.has_value()) return;

@@ -37,10 +37,10 @@ class ExecutorActor final : public Actor<ExecutorMessage> {
   void OnStop(const absl::Status& reason) override;
 
   void On(OpenSession message);
-  void On(RunPlan message);
-  void On(CloseSession message);
+  void On(const RunPlan& message);
+  void On(const CloseSession& message);
   void On(LoadEnded message);
-  void On(StoreEnded message);
+  void On(const StoreEnded& message);
 
   absl::StatusOr<v1::StepResult> Run(const RunPlan& message);
   // Frees what the session has and tells its other end why.

@@ -18,7 +18,7 @@ RegistrarActor::RegistrarActor(const Config& config, v1::RegisterWorkerRequest r
 void RegistrarActor::OnStart() { self().TellReply(Announce{}).IgnoreError(); }
 
 void RegistrarActor::Handle(RegistrarMessage message) {
-  std::visit([this](auto&& m) { On(std::move(m)); }, std::move(message));
+  std::visit([this]<class M>(M&& m) { On(std::forward<M>(m)); }, std::move(message));
 }
 
 void RegistrarActor::On(Announce /*message*/) {
@@ -27,7 +27,7 @@ void RegistrarActor::On(Announce /*message*/) {
   });
 }
 
-void RegistrarActor::On(Announced message) {
+void RegistrarActor::On(const Announced& message) {
   if (message.reply.ok()) {
     if (!last_error_.empty()) {
       LOG(INFO) << "registered" << Field("worker", request_.worker())

@@ -31,7 +31,7 @@ class RegistrarActor final : public Actor<RegistrarMessage> {
   void Handle(RegistrarMessage message) override;
 
   void On(Announce message);
-  void On(Announced message);
+  void On(const Announced& message);
 
   const Config config_;
   const v1::RegisterWorkerRequest request_;

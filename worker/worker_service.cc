@@ -12,6 +12,12 @@
 #include "rpc/rpc_status.h"
 
 namespace troupe {
+namespace {
+
+// Results that wait for the coordinator to read them.
+constexpr size_t kMaxUnsent = 256;
+
+}  // namespace
 
 // One stream. Writes and the end happen one after another: `busy_` says that gRPC has one of them.
 class WorkerService::SessionCall final
@@ -52,10 +58,16 @@ class WorkerService::SessionCall final
 
  private:
   void Write(v1::SessionReply reply) {
+    bool full = false;
     {
       const std::lock_guard lock(mutex_);
       if (end_.has_value()) return;
-      unsent_.push_back(std::move(reply));
+      full = unsent_.size() == kMaxUnsent;
+      if (!full) unsent_.push_back(std::move(reply));
+    }
+    if (full) {
+      End(absl::ResourceExhaustedError(
+          absl::StrCat("the coordinator does not read: ", kMaxUnsent, " results wait for it")));
     }
     Proceed();
   }

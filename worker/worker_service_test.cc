@@ -2,11 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,14 +14,17 @@
 #include "model/text/text.h"
 #include "worker/server.h"
 #include "worker/testing/session_client.h"
+#include "worker/testing/test_config.h"
 
 namespace troupe {
 namespace {
 
 using ::testing::Contains;
 using ::testing::HasSubstr;
+using testing::InSourceTree;
 using ::testing::Property;
 using ::testing::SizeIs;
+using testing::TestWorkerConfig;
 
 constexpr uint32_t kEndToken = 2;
 constexpr char kQuestion[] = R"([{"role": "user", "content": "Compute 6511*417."}])";
@@ -34,30 +35,9 @@ constexpr char kAnswer[] =
     "65*4=260\n11*4=44\n26000+44=26044\n26044+1106=27150\n27150*100+87=2715087\n"
     "6511*417=2715087\n</think>\n2715087";
 
-std::string SourcePath(const std::string& relative) {
-  const char* root = std::getenv("TROUPE_SOURCE_DIR");
-  return absl::StrCat(root == nullptr ? "." : root, "/", relative);
-}
-
-WorkerServer::Config ServerConfig(const std::string& socket) {
-  WorkerServer::Config config;
-  const std::string file = absl::StrCat("troupe_", socket, "_", getpid(), ".sock");
-  config.rpc.listen =
-      absl::StrCat("unix:", (std::filesystem::temp_directory_path() / file).string());
-  config.name = "w";
-  config.coordinator.clear();
-  config.rank.model = SourcePath("models/abacus");
-  config.rank.mode = ComputeMode::kF32;
-  config.rank.kv_memory_bytes = 192 << 20;
-  config.rank.max_rows = 8;
-  config.rank.max_step_tokens = 64;
-  config.rank.max_context = 2048;
-  return config;
-}
-
 std::vector<uint32_t> Question() {
-  const auto chat = ChatTemplate::Load(SourcePath("models/abacus"));
-  const auto tokenizer = Tokenizer::Load(SourcePath("models/abacus/tokenizer.json"));
+  const auto chat = ChatTemplate::Load(InSourceTree("models/abacus"));
+  const auto tokenizer = Tokenizer::Load(InSourceTree("models/abacus/tokenizer.json"));
   return *(*tokenizer)->Encode(*(*chat)->Render(kQuestion, {}));
 }
 
@@ -65,7 +45,7 @@ std::vector<uint32_t> Question() {
 class WorkerServiceTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
-    auto server = WorkerServer::Start(ServerConfig("service"));
+    auto server = WorkerServer::Start(TestWorkerConfig("service"));
     CHECK_OK(server.status());
     server_ = server->release();
   }
@@ -107,7 +87,7 @@ TEST_F(WorkerServiceTest, AnswersAQuestionOnePlanAhead) {
   sequence.mutable_gate()->set_threshold(0.3F);
   auto tokens = session.Generate(sequence, 64, 300, kEndToken);
   ASSERT_TRUE(tokens.ok()) << tokens.status();
-  const auto tokenizer = Tokenizer::Load(SourcePath("models/abacus/tokenizer.json"));
+  const auto tokenizer = Tokenizer::Load(InSourceTree("models/abacus/tokenizer.json"));
   tokens->pop_back();
   EXPECT_EQ(*(*tokenizer)->Decode(*tokens, false), kAnswer);
 }
@@ -257,7 +237,7 @@ TEST_F(WorkerServiceTest, RefusesWhatIsNotASession) {
 class WorkerServiceQueueTest : public ::testing::Test {
  protected:
   WorkerServiceQueueTest() {
-    const std::string listen = ServerConfig("queue").rpc.listen;
+    const std::string listen = TestWorkerConfig("queue").rpc.listen;
     auto server = RpcServer::Start({.listen = listen}, {&service_});
     CHECK_OK(server);
     server_ = *std::move(server);
@@ -323,119 +303,6 @@ TEST_F(WorkerServiceQueueTest, ShutdownGoesThroughTheExecutor) {
   opened->outlet->End(closed->status);
   EXPECT_TRUE(session_->Receive().ok());
   EXPECT_EQ(session_->Receive().status().code(), absl::StatusCode::kUnavailable);
-}
-
-struct Violation {
-  const char* name;
-  std::function<void(v1::StepPlan&)> spoil;  // a plan that would run slot 0, tokens [0, 3)
-  const char* message;
-};
-
-class PlanViolationTest : public WorkerServiceTest,
-                          public ::testing::WithParamInterface<Violation> {};
-
-TEST_P(PlanViolationTest, EndsTheSessionAndNothingElse) {
-  {
-    SessionClient session(server_->address());
-    ASSERT_TRUE(session.Hello(NextEpoch()).ok());
-    v1::StepPlan plan = session.NextPlan();
-    session.Add(plan, SessionClient::MakeSequence(0, {9, 8, 7}), 64);
-    SessionClient::AddRow(plan, 0, 0, 3);
-    GetParam().spoil(plan);
-    const auto result = session.Run(plan);
-    EXPECT_EQ(result.status().code(), absl::StatusCode::kFailedPrecondition);
-    EXPECT_THAT(result.status().message(), HasSubstr(GetParam().message));
-  }
-  SessionClient session(server_->address());
-  ASSERT_TRUE(session.Hello(NextEpoch()).ok());
-  EXPECT_TRUE(session.Run(session.NextPlan()).ok());
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    Plans, PlanViolationTest,
-    ::testing::Values(
-        Violation{"Step", [](v1::StepPlan& p) { p.set_step(0); }, "step: found 0"},
-        Violation{"FreeSlotFinished", [](v1::StepPlan& p) { p.add_finished_slots(4); },
-                  "finished_slots: found slot 4, which is free"},
-        Violation{"TakenSlot", [](v1::StepPlan& p) { *p.add_new_sequences() = p.new_sequences(0); },
-                  "slot 0, which is taken"},
-        Violation{"Token", [](v1::StepPlan& p) { p.mutable_new_sequences(0)->set_tokens(1, 512); },
-                  "token 512"},
-        Violation{"Sampling",
-                  [](v1::StepPlan& p) {
-                    p.mutable_new_sequences(0)->mutable_sampling()->set_temperature(-1);
-                  },
-                  "temperature"},
-        Violation{
-            "Gate",
-            [](v1::StepPlan& p) { p.mutable_new_sequences(0)->mutable_gate()->set_threshold(2); },
-            "gate of slot 0"},
-        Violation{"GrantColumns", [](v1::StepPlan& p) { p.add_grant_slot(0); },
-                  "grant_group entries"},
-        Violation{"GrantPage", [](v1::StepPlan& p) { p.set_grant_page(0, 1 << 30); }, "grant page"},
-        Violation{"GrantSlot", [](v1::StepPlan& p) { p.set_grant_slot(0, 7); },
-                  "grant_slot: found slot 7"},
-        Violation{"GrantBlock", [](v1::StepPlan& p) { p.set_grant_block(0, 32); }, "block 32"},
-        Violation{"NotGranted", [](v1::StepPlan& p) { p.set_grant_block(0, 1); }, "never granted"},
-        Violation{"CopyGroup",
-                  [](v1::StepPlan& p) {
-                    p.add_copy_group(9);
-                    p.add_copy_from_page(0);
-                    p.add_copy_to_page(1);
-                  },
-                  "copy_from group"},
-        Violation{"LoadKey", [](v1::StepPlan& p) { p.add_loads()->set_block_key("short"); },
-                  "block_key bytes"},
-        Violation{"SecondRow", [](v1::StepPlan& p) { SessionClient::AddRow(p, 0, 3, 1); },
-                  "second row"},
-        Violation{"UnknownTokens", [](v1::StepPlan& p) { p.set_row_count(0, 4); },
-                  "3 known tokens"},
-        Violation{"NoTokens", [](v1::StepPlan& p) { p.set_row_count(0, 0); }, "row_count"},
-        Violation{"TooManyTokens", [](v1::StepPlan& p) { p.set_row_count(0, 0xffffffff); },
-                  "at most 64"}),
-    [](const auto& info) { return info.param.name; });
-
-TEST(WorkerServerTest, ShutdownEndsTheSessionAndSaysSo) {
-  auto server = WorkerServer::Start(ServerConfig("shutdown"));
-  ASSERT_TRUE(server.ok()) << server.status();
-  SessionClient session((*server)->address());
-  ASSERT_TRUE(session.Hello(1).ok());
-  v1::StepPlan plan = session.NextPlan();
-  session.Add(plan, SessionClient::MakeSequence(0, std::vector<uint32_t>(64, 9)), 64);
-  SessionClient::AddRow(plan, 0, 0, 64);
-  session.Send(plan);
-  ASSERT_TRUE(session.Receive().ok());
-  session.Send(session.NextPlan());
-  (*server)->Shutdown(absl::Seconds(10));
-  // The plan under way may have been answered or have come too late.
-  absl::StatusOr<v1::StepResult> result = session.Receive();
-  if (result.ok()) result = session.Receive();
-  EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(result.status().message(), HasSubstr("shutting down"));
-}
-
-TEST(WorkerServerTest, SaysWhatIsWrongWithASetting) {
-  WorkerServer::Config config = ServerConfig("settings");
-  config.rank.model = "/no/such/folder";
-  EXPECT_THAT(WorkerServer::Start(config).status().message(), HasSubstr("/no/such/folder"));
-  config = ServerConfig("settings");
-  config.rank.kv_memory_bytes = 1 << 20;
-  EXPECT_THAT(WorkerServer::Start(config).status().message(), HasSubstr("1048576"));
-  config = ServerConfig("settings");
-  config.rank.max_context = 1 << 30;
-  EXPECT_THAT(WorkerServer::Start(config).status().message(), HasSubstr("max_context"));
-  config = ServerConfig("settings");
-  config.rpc.listen = "0.0.0.0:0";
-  EXPECT_THAT(WorkerServer::Start(config).status().message(), HasSubstr("advertise"));
-
-  config = ServerConfig("settings");
-  config.rpc.listen = "127.0.0.1:0";
-  config.name.clear();
-  const auto first = WorkerServer::Start(config);
-  ASSERT_TRUE(first.ok()) << first.status();
-  EXPECT_EQ((*first)->info().worker(), (*first)->address());
-  config.rpc.listen = (*first)->address();
-  EXPECT_THAT(WorkerServer::Start(config).status().message(), HasSubstr("port is taken"));
 }
 
 }  // namespace

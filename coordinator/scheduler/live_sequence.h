@@ -53,7 +53,7 @@ struct LiveSequence {
   BlockKey root;
   std::vector<BlockKey> keys;  // of the leading full blocks; empty without use_cache
 
-  // Block -> page for each group, and the first block still held. kNoPage: behind the window.
+  // Block -> page for each group, and the first block still held. kNoPageId: behind the window.
   std::array<std::vector<PageId>, kMaxKvGroups> table;
   std::array<uint32_t, kMaxKvGroups> first_held = {};
 

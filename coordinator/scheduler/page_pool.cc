@@ -96,7 +96,7 @@ void PagePool::Unlink(PageId id) {
   Page& page = pages_[id];
   pages_[page.previous].next = page.next;
   pages_[page.next].previous = page.previous;
-  page.previous = page.next = kNoPage;
+  page.previous = page.next = kNoPageId;
   --cached_;
 }
 

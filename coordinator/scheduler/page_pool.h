@@ -16,7 +16,7 @@
 namespace troupe {
 
 using PageId = uint32_t;
-inline constexpr PageId kNoPage = UINT32_MAX;
+inline constexpr PageId kNoPageId = UINT32_MAX;
 
 struct PrefixEntry;
 
@@ -53,13 +53,13 @@ class PagePool {
   struct Page {
     uint32_t refs = 0;
     bool is_cooling = false;
-    PageId previous = kNoPage;  // in the LRU list, while cached
-    PageId next = kNoPage;
+    PageId previous = kNoPageId;  // in the LRU list, while cached
+    PageId next = kNoPageId;
     uint64_t last_step = 0;
     PrefixEntry* entry = nullptr;
   };
 
-  bool InList(PageId page) const { return pages_[page].next != kNoPage; }
+  bool InList(PageId page) const { return pages_[page].next != kNoPageId; }
   void Link(PageId page);
   void Unlink(PageId page);
   void Settle(PageId page);

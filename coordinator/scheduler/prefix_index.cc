@@ -18,7 +18,7 @@ PrefixEntry& PrefixIndex::FindOrAdd(const BlockKey& key) {
   const auto [it, added] = entries_.try_emplace(key);
   if (added) {
     it->second.key = key;
-    it->second.pages.fill(kNoPage);
+    it->second.pages.fill(kNoPageId);
   }
   return it->second;
 }
@@ -26,7 +26,7 @@ PrefixEntry& PrefixIndex::FindOrAdd(const BlockKey& key) {
 void PrefixIndex::Drop(PrefixEntry& entry, uint32_t group) {
   CHECK((entry.held >> group & 1) != 0);
   entry.held &= ~(1u << group);
-  entry.pages[group] = kNoPage;
+  entry.pages[group] = kNoPageId;
   if (entry.held == 0) {
     const BlockKey key = entry.key;  // erase must not read its argument from what it erases
     entries_.erase(key);

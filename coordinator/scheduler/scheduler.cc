@@ -164,7 +164,7 @@ void Scheduler::Detach(LiveSequence& s) {
   // The last block first: it is the first to be forgotten, and is of no use without those before.
   for (uint32_t g = 0; g < memory_.group_count(); ++g) {
     for (size_t block = s.table[g].size(); block-- > 0;) {
-      if (s.table[g][block] != kNoPage) memory_.Unref(g, s.table[g][block], s.last_step);
+      if (s.table[g][block] != kNoPageId) memory_.Unref(g, s.table[g][block], s.last_step);
     }
     s.table[g].clear();
     s.first_held[g] = 0;

@@ -78,7 +78,7 @@ class Scheduler {
     double output_token_cost = 2.0;
 
     // Blocks moving between worker and cache service at once, loads and stores together.
-    uint32_t max_transfers_in_flight = 32;
+    uint32_t max_transfers_in_flight = 128;
     // Blocks that wait to be stored; the oldest is dropped beyond that.
     uint32_t max_stores_waiting = 1024;
     // How soon an idle worker is asked again for transfers that ended: while sequences wait for
@@ -167,7 +167,7 @@ class Scheduler {
   // Where a sequence can start, and with whose pages.
   struct Reuse {
     uint32_t start_tokens = 0;
-    std::array<std::vector<PageId>, kMaxKvGroups> share;        // by block; kNoPage: none
+    std::array<std::vector<PageId>, kMaxKvGroups> share;        // by block; kNoPageId: none
     std::array<std::vector<uint32_t>, kMaxKvGroups> load;       // blocks to load
     std::optional<std::array<PageId, kMaxKvGroups>> copy_from;  // the parent's partial block
     bool load_declined = false;

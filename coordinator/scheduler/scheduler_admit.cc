@@ -78,7 +78,7 @@ std::optional<Scheduler::Reuse> Scheduler::ReuseParent(const LiveSequence& s) {
     const std::vector<PageId>& table = parent->table[g];
     const uint32_t first = replica_.groups[g].FirstBlock(start, replica_.block_tokens);
     if (parent->first_held[g] > first) return std::nullopt;
-    reuse.share[g].assign(full_blocks, kNoPage);
+    reuse.share[g].assign(full_blocks, kNoPageId);
     for (uint32_t block = first; block < full_blocks; ++block) {
       reuse.share[g][block] = table[block];
     }
@@ -127,7 +127,7 @@ Scheduler::Reuse Scheduler::ReusePrefix(const LiveSequence& s) const {
 void Scheduler::SharePrefix(const LiveSequence& s, uint32_t local_boundary, uint32_t boundary,
                             Reuse& reuse) const {
   reuse.start_tokens = boundary * replica_.block_tokens;
-  for (uint32_t g = 0; g < memory_.group_count(); ++g) reuse.share[g].assign(boundary, kNoPage);
+  for (uint32_t g = 0; g < memory_.group_count(); ++g) reuse.share[g].assign(boundary, kNoPageId);
   for (uint32_t block = 0; block < boundary; ++block) {
     const PrefixEntry* entry = memory_.Find(s.keys[block]);
     if (entry == nullptr) continue;
@@ -146,7 +146,7 @@ Scheduler::PageCounts Scheduler::PagesWanted(const LiveSequence& s, const Reuse&
     uint32_t in_use = 0;
     uint32_t unused = 0;  // reusable, but available to others so far
     for (const PageId page : reuse.share[g]) {
-      if (page == kNoPage) continue;
+      if (page == kNoPageId) continue;
       ++(memory_.pool(g).refs(page) > 0 ? in_use : unused);
     }
     const uint32_t whole = replica_.PagesNeeded(g, s.length());
@@ -158,26 +158,27 @@ Scheduler::PageCounts Scheduler::PagesWanted(const LiveSequence& s, const Reuse&
   return wanted;
 }
 
-// Pages that running sequences still need for tokens they have already.
+// Pages that are spoken for: those that running sequences still need for tokens they have already,
+// and one for each to grow into. A window stops growing a block after it is full.
 uint32_t Scheduler::PagesPromised(uint32_t group) const {
   uint32_t promised = 0;
   const auto count = [&](const LiveSequence& s) {
-    const uint32_t blocks = CeilDiv(s.length(), replica_.block_tokens);
-    const uint32_t needed = replica_.PagesNeeded(group, s.length());
+    uint32_t needed = CeilDiv(s.length(), replica_.block_tokens);
+    if (replica_.groups[group].window_tokens != 0) {
+      needed = std::min(needed, replica_.PagesNeeded(group, replica_.max_context));
+    }
     const uint32_t held = s.granted_blocks - std::min(s.granted_blocks, s.first_held[group]);
-    if (blocks <= s.granted_blocks || needed <= held) return;
-    promised += std::min(blocks - s.granted_blocks, needed - held);
+    const bool grows = replica_.groups[group].window_tokens == 0 || held <= needed;
+    promised += (needed > held ? needed - held : 0) + (grows ? 1 : 0);
   };
   for (const LiveSequence* s : running_) count(*s);
   for (const LiveSequence* s : loading_) count(*s);
   return promised;
 }
 
-// Beside what is wanted and promised, a page is kept for each running sequence to grow into.
 bool Scheduler::HasRoom(const PageCounts& wanted) const {
   for (uint32_t g = 0; g < memory_.group_count(); ++g) {
-    if (memory_.pool(g).available() < wanted[g]) return false;
-    if (memory_.pool(g).available() < wanted[g] + PagesPromised(g) + running()) return false;
+    if (memory_.pool(g).available() < wanted[g] + PagesPromised(g)) return false;
   }
   return true;
 }
@@ -186,10 +187,10 @@ void Scheduler::TakeShared(LiveSequence& s, Reuse& reuse) {
   const uint32_t blocks = reuse.start_tokens / replica_.block_tokens;
   for (uint32_t g = 0; g < memory_.group_count(); ++g) {
     for (const PageId page : reuse.share[g]) {
-      if (page != kNoPage) memory_.Ref(g, page);
+      if (page != kNoPageId) memory_.Ref(g, page);
     }
     s.table[g] = std::move(reuse.share[g]);
-    s.table[g].resize(blocks, kNoPage);
+    s.table[g].resize(blocks, kNoPageId);
     s.first_held[g] = replica_.groups[g].FirstBlock(reuse.start_tokens, replica_.block_tokens);
   }
   s.granted_blocks = blocks;
@@ -226,15 +227,15 @@ void Scheduler::StartLoaded(Draft& draft) {
     const uint32_t boundary = LongestBoundary(replica_, s.granted_blocks, [&](uint32_t block) {
       uint32_t mask = 0;
       for (uint32_t g = 0; g < memory_.group_count(); ++g) {
-        mask |= s.table[g][block] != kNoPage ? 1u << g : 0;
+        mask |= s.table[g][block] != kNoPageId ? 1u << g : 0;
       }
       return mask;
     });
     for (uint32_t g = 0; g < memory_.group_count(); ++g) {
       for (uint32_t block = s.granted_blocks; block-- > 0;) {
         PageId& page = s.table[g][block];
-        if (page == kNoPage || IsNeeded(replica_, g, block, boundary)) continue;
-        memory_.Unref(g, std::exchange(page, kNoPage), /*last_step=*/0);
+        if (page == kNoPageId || IsNeeded(replica_, g, block, boundary)) continue;
+        memory_.Unref(g, std::exchange(page, kNoPageId), /*last_step=*/0);
       }
       s.table[g].resize(boundary);
       s.first_held[g] =
@@ -275,7 +276,7 @@ void Scheduler::Start(Draft& draft, LiveSequence& s, uint32_t start_tokens) {
   *message.mutable_gate() = s.request.gate;
   for (uint32_t g = 0; g < memory_.group_count(); ++g) {
     for (uint32_t block = 0; block < s.table[g].size(); ++block) {
-      if (s.table[g][block] != kNoPage) Grant(draft, s, g, block);
+      if (s.table[g][block] != kNoPageId) Grant(draft, s, g, block);
     }
   }
 

@@ -174,7 +174,7 @@ LiveSequence* Scheduler::FindVictim(const LiveSequence& needy) {
       const PagePool& pool = memory_.pool(g);
       if (pool.available() + pool.cooling() > 0) continue;
       for (const PageId page : s->table[g]) {
-        if (page != kNoPage && pool.refs(page) == 1) ++candidate.pages_freed;
+        if (page != kNoPageId && pool.refs(page) == 1) ++candidate.pages_freed;
       }
     }
   }
@@ -204,7 +204,7 @@ void Scheduler::AddTransfers(Draft& draft) {
     if (!next) break;
     if (!next->is_load()) {
       const PrefixEntry* entry = memory_.Find(next->key);
-      if (entry == nullptr || entry->pages[next->group] == kNoPage) continue;
+      if (entry == nullptr || entry->pages[next->group] == kNoPageId) continue;
       next->page = entry->pages[next->group];
     }
     memory_.Ref(next->group, next->page);

@@ -125,8 +125,8 @@ void Scheduler::TurnPages(LiveSequence& s) {
   for (uint32_t g = 0; g < memory_.group_count(); ++g) {
     const uint32_t first = replica_.groups[g].FirstBlock(s.computed, replica_.block_tokens);
     for (uint32_t& block = s.first_held[g]; block < first; ++block) {
-      if (s.table[g][block] == kNoPage) continue;
-      memory_.Unref(g, std::exchange(s.table[g][block], kNoPage), /*last_step=*/0);
+      if (s.table[g][block] == kNoPageId) continue;
+      memory_.Unref(g, std::exchange(s.table[g][block], kNoPageId), /*last_step=*/0);
     }
   }
   SetPageEvent(s);
@@ -194,7 +194,7 @@ void Scheduler::EndLoad(const Transfer& load, const v1::TransferDone& done, uint
     s.blocks_loaded[load.block] |= bit;
     return;
   }
-  memory_.Unref(load.group, std::exchange(s.table[load.group][load.block], kNoPage),
+  memory_.Unref(load.group, std::exchange(s.table[load.group][load.block], kNoPageId),
                 /*last_step=*/0);
   s.request.cached_groups[load.block] &= ~bit;
 }
