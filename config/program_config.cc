@@ -145,6 +145,7 @@ struct ProgramConfig::Field {
   bool is_list = false;
   bool required = false;
   bool secret = false;
+  char short_flag = 0;
   const char* source = "default";
   // Parses, checks and, only when all is well, writes the target.
   std::function<absl::Status(const std::vector<std::string>&)> set;
@@ -181,6 +182,7 @@ void ProgramConfig::Add(std::string name, T* target, FieldSpec<std::type_identit
   field.is_list = kIsList<T>;
   field.required = spec.required;
   field.secret = spec.secret;
+  field.short_flag = spec.short_flag;
   field.get = [target] { return Print(*target); };
   field.set = [target, spec](const std::vector<std::string>& values) -> absl::Status {
     if constexpr (kIsList<T>) {
@@ -345,7 +347,10 @@ absl::StatusOr<ProgramConfig::Action> ProgramConfig::Parse(int argc, const char*
       const std::string names = absl::StrCat(flag, ",--no-", flag.substr(2), "{false}");
       app.add_flag(names, found[i], absl::StrCat(field.description, " [", shown, "]"));
     } else {
-      CLI::Option* option = app.add_option(flag, found[i], field.description)->type_name("");
+      const std::string names =
+          field.short_flag == 0 ? flag
+                                : absl::StrCat("-", std::string(1, field.short_flag), ",", flag);
+      CLI::Option* option = app.add_option(names, found[i], field.description)->type_name("");
       option->allow_extra_args(false);
       if (!field.is_list) option->expected(1)->take_last();
       if (!shown.empty()) option->default_str(shown);

@@ -37,7 +37,8 @@ class ProgramConfigTest : public ::testing::Test {
     program_.Add("scheduler.threshold", &settings_.threshold,
                  {.help = "Gate.", .min = 0, .max = 1, .environment = "DEMO_THRESHOLD"});
     program_.Add("reflection", &settings_.reflection, {.help = "Serve reflection."});
-    program_.Add("mode", &settings_.mode, {.help = "Mode.", .choices = {"off", "adaptive"}});
+    program_.Add("mode", &settings_.mode,
+                 {.help = "Mode.", .choices = {"off", "adaptive"}, .short_flag = 'm'});
     program_.Add("workers", &settings_.workers, {.help = "Addresses of workers."});
     program_.Add("token", &settings_.token, {.help = "Token.", .secret = true});
     program_.AddExample("demo --listen :1");
@@ -173,6 +174,13 @@ TEST_F(ProgramConfigTest, TheLastOfRepeatedFlagsWins) {
   ASSERT_TRUE(Parse({"--reflection=false"}).ok());
   EXPECT_FALSE(settings_.reflection);
   EXPECT_THAT(ErrorOf({"--reflection=perhaps"}), HasSubstr("--reflection"));
+}
+
+TEST_F(ProgramConfigTest, AFieldMayHaveAShortFlag) {
+  ASSERT_TRUE(Parse({"-m", "adaptive"}).ok());
+  EXPECT_EQ(settings_.mode, "adaptive");
+  EXPECT_THAT(ErrorOf({"-m", "on"}), HasSubstr("mode is \"on\""));
+  EXPECT_THAT(ErrorOf({"-x", "on"}), HasSubstr("unknown flag \"-x\""));
 }
 
 TEST_F(ProgramConfigTest, PositionalsAreTakenWhereDeclared) {
