@@ -4,7 +4,15 @@ cache service's files. Damaged files never change an answer."""
 import json
 import unittest
 
-from harness import MODEL, ClusterTest, cache_pb2, cache_pb2_grpc, chat_request, generate, wait_until
+from harness import (
+    MODEL,
+    ClusterTest,
+    cache_pb2,
+    cache_pb2_grpc,
+    chat_request,
+    generate,
+    wait_until,
+)
 
 BLOCK_TOKENS = 64
 # RocksDB refuses a file whose header is damaged; no value lies there.

@@ -1,9 +1,9 @@
 """Starts Troupe's programs for a test and always stops them.
 
-Programs are found in the environment (TROUPE_CACHE, TROUPE_COORDINATOR, TROUPE_WORKER, TROUPE_CLI),
-which CMake sets; each listens on a port that the system chose and that its log names. A program is
-ready when its gRPC health service says so. Nothing here sleeps a fixed time: what has to become true
-is asked for again and again until `timeout` seconds are over.
+Programs are found in the environment (TROUPE_CACHE, TROUPE_COORDINATOR, TROUPE_WORKER,
+TROUPE_CLI), which CMake sets; each listens on a port that the system chose and that its log names.
+A program is ready when its gRPC health service says so. Nothing here sleeps a fixed time: what has
+to become true is asked for again and again until `timeout` seconds are over.
 """
 
 import atexit
