@@ -86,7 +86,8 @@ int ServeCommand(int argc, char** argv) {
     return kExitFailed;
   }
   std::cout << "listening on " << (*cluster)->target() << std::endl;
-  LOG(INFO) << "shutting down" << Field("signal", signals.Wait());
+  const int signal = signals.Wait();
+  LOG(INFO) << "shutting down" << Field("signal", signal);
   (*cluster)->Shutdown(absl::Milliseconds(settings.shutdown_grace_ms));
   return 0;
 }

@@ -79,7 +79,8 @@ int Main(int argc, char** argv) {
     return EXIT_FAILURE;
   }
   LOG(INFO) << "serving" << Field("port", (*server)->port());
-  LOG(INFO) << "shutting down" << Field("signal", signals.Wait());
+  const int signal = signals.Wait();
+  LOG(INFO) << "shutting down" << Field("signal", signal);
   (*server)->Shutdown(absl::Milliseconds(settings.shutdown_grace_ms));
   return EXIT_SUCCESS;
 }
