@@ -20,7 +20,7 @@ find_program(PATCHELF_PROGRAM patchelf)
 install(CODE "set(patchelf \"${PATCHELF_PROGRAM}\")")
 install(CODE [[
   if(NOT patchelf)
-    message(FATAL_ERROR "patchelf: not found, wanted to make the tree movable; scripts/install-deps")
+    message(FATAL_ERROR "patchelf: not found; it makes the tree movable: scripts/install-deps")
   endif()
   file(GLOB libraries "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}/lib/*.so*")
   foreach(library IN LISTS libraries)

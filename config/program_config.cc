@@ -18,6 +18,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "base/status_util.h"
 #include "config/nearest_name.h"
 #include "config/yaml_settings.h"
 
@@ -145,7 +146,7 @@ struct ProgramConfig::Field {
   bool is_list = false;
   bool required = false;
   bool secret = false;
-  char short_flag = 0;
+  std::string short_flag;
   const char* source = "default";
   // Parses, checks and, only when all is well, writes the target.
   std::function<absl::Status(const std::vector<std::string>&)> set;
@@ -264,8 +265,7 @@ absl::Status ProgramConfig::LoadYaml(absl::string_view text, absl::string_view o
       return absl::InvalidArgumentError(
           absl::StrCat(where, ": ", setting.name, " is a list; it must be one value"));
     }
-    absl::Status status = Assign(*field, setting.values, "file", where);
-    if (!status.ok()) return status;
+    TROUPE_RETURN_IF_ERROR(Assign(*field, setting.values, "file", where));
   }
   return absl::OkStatus();
 }
@@ -289,9 +289,8 @@ absl::Status ProgramConfig::ApplyEnvironment() {
     if (field.environment.empty()) continue;
     const char* value = std::getenv(field.environment.c_str());
     if (value == nullptr) continue;
-    absl::Status status =
-        Assign(field, {value}, "environment", absl::StrCat("$", field.environment));
-    if (!status.ok()) return status;
+    TROUPE_RETURN_IF_ERROR(
+        Assign(field, {value}, "environment", absl::StrCat("$", field.environment)));
   }
   return absl::OkStatus();
 }
@@ -308,8 +307,7 @@ absl::Status ProgramConfig::ApplyCommandLine(const CommandLine& line) {
                                                    "\"; ", program_, " --help shows the usage"));
   }
   for (const auto& [name, values] : line.values) {
-    absl::Status status = Assign(*Find(name), values, "flag", FlagOf(name));
-    if (!status.ok()) return status;
+    TROUPE_RETURN_IF_ERROR(Assign(*Find(name), values, "flag", FlagOf(name)));
   }
   if (positional_target_ != nullptr) *positional_target_ = line.positionals;
   return absl::OkStatus();
@@ -347,9 +345,7 @@ absl::StatusOr<ProgramConfig::Action> ProgramConfig::Parse(int argc, const char*
       const std::string names = absl::StrCat(flag, ",--no-", flag.substr(2), "{false}");
       app.add_flag(names, found[i], absl::StrCat(field.description, " [", shown, "]"));
     } else {
-      const std::string names =
-          field.short_flag == 0 ? flag
-                                : absl::StrCat("-", std::string(1, field.short_flag), ",", flag);
+      const std::string names = absl::StrCat(field.short_flag, ",", flag);
       CLI::Option* option = app.add_option(names, found[i], field.description)->type_name("");
       option->allow_extra_args(false);
       if (!field.is_list) option->expected(1)->take_last();
@@ -369,12 +365,10 @@ absl::StatusOr<ProgramConfig::Action> ProgramConfig::Parse(int argc, const char*
     if (!found[i].empty()) line.values.emplace_back(fields_[i].name, std::move(found[i]));
   }
 
-  absl::Status status = absl::OkStatus();
-  if (!line.config_path.empty()) status = LoadFile(line.config_path);
-  if (status.ok()) status = ApplyEnvironment();
-  if (status.ok()) status = ApplyCommandLine(line);
-  if (status.ok()) status = CheckRequired();
-  if (!status.ok()) return status;
+  if (!line.config_path.empty()) TROUPE_RETURN_IF_ERROR(LoadFile(line.config_path));
+  TROUPE_RETURN_IF_ERROR(ApplyEnvironment());
+  TROUPE_RETURN_IF_ERROR(ApplyCommandLine(line));
+  TROUPE_RETURN_IF_ERROR(CheckRequired());
   if (!line.print_config) return Action::kRun;
   out << EffectiveYaml();
   return Action::kExit;

@@ -38,7 +38,7 @@ class ProgramConfigTest : public ::testing::Test {
                  {.help = "Gate.", .min = 0, .max = 1, .environment = "DEMO_THRESHOLD"});
     program_.Add("reflection", &settings_.reflection, {.help = "Serve reflection."});
     program_.Add("mode", &settings_.mode,
-                 {.help = "Mode.", .choices = {"off", "adaptive"}, .short_flag = 'm'});
+                 {.help = "Mode.", .choices = {"off", "adaptive"}, .short_flag = "-m"});
     program_.Add("workers", &settings_.workers, {.help = "Addresses of workers."});
     program_.Add("token", &settings_.token, {.help = "Token.", .secret = true});
     program_.AddExample("demo --listen :1");

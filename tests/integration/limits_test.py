@@ -8,8 +8,8 @@ from grpc import StatusCode
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase)
 
-from harness import (INFERENCE, REQUEST_TIMEOUT_S, ClusterTest, chat_request, dial, generate, health,
-                     inference_pb2, inference_pb2_grpc, wait_until)
+from harness import (INFERENCE, REQUEST_TIMEOUT_S, ClusterTest, chat_request, dial, generate,
+                     health, inference_pb2, inference_pb2_grpc, wait_until)
 
 GenerateRequest = inference_pb2.GenerateRequest
 Finished = inference_pb2.Finished
