@@ -78,7 +78,7 @@ void Declare(Settings* s, ProgramConfig* program) {
                {.help = "When it arrives.", .unit = "ms", .min = 0});
   s->request.Declare(program);
   program->Add("output", &s->output,
-               {.help = "How to print.", .choices = {"text", "json"}, .short_flag = "o"});
+               {.help = "How to print.", .choices = {"text", "json"}, .short_flag = "-o"});
   program->AddExample("troupe bench --model models/abacus --concurrency 16 --requests 64");
   program->AddExample(
       "troupe bench --target 127.0.0.1:7100 --tenants busy=12 --tenants quiet=1 --requests 100");

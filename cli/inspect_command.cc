@@ -130,7 +130,7 @@ int InspectCommand(int argc, char** argv) {
   ProgramConfig program("troupe inspect", "Shows what a model folder holds and needs.");
   program.AddPositional("MODEL", &folders, "Folder of the model.");
   program.Add("output", &output,
-              {.help = "How to print.", .choices = {"text", "json"}, .short_flag = "o"});
+              {.help = "How to print.", .choices = {"text", "json"}, .short_flag = "-o"});
   program.AddExample("troupe inspect models/abacus");
   if (std::optional<int> exit_code = program.ParseMain(argc, argv)) return *exit_code;
   if (folders.size() != 1) {

@@ -48,7 +48,7 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add("data_dir", &s->cluster.data_dir,
                {.help = "Folder of the cache; empty: $XDG_DATA_HOME/troupe or ~/.local/share."});
   program->Add("output", &s->output,
-               {.help = "How to print.", .choices = {"text", "json"}, .short_flag = "o"});
+               {.help = "How to print.", .choices = {"text", "json"}, .short_flag = "-o"});
   program->Add(
       "log_level", &s->log_level,
       {.help = "Least severity to log.", .choices = {"debug", "info", "warning", "error", "off"}});

@@ -74,7 +74,7 @@ int StatusCommand(int argc, char** argv) {
   ProgramConfig program("troupe status", "Shows what a running server does.");
   program.Add("target", &settings.target, {.help = "The server's address."});
   program.Add("output", &settings.output,
-              {.help = "How to print.", .choices = {"text", "json"}, .short_flag = "o"});
+              {.help = "How to print.", .choices = {"text", "json"}, .short_flag = "-o"});
   program.AddExample("troupe status");
   program.AddExample("troupe status --target 127.0.0.1:7100 -o json");
   if (std::optional<int> exit_code = program.ParseMain(argc, argv)) return *exit_code;

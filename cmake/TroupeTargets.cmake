@@ -16,7 +16,7 @@ function(troupe_program name)
   cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SRCS})
   target_link_libraries(${name} PRIVATE troupe_options ${ARG_DEPS})
-  install(TARGETS ${name} RUNTIME DESTINATION bin)
+  install(TARGETS ${name} RUNTIME_DEPENDENCY_SET troupe_dependencies RUNTIME DESTINATION bin)
 endfunction()
 
 # One binary a test target; ctest runs it with the source tree's root as TROUPE_SOURCE_DIR.

@@ -18,6 +18,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "base/status_util.h"
 #include "config/nearest_name.h"
 #include "config/yaml_settings.h"
 
@@ -140,12 +141,12 @@ struct ProgramConfig::Field {
   std::string name;
   std::string description;
   std::string environment;
-  std::string short_flag;
   std::vector<std::string> choices;
   bool is_bool = false;
   bool is_list = false;
   bool required = false;
   bool secret = false;
+  std::string short_flag;
   const char* source = "default";
   // Parses, checks and, only when all is well, writes the target.
   std::function<absl::Status(const std::vector<std::string>&)> set;
@@ -176,14 +177,13 @@ template <typename T>
 void ProgramConfig::Add(std::string name, T* target, FieldSpec<std::type_identity_t<T>> spec) {
   Field& field = Declare(std::move(name));
   field.description = Describe(spec);
-  field.short_flag = spec.short_flag;
   field.environment = spec.environment;
-  field.short_flag = spec.short_flag;
   field.choices = spec.choices;
   field.is_bool = std::is_same_v<T, bool>;
   field.is_list = kIsList<T>;
   field.required = spec.required;
   field.secret = spec.secret;
+  field.short_flag = spec.short_flag;
   field.get = [target] { return Print(*target); };
   field.set = [target, spec](const std::vector<std::string>& values) -> absl::Status {
     if constexpr (kIsList<T>) {
@@ -265,8 +265,7 @@ absl::Status ProgramConfig::LoadYaml(absl::string_view text, absl::string_view o
       return absl::InvalidArgumentError(
           absl::StrCat(where, ": ", setting.name, " is a list; it must be one value"));
     }
-    absl::Status status = Assign(*field, setting.values, "file", where);
-    if (!status.ok()) return status;
+    TROUPE_RETURN_IF_ERROR(Assign(*field, setting.values, "file", where));
   }
   return absl::OkStatus();
 }
@@ -290,9 +289,8 @@ absl::Status ProgramConfig::ApplyEnvironment() {
     if (field.environment.empty()) continue;
     const char* value = std::getenv(field.environment.c_str());
     if (value == nullptr) continue;
-    absl::Status status =
-        Assign(field, {value}, "environment", absl::StrCat("$", field.environment));
-    if (!status.ok()) return status;
+    TROUPE_RETURN_IF_ERROR(
+        Assign(field, {value}, "environment", absl::StrCat("$", field.environment)));
   }
   return absl::OkStatus();
 }
@@ -309,8 +307,7 @@ absl::Status ProgramConfig::ApplyCommandLine(const CommandLine& line) {
                                                    "\"; ", program_, " --help shows the usage"));
   }
   for (const auto& [name, values] : line.values) {
-    absl::Status status = Assign(*Find(name), values, "flag", FlagOf(name));
-    if (!status.ok()) return status;
+    TROUPE_RETURN_IF_ERROR(Assign(*Find(name), values, "flag", FlagOf(name)));
   }
   if (positional_target_ != nullptr) *positional_target_ = line.positionals;
   return absl::OkStatus();
@@ -348,8 +345,7 @@ absl::StatusOr<ProgramConfig::Action> ProgramConfig::Parse(int argc, const char*
       const std::string names = absl::StrCat(flag, ",--no-", flag.substr(2), "{false}");
       app.add_flag(names, found[i], absl::StrCat(field.description, " [", shown, "]"));
     } else {
-      const std::string names =
-          field.short_flag.empty() ? flag : absl::StrCat("-", field.short_flag, ",", flag);
+      const std::string names = absl::StrCat(field.short_flag, ",", flag);
       CLI::Option* option = app.add_option(names, found[i], field.description)->type_name("");
       option->allow_extra_args(false);
       if (!field.is_list) option->expected(1)->take_last();
@@ -372,12 +368,10 @@ absl::StatusOr<ProgramConfig::Action> ProgramConfig::Parse(int argc, const char*
     if (!found[i].empty()) line.values.emplace_back(fields_[i].name, std::move(found[i]));
   }
 
-  absl::Status status = absl::OkStatus();
-  if (!line.config_path.empty()) status = LoadFile(line.config_path);
-  if (status.ok()) status = ApplyEnvironment();
-  if (status.ok()) status = ApplyCommandLine(line);
-  if (status.ok()) status = CheckRequired();
-  if (!status.ok()) return status;
+  if (!line.config_path.empty()) TROUPE_RETURN_IF_ERROR(LoadFile(line.config_path));
+  TROUPE_RETURN_IF_ERROR(ApplyEnvironment());
+  TROUPE_RETURN_IF_ERROR(ApplyCommandLine(line));
+  TROUPE_RETURN_IF_ERROR(CheckRequired());
   if (!line.print_config) return Action::kRun;
   out << EffectiveYaml();
   return Action::kExit;

@@ -50,7 +50,7 @@ struct FieldSpec {
   std::string environment;           // variable that overrides the file
   bool required = false;             // must come from a file, the environment or a flag
   bool secret = false;               // printed as "***"
-  std::string short_flag;            // "o": -o is the flag as well
+  std::string short_flag;            // one letter besides the long flag: "-o"
 };
 
 class ProgramConfig {

@@ -37,7 +37,8 @@ class ProgramConfigTest : public ::testing::Test {
     program_.Add("scheduler.threshold", &settings_.threshold,
                  {.help = "Gate.", .min = 0, .max = 1, .environment = "DEMO_THRESHOLD"});
     program_.Add("reflection", &settings_.reflection, {.help = "Serve reflection."});
-    program_.Add("mode", &settings_.mode, {.help = "Mode.", .choices = {"off", "adaptive"}});
+    program_.Add("mode", &settings_.mode,
+                 {.help = "Mode.", .choices = {"off", "adaptive"}, .short_flag = "-m"});
     program_.Add("workers", &settings_.workers, {.help = "Addresses of workers."});
     program_.Add("token", &settings_.token, {.help = "Token.", .secret = true});
     program_.AddExample("demo --listen :1");
@@ -175,6 +176,13 @@ TEST_F(ProgramConfigTest, TheLastOfRepeatedFlagsWins) {
   EXPECT_THAT(ErrorOf({"--reflection=perhaps"}), HasSubstr("--reflection"));
 }
 
+TEST_F(ProgramConfigTest, AFieldMayHaveAShortFlag) {
+  ASSERT_TRUE(Parse({"-m", "adaptive"}).ok());
+  EXPECT_EQ(settings_.mode, "adaptive");
+  EXPECT_THAT(ErrorOf({"-m", "on"}), HasSubstr("mode is \"on\""));
+  EXPECT_THAT(ErrorOf({"-x", "on"}), HasSubstr("unknown flag \"-x\""));
+}
+
 TEST_F(ProgramConfigTest, PositionalsAreTakenWhereDeclared) {
   std::vector<std::string> models;
   program_.AddPositional("MODEL", &models, "Folder of the model.");
@@ -183,13 +191,6 @@ TEST_F(ProgramConfigTest, PositionalsAreTakenWhereDeclared) {
   EXPECT_THAT(ErrorOf({"one", "--lisen", "x"}), HasSubstr("did you mean \"--listen\"?"));
   ASSERT_TRUE(Parse({"--listen", "x", "--", "-3 + 5?", "--two"}).ok());
   EXPECT_THAT(models, ElementsAre("-3 + 5?", "--two"));
-}
-
-TEST_F(ProgramConfigTest, ShortFlagsStandForTheLongOnes) {
-  std::string output = "text";
-  program_.Add("output", &output, {.help = "How to print.", .short_flag = "o"});
-  ASSERT_TRUE(Parse({"-o", "json"}).ok());
-  EXPECT_EQ(output, "json");
 }
 
 TEST(ProgramConfig, RequiredFieldsMustBeGiven) {

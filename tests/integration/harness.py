@@ -43,9 +43,10 @@ def _generate_stubs():
     if code != 0:
         raise RuntimeError(f"protoc ended with {code}")
     sys.path.insert(0, folder)
+    return folder
 
 
-_generate_stubs()
+STUBS = _generate_stubs()
 
 from troupe.v1 import (admin_pb2, admin_pb2_grpc, cache_pb2, cache_pb2_grpc,  # noqa: E402
                        inference_pb2, inference_pb2_grpc)
