@@ -191,6 +191,24 @@ TEST_F(FleetActorTest, RequestsWhoseWorkerIsLostWaitAsLong) {
   EXPECT_LE(stream.closed_us - killed_us, 2'200'000);
 }
 
+TEST_F(FleetActorTest, WhoGivesUpFreesItsPagesAtOnce) {
+  StartMachine("a");
+  SimStream& cancelled = cluster_.Submit(Request(1500));
+  SimStream& slow = cluster_.Submit(Request(1500));
+  slow.give_up_after = 20;
+  RunFor(50);
+  ASSERT_GT(cancelled.tokens.size(), 0u);
+  EXPECT_EQ(CodeOf(slow), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(cluster_.DescribeWorker("a").running(), 1u);
+  EXPECT_GT(cluster_.DescribeWorker("a").groups(0).pages_used(), 0u);
+  cluster_.Cancel(cancelled);
+  RunFor(10);
+  EXPECT_EQ(CodeOf(cancelled), absl::StatusCode::kCancelled);
+  const v1::WorkerStatus status = cluster_.DescribeWorker("a");
+  EXPECT_EQ(status.running(), 0u);
+  for (const v1::GroupStatus& group : status.groups()) EXPECT_EQ(group.pages_used(), 0u);
+}
+
 TEST_F(FleetActorTest, SoManyMayWaitThoseThatAreGoneNotCounted) {
   std::vector<SimStream*> waiting;
   for (int i = 0; i < 3; ++i) waiting.push_back(&cluster_.Submit(Request()));

@@ -76,7 +76,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateEvent>,
       end_ = std::move(status);
       if (writing_) return;
     }
-    Finish(ToGrpcStatus(*end_));
+    Leave();
   }
 
   void OnWriteDone(bool ok) override {
@@ -95,7 +95,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateEvent>,
     if (next != nullptr) {
       StartWrite(next);
     } else {
-      Finish(ToGrpcStatus(*end_));
+      Leave();
     }
   }
 
@@ -103,9 +103,12 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateEvent>,
     (void)job_.ref().TellReply(ClientGone{absl::CancelledError("cancelled, or past its deadline")});
   }
 
-  void OnDone() override {
-    if (job_) --*active_;
-    self_.reset();
+  void OnDone() override { self_.reset(); }
+
+  // Gives its place away first: a client that has seen the end may come again at once.
+  void Leave() {
+    --*active_;
+    Finish(ToGrpcStatus(*end_));
   }
 
   const size_t max_unread_;

@@ -1,43 +1,21 @@
 #include "rpc/rpc_server.h"
 
 #include <gmock/gmock.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
-#include <future>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "rpc/rpc_status.h"
+#include "rpc/testing/raw_call.h"
 
 namespace troupe {
 namespace {
 
-constexpr int kServing = 1;
-constexpr int kNotServing = 2;
-
-// grpc.health.v1.Health/Check by hand: the message is one string field, the answer one enum field.
-absl::StatusOr<int> CheckHealth(const std::shared_ptr<grpc::Channel>& channel,
-                                const std::string& service) {
-  std::string request;
-  if (!service.empty()) {
-    request = absl::StrCat("\x0a", std::string(1, static_cast<char>(service.size())), service);
-  }
-  const grpc::Slice slice(request);
-  const grpc::ByteBuffer request_bytes(&slice, 1);
-  grpc::ByteBuffer reply_bytes;
-  grpc::ClientContext context;
-  grpc::GenericStub stub(channel);
-  std::promise<grpc::Status> done;
-  stub.UnaryCall(&context, "/grpc.health.v1.Health/Check", grpc::StubOptions(), &request_bytes,
-                 &reply_bytes, [&done](grpc::Status status) { done.set_value(std::move(status)); });
-  const grpc::Status status = done.get_future().get();
-  if (!status.ok()) return FromGrpcStatus(status);
-  grpc::Slice reply;
-  if (!reply_bytes.TrySingleSlice(&reply).ok() || reply.size() != 2) return 0;
-  return reply.begin()[1];
-}
+using testing::CheckHealth;
+using testing::kNotServing;
+using testing::kServing;
 
 std::unique_ptr<RpcServer> StartServer(const std::string& listen = "127.0.0.1:0") {
   auto server = RpcServer::Start({.listen = listen}, {});
