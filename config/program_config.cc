@@ -361,9 +361,7 @@ absl::StatusOr<ProgramConfig::Action> ProgramConfig::Parse(int argc, const char*
     return absl::InvalidArgumentError(error.what());
   }
   line.unknown = app.remaining();
-  // CLI11 leaves the mark after which nothing is a flag among what it does not know.
-  const auto mark = std::find(line.unknown.begin(), line.unknown.end(), "--");
-  if (mark != line.unknown.end()) line.unknown.erase(mark);
+  std::erase(line.unknown, "--");  // CLI11 leaves it there
   for (size_t i = 0; i < fields_.size(); ++i) {
     if (!found[i].empty()) line.values.emplace_back(fields_[i].name, std::move(found[i]));
   }

@@ -34,9 +34,9 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, config.keepalive_time_ms);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, config.keepalive_timeout_ms);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  // Clients probe as often as we do; gRPC's default would cut them off after a few probes.
+  // Peers may probe more often than we do; gRPC would cut them off after a few probes.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-                             config.keepalive_time_ms / 2);
+                             config.keepalive_time_ms / 4);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, config.max_streams_per_connection);
   builder.SetMaxReceiveMessageSize(config.max_receive_bytes);
   for (grpc::Service* service : services) builder.RegisterService(service);
