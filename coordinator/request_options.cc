@@ -12,7 +12,7 @@ constexpr int kMaxStops = 64;
 constexpr size_t kMaxStopBytes = 1024;
 constexpr uint32_t kMaxLogprobs = 20;
 // See AttentionGate::MODE_ADAPTIVE.
-constexpr float kAdaptiveMass = 0.01f;
+constexpr float kAdaptiveMass = 0.1f;
 
 template <typename T>
 absl::Status Wrong(absl::string_view field, const T& found, absl::string_view wanted) {

@@ -199,7 +199,7 @@ TEST(ResolveOptions, GateModes) {
   EXPECT_EQ(resolve(v1::AttentionGate::MODE_THRESHOLD, 0.9f).threshold(), 0.9f);
   EXPECT_EQ(resolve(v1::AttentionGate::MODE_THRESHOLD, 0.9f).adaptive_mass(), 0);
   EXPECT_EQ(resolve(v1::AttentionGate::MODE_ADAPTIVE, 0.9f).threshold(), 0.25f);
-  EXPECT_FLOAT_EQ(resolve(v1::AttentionGate::MODE_ADAPTIVE, 0.9f).adaptive_mass(), 0.01f);
+  EXPECT_FLOAT_EQ(resolve(v1::AttentionGate::MODE_ADAPTIVE, 0.9f).adaptive_mass(), 0.1f);
 }
 
 TEST(ResolveOptions, PromptAndOutputFitTheContext) {
