@@ -31,6 +31,8 @@ install(CODE [[
   endforeach()
 ]])
 
+# Packing takes what is built: it does not build tests and benches first.
+set(CMAKE_SKIP_INSTALL_ALL_DEPENDENCY ON)
 set(CPACK_GENERATOR TGZ)
 set(CPACK_PACKAGE_NAME troupe)
 set(CPACK_PACKAGE_VENDOR Troupe)

@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import unittest
 
@@ -65,6 +66,17 @@ class Install(unittest.TestCase):
         self.assertIn("Apache License", (share / "LICENSE").read_text())
         self.assertTrue((share / "proto/troupe/v1/inference.proto").is_file())
         self.assertFalse((share / "models/abacus/train").exists())
+
+    def test_tarball_holds_the_same(self):
+        with tempfile.TemporaryDirectory(prefix="troupe-package-") as folder:
+            subprocess.run(["cpack", "-B", folder], cwd=os.environ["TROUPE_BUILD_DIR"], check=True,
+                           stdout=subprocess.DEVNULL, timeout=280)
+            [package] = pathlib.Path(folder).glob("troupe-*.tar.gz")
+            with tarfile.open(package) as archive:
+                packed = {name.partition("/")[2] for name in archive.getnames()}
+        installed = {str(path.relative_to(self.tree)) for path in self.tree.rglob("*")
+                     if not path.is_relative_to(self.tree / "data")}
+        self.assertEqual(packed - {""}, installed)
 
 
 if __name__ == "__main__":
