@@ -9,6 +9,12 @@
 #include "coordinator/prompt.h"
 
 namespace troupe {
+namespace {
+
+// Tokenised in less than a tenth of a second.
+constexpr size_t kLongPromptBytes = size_t{32} << 10;
+
+}  // namespace
 
 JobActor::JobActor(std::shared_ptr<JobContext> context, Request request,
                    std::unique_ptr<EventSink> sink)
@@ -16,12 +22,16 @@ JobActor::JobActor(std::shared_ptr<JobContext> context, Request request,
 
 void JobActor::OnStart() {
   accepted_us_ = NowUs();
-  // A prompt of a million tokens takes a second: not in a handler.
-  executor().Post([context = context_, body = request_.body, job = self()] {
+  // A prompt of a million tokens takes seconds: not in a handler, nor where all jobs run.
+  const bool is_long = request_.body.ByteSizeLong() > kLongPromptBytes;
+  Executor& tokenising =
+      is_long && context_->long_prompts != nullptr ? *context_->long_prompts : executor();
+  const bool posted = tokenising.Post([context = context_, body = request_.body, job = self()] {
+    if (!job.alive()) return;  // its client is gone
     (void)job.TellReply(
         PromptReady{TokenisePrompt(body, *context->tokenizer, context->chat_template.get())});
   });
-  if (!context_->fleet.Tell(AskModel{self()}).ok()) {
+  if (!posted || !context_->fleet.Tell(AskModel{self()}).ok()) {
     End(absl::UnavailableError("the server is shutting down or overloaded; retry later"));
   }
 }

@@ -42,6 +42,8 @@ struct JobContext {
   ModelDefaults model;
   ActorRef<FleetMessage> fleet;
   BlockLookup lookup_blocks;  // null: no cache service
+  // Tokenises long prompts, so that those of others do not wait; null: the jobs' own executor.
+  Executor* long_prompts = nullptr;
   std::atomic<uint64_t> next_sequence{1};
   std::atomic<uint64_t> finished{0};
   std::atomic<uint64_t> failed{0};

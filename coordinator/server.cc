@@ -103,10 +103,12 @@ CoordinatorServer::CoordinatorServer(const Config& config, std::shared_ptr<JobCo
       readiness_(std::make_shared<Readiness>()),
       context_(std::move(context)),
       executor_({.name = "coord", .thread_count = config.threads}),
+      long_prompts_({.name = "prompts", .thread_count = 1}),
       fleet_(Spawn<FleetActor>(executor_, ActorOptions{.name = "fleet", .mailbox_capacity = 16384},
                                config.fleet, GrpcWorkerLinks(),
                                [readiness = readiness_](bool ready) { readiness->Set(ready); })) {
   context_->fleet = fleet_.ref();
+  context_->long_prompts = &long_prompts_;
   inference_ =
       std::make_unique<InferenceService>(config.service, context_, std::move(tenants), &executor_);
   admin_ = std::make_unique<AdminService>(fleet_.ref(),
@@ -122,6 +124,7 @@ void CoordinatorServer::Shutdown(absl::Duration grace) {
   fleet_.Stop(StopMode::kDrop);
   fleet_.Join();
   fleet_ = {};
+  long_prompts_.Shutdown();
   executor_.Shutdown();
 }
 

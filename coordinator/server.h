@@ -59,6 +59,7 @@ class CoordinatorServer {
   const std::shared_ptr<Readiness> readiness_;
   const std::shared_ptr<JobContext> context_;
   ThreadExecutor executor_;
+  ThreadExecutor long_prompts_;  // JobContext::long_prompts
   ActorHandle<FleetMessage> fleet_;
   std::unique_ptr<InferenceService> inference_;
   std::unique_ptr<AdminService> admin_;
