@@ -1,12 +1,12 @@
 // troupe-cache: the cache service as a program.
 
-#include <csignal>
 #include <cstdlib>
 #include <iostream>
 #include <optional>
 
 #include "absl/time/time.h"
 #include "base/log.h"
+#include "base/shutdown_signals.h"
 #include "cache_service/server.h"
 #include "config/program_config.h"
 
@@ -63,13 +63,7 @@ int Main(int argc, char** argv) {
   SetLogLevel(ParseLogLevel(settings.log_level).value());
   std::cerr << program.EffectiveYaml();
 
-  // Blocked before any thread starts, so that only sigwait below sees them.
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-
+  ShutdownSignals signals;
   auto server = CacheServer::Start(settings.server);
   if (!server.ok()) {
     std::cerr << "troupe-cache: " << server.status().message() << "\n";
@@ -78,8 +72,7 @@ int Main(int argc, char** argv) {
   const StoreStats stats = (*server)->stats();
   LOG(INFO) << "serving" << Field("port", (*server)->port()) << Field("values", stats.values)
             << Field("used_bytes", stats.used_bytes);
-  int signal = 0;
-  sigwait(&signals, &signal);
+  const int signal = signals.Wait();
   LOG(INFO) << "shutting down" << Field("signal", signal);
   (*server)->Shutdown(absl::Milliseconds(settings.shutdown_grace_ms));
   server->reset();
