@@ -17,8 +17,8 @@ grpc::ServerUnaryReactor* AdminService::RegisterWorker(grpc::CallbackServerConte
                                                        v1::RegisterWorkerReply* reply) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
   const absl::Status told = fleet_.Tell(troupe::RegisterWorker{
-      *request, [reactor, reply](absl::StatusOr<v1::RegisterWorkerReply> answer) {
-        if (answer.ok()) *reply = *std::move(answer);
+      *request, [reactor, reply](const absl::StatusOr<v1::RegisterWorkerReply>& answer) {
+        if (answer.ok()) *reply = *answer;
         reactor->Finish(ToGrpcStatus(answer.status()));
       }});
   if (!told.ok()) reactor->Finish(ToGrpcStatus(told));

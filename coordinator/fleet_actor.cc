@@ -52,8 +52,9 @@ class StatusCollector {
 
 }  // namespace
 
-FleetActor::FleetActor(Config config, WorkerLinkFactory connect, std::function<void(bool)> on_ready)
-    : config_(std::move(config)), connect_(std::move(connect)), on_ready_(std::move(on_ready)) {}
+FleetActor::FleetActor(const Config& config, WorkerLinkFactory connect,
+                       std::function<void(bool)> on_ready)
+    : config_(config), connect_(std::move(connect)), on_ready_(std::move(on_ready)) {}
 
 void FleetActor::OnStart() {
   // Larger than those of any coordinator that ran before this one.
@@ -62,7 +63,7 @@ void FleetActor::OnStart() {
 }
 
 void FleetActor::Handle(FleetMessage message) {
-  std::visit([this](auto&& m) { On(std::move(m)); }, std::move(message));
+  std::visit([this](auto&& m) { On(std::forward<decltype(m)>(m)); }, std::move(message));
 }
 
 absl::Status FleetActor::CheckRegistration(const v1::RegisterWorkerRequest& request) const {

@@ -39,7 +39,7 @@ class FleetActor final : public Actor<FleetMessage> {
   };
 
   // `on_ready` is told whether any worker is ready, at each change, from the actor's handlers.
-  FleetActor(Config config, WorkerLinkFactory connect, std::function<void(bool)> on_ready);
+  FleetActor(const Config& config, WorkerLinkFactory connect, std::function<void(bool)> on_ready);
 
  private:
   struct Worker {

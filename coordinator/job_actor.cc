@@ -38,7 +38,7 @@ void JobActor::OnStart() {
 
 void JobActor::Handle(JobMessage message) {
   if (ended_) return;
-  std::visit([this](auto&& m) { On(std::move(m)); }, std::move(message));
+  std::visit([this](auto&& m) { On(std::forward<decltype(m)>(m)); }, std::move(message));
 }
 
 void JobActor::On(PromptReady message) {
@@ -127,7 +127,7 @@ void JobActor::Submit(std::vector<uint32_t> cached_groups) {
   }
 }
 
-void JobActor::On(SequenceStarted message) { trace_.OnStarted(message.worker); }
+void JobActor::On(const SequenceStarted& message) { trace_.OnStarted(message.worker); }
 
 void JobActor::On(SequenceProgress message) {
   message.event.figures.admitted_us -= accepted_us_;
@@ -164,7 +164,7 @@ void JobActor::OnToken(const SequenceProgress& progress) {
 }
 
 void JobActor::SendToken(const SequenceProgress& progress, std::string text) {
-  std::vector<StepCutter::Step> steps = cutter_.Push(text, progress.event.index);
+  const std::vector<StepCutter::Step> steps = cutter_.Push(text, progress.event.index);
   v1::GenerateEvent event;
   v1::Tokens& tokens = *event.mutable_tokens();
   tokens.set_epoch(trace_.epoch());
@@ -173,10 +173,10 @@ void JobActor::SendToken(const SequenceProgress& progress, std::string text) {
   tokens.set_text(std::move(text));
   if (progress.logprobs.has_value()) *tokens.add_logprobs() = *progress.logprobs;
   Send(std::move(event));
-  SendSteps(std::move(steps));
+  SendSteps(steps);
 }
 
-void JobActor::SendSteps(std::vector<StepCutter::Step> steps) {
+void JobActor::SendSteps(const std::vector<StepCutter::Step>& steps) {
   for (const StepCutter::Step& step : steps) {
     v1::GenerateEvent event;
     *event.mutable_step() = trace_.OnStep(step, NowUs() - accepted_us_);

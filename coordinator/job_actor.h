@@ -69,7 +69,7 @@ class JobActor final : public Actor<JobMessage> {
   void On(PromptReady message);
   void On(ModelKnown message);
   void On(CacheKnown message);
-  void On(SequenceStarted message);
+  void On(const SequenceStarted& message);
   void On(SequenceProgress message);
   void On(SequenceFailed message);
   void On(ClientGone message);
@@ -80,7 +80,7 @@ class JobActor final : public Actor<JobMessage> {
   void OnToken(const SequenceProgress& progress);
   // Sends one token's event, with the text it completes, and the steps that ended with it.
   void SendToken(const SequenceProgress& progress, std::string text);
-  void SendSteps(std::vector<StepCutter::Step> steps);
+  void SendSteps(const std::vector<StepCutter::Step>& steps);
   void Send(v1::GenerateEvent event);
   void Finish(v1::Finished::Reason reason);
   // Closes the sink and ends this actor; also drops the sequence where one may still run.

@@ -29,7 +29,7 @@ void SchedulerActor::OnStart() {
 }
 
 void SchedulerActor::Handle(SchedulerMessage message) {
-  std::visit([this](auto&& m) { On(std::move(m)); }, std::move(message));
+  std::visit([this](auto&& m) { On(std::forward<decltype(m)>(m)); }, std::move(message));
   if (scheduler_ != nullptr) PlanAndDispatch();
 }
 
@@ -83,7 +83,7 @@ void SchedulerActor::On(LinkUp message) {
   (void)fleet_.TellReply(ReplicaUp{worker_, epoch_, info_});
 }
 
-void SchedulerActor::On(StepDone message) {
+void SchedulerActor::On(const StepDone& message) {
   if (scheduler_ == nullptr) return;
   forward_us_total_ += message.result.forward_us();
   const int64_t start_ns = clock().MonotonicNs();
@@ -93,10 +93,10 @@ void SchedulerActor::On(StepDone message) {
     GiveUp(events.status());
     return;
   }
-  for (SequenceEvent& event : *events) TellJob(std::move(event), message.result);
+  for (const SequenceEvent& event : *events) TellJob(event, message.result);
 }
 
-void SchedulerActor::TellJob(SequenceEvent event, const v1::StepResult& result) {
+void SchedulerActor::TellJob(const SequenceEvent& event, const v1::StepResult& result) {
   const auto job = jobs_.find(event.sequence);
   if (job == jobs_.end()) return;
   if (event.has_token && !std::exchange(job->second.decoding, true)) {
@@ -109,7 +109,7 @@ void SchedulerActor::TellJob(SequenceEvent event, const v1::StepResult& result) 
     jobs_.erase(job);
     return;
   }
-  SequenceProgress progress{std::move(event), std::nullopt};
+  SequenceProgress progress{event, std::nullopt};
   if (progress.event.logprobs_index >= 0) {
     progress.logprobs = result.logprobs(progress.event.logprobs_index);
   }

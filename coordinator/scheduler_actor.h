@@ -34,7 +34,7 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   void On(AddSequence message);
   void On(RemoveSequence message);
   void On(LinkUp message);
-  void On(StepDone message);
+  void On(const StepDone& message);
   void On(LinkDown message);
   void On(PlanAgain message);
   void On(DescribeReplica message);
@@ -43,7 +43,7 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   void PlanAndDispatch();
   // The session is over for `reason`: everything goes back to the fleet.
   void GiveUp(absl::Status reason);
-  void TellJob(SequenceEvent event, const v1::StepResult& result);
+  void TellJob(const SequenceEvent& event, const v1::StepResult& result);
   int64_t NowUs() const;
 
   const Scheduler::Config config_;
