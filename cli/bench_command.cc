@@ -161,8 +161,9 @@ LoadPlan MakePlan(const Settings& s, const std::vector<StreamKind>& kinds,
     for (int i = 0; i < kind.streams; ++i) {
       LoadStream stream{.group = kind.group, .tenant = kind.tenant};
       stream.requests = std::max(1, s.requests / streams);
-      for (int r = 0; r < stream.requests; ++r)
+      for (int r = 0; r < stream.requests; ++r) {
         stream.prompts.push_back(maker.Mixed(kind.priority));
+      }
       plan.streams.push_back(std::move(stream));
     }
   }

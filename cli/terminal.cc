@@ -44,7 +44,8 @@ std::string HumanBytes(double bytes) {
     bytes /= 1000;
     ++unit;
   }
-  return absl::StrFormat(unit == 0 ? "%.0f %s" : "%.1f %s", bytes, units[unit]);
+  const int decimals = unit == 0 ? 0 : 1;
+  return absl::StrFormat("%.*f %s", decimals, bytes, units[unit]);
 }
 
 }  // namespace troupe

@@ -4,8 +4,9 @@
 //
 // Decode: every sequence has its own pages. tok/s is over all sequences; bytes count what a step
 // has to read and write once, weights of chosen experts and keys and values of open heads only.
-// Prefill: one sequence in steps of 512 tokens. GFLOP/s count products with weights, not attention.
-// Shares are of what the machine does at best, measured in the same run (kernels/bench_util.h).
+// Prefill: steps of 512 tokens, shared equally by the sequences of the batch. GFLOP/s count
+// products with weights, not attention. Shares are of what the machine does at best, measured in
+// the same run (kernels/bench_util.h).
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -199,22 +200,45 @@ void Decode(benchmark::State& state, ComputeMode mode) {
   Report(state, {traffic.bytes(), traffic.bytes(), flops, PrecisionOf(mode)});
 }
 
+// Prefills `text` in every slot at once, each with an equal share of a step's tokens.
+void PrefillTogether(RunnerHarness& harness, int batch, const std::vector<uint32_t>& text,
+                     const GateRule& gate) {
+  const size_t share = kChunk / batch;
+  for (size_t begin = 0; begin < text.size(); begin += share) {
+    const size_t end = std::min(begin + share, text.size());
+    std::vector<RunnerHarness::Row> rows(batch);
+    for (int slot = 0; slot < batch; ++slot) {
+      rows[slot].slot = slot;
+      rows[slot].tokens = {text.begin() + begin, text.begin() + end};
+      rows[slot].logits = end == text.size() ? 1 : 0;
+      rows[slot].gate = gate;
+    }
+    harness.Step(rows);
+  }
+}
+
 void Prefill(benchmark::State& state, ComputeMode mode) {
-  const auto context = static_cast<int>(state.range(0));
-  RunnerHarness& harness = Scene::Get(mode, 1, context);
-  harness.SetGate({static_cast<float>(state.range(1)) / 10, 0});
+  const auto batch = static_cast<int>(state.range(0));
+  const auto context = static_cast<int>(state.range(1));
+  RunnerHarness& harness = Scene::Get(mode, batch, context);
+  const GateRule gate{static_cast<float>(state.range(2)) / 10, 0};
   const std::vector<uint32_t> text = Text(context);
+  const auto finish = [&] {
+    for (int slot = 0; slot < batch; ++slot) harness.Finish(slot);
+  };
   for (auto _ : state) {
     state.PauseTiming();
-    harness.Finish(0);
+    finish();
     state.ResumeTiming();
-    harness.Feed(0, text, kChunk);
+    PrefillTogether(harness, batch, text, gate);
   }
-  harness.Finish(0);
-  state.counters["tok/s"] = benchmark::Counter(static_cast<double>(state.iterations()) * context,
+  finish();
+  const int64_t tokens = int64_t{batch} * context;
+  state.counters["tok/s"] = benchmark::Counter(static_cast<double>(state.iterations() * tokens),
                                                benchmark::Counter::kIsRate);
-  const int64_t weights = harness.model().weight_bytes * ((context + kChunk - 1) / kChunk);
-  const int64_t flops = context * FlopsPerToken(harness.model()) + LogitFlops(harness.model());
+  const int64_t weights = harness.model().weight_bytes * ((tokens + kChunk - 1) / kChunk);
+  const int64_t flops =
+      tokens * FlopsPerToken(harness.model()) + batch * LogitFlops(harness.model());
   Report(state, {weights, harness.model().weight_bytes, flops, PrecisionOf(mode)});
 }
 
@@ -228,8 +252,9 @@ const bool kRegistered = [] {
         ->UseRealTime()
         ->Unit(benchmark::kMillisecond);
     benchmark::RegisterBenchmark(("Prefill/" + name).c_str(), Prefill, mode)
-        ->ArgNames({"tokens", "threshold/10"})
-        ->ArgsProduct({{512, 4096, 16384}, {0, 3, 5}})
+        ->ArgNames({"batch", "tokens", "threshold/10"})
+        ->ArgsProduct({{1, 8, 32}, {512, 4096}, {0, 3, 5}})
+        ->ArgsProduct({{1}, {16384}, {0, 3, 5}})
         ->UseRealTime()
         ->Unit(benchmark::kMillisecond);
   }

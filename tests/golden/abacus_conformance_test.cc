@@ -29,6 +29,10 @@ constexpr float kThreshold = 0.3F;
 // Of the largest value: a block's softmax weights amplify what its 32 tokens differ by.
 constexpr float kCompressedTolerance = 1e-3F;
 
+constexpr const char* kPrompts[] = {"addsub",     "mul",         "expr",        "linear",
+                                    "recursion",  "pythagoras",  "word",        "lists",
+                                    "needle_700", "needle_3000", "needle_16000"};
+
 constexpr int kLayers = 8;
 constexpr int kFirstSparseLayer = 4;
 
@@ -137,10 +141,7 @@ TEST_P(GoldenTest, Bf16LogitsAndGreedyTokens) {
   EXPECT_GT(errors[errors.size() / 2], 0);  // it is another computation
 }
 
-INSTANTIATE_TEST_SUITE_P(Abacus, GoldenTest,
-                         ::testing::Values("addsub", "mul", "expr", "linear", "recursion",
-                                           "pythagoras", "word", "lists", "needle_700",
-                                           "needle_3000", "needle_16000"),
+INSTANTIATE_TEST_SUITE_P(Abacus, GoldenTest, ::testing::ValuesIn(kPrompts),
                          [](const auto& info) { return std::string(info.param); });
 
 class HeadsTest : public ::testing::TestWithParam<const char*> {};
@@ -192,8 +193,7 @@ TEST_P(HeadsTest, EarlyExitAndMtpLogits) {
   EXPECT_LT(Difference(mtp, want_mtp), kLogitTolerance);
 }
 
-INSTANTIATE_TEST_SUITE_P(Abacus, HeadsTest,
-                         ::testing::Values("recursion", "word", "needle_700", "needle_16000"),
+INSTANTIATE_TEST_SUITE_P(Abacus, HeadsTest, ::testing::ValuesIn(kPrompts),
                          [](const auto& info) { return std::string(info.param); });
 
 // One look inside the forward pass, shared by the tests of a golden file.
