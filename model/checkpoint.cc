@@ -112,18 +112,4 @@ absl::StatusOr<ModelIdentity> Checkpoint::ComputeIdentity(int threads,
   return ModelIdentity{HashFiles(files, threads, progress)};
 }
 
-std::vector<float> ReadAsF32(const TensorView& view) {
-  std::vector<float> values(view.elements());
-  if (view.dtype == StoredDType::kF32) {
-    std::memcpy(values.data(), view.bytes.data(), view.bytes.size());
-    return values;
-  }
-  CHECK(view.dtype == StoredDType::kBF16) << view.name << " is " << DTypeName(view.dtype);
-  const auto* source = reinterpret_cast<const uint16_t*>(view.bytes.data());
-  for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = std::bit_cast<float>(static_cast<uint32_t>(source[i]) << 16);
-  }
-  return values;
-}
-
 }  // namespace troupe

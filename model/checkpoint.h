@@ -19,23 +19,25 @@
 
 #include "absl/status/statusor.h"
 #include "model/description.h"
+#include "model/matrix_view.h"
 #include "model/safetensors.h"
 
 namespace troupe {
 
-// y = W x, W [out_features, in_features]. Every matrix multiplication of the model is one of these.
+// y = W x + bias, W [out_features, in_features]. Every matrix multiplication of the model is one of
+// these.
 struct LinearWeights {
-  TensorView weight;
+  MatrixView weight;
+  TensorView bias;  // [out_features]; empty: none
   int out_features = 0;
   int in_features = 0;
 };
 
-// K and V projections [kv_heads * head_dim, hidden] with the keys' norm [head_dim]
-// (empty without qk_norm).
+// K and V projections with the keys' norm (empty without qk_norm).
 struct KvWeights {
-  LinearWeights k_proj;
-  LinearWeights v_proj;
-  TensorView k_norm;
+  LinearWeights k_proj;  // [kv_heads * head_dim, hidden]
+  LinearWeights v_proj;  // [kv_heads * value_dim, hidden]
+  TensorView k_norm;     // [head_dim], or [kv_heads * head_dim]
 };
 
 // NSA's phi: u = silu(w1 (z + position)), a = softmax over the block of w2 u, c = sum a * z.
@@ -59,12 +61,22 @@ struct HeadGateWeights {
   LinearWeights up_proj;    // [heads, inner]
 };
 
+// Multi-head latent attention's way to keys and values; see MlaDescription.
+struct MlaWeights {
+  LinearWeights q_a_proj;   // [query_latent_dim, hidden]; empty without query_latent_dim
+  TensorView q_a_norm;      // [query_latent_dim]
+  LinearWeights kv_a_proj;  // [latent_dim + rope_dim, hidden]
+  TensorView kv_a_norm;     // [latent_dim]
+  LinearWeights kv_b_proj;  // [heads * (nope_dim + value_dim), latent_dim], head by head
+};
+
 struct AttentionWeights {
-  LinearWeights q_proj;  // [heads * head_dim, hidden]
-  LinearWeights o_proj;  // [hidden, heads * head_dim]
-  TensorView q_norm;     // [head_dim], empty without qk_norm
-  // The K/V of a sliding or full layer, or NSA's three branches.
-  std::variant<KvWeights, NsaWeights> kv;
+  LinearWeights q_proj;  // [heads * head_dim, hidden], or [.., query_latent_dim] (q_b_proj)
+  LinearWeights o_proj;  // [hidden, heads * value_dim]
+  TensorView q_norm;     // [head_dim], or [heads * head_dim]; empty without qk_norm
+  TensorView sinks;      // [heads]; empty without sinks
+  // The K/V of a sliding or full layer, NSA's three branches, or the latent.
+  std::variant<KvWeights, NsaWeights, MlaWeights> kv;
   std::optional<HeadGateWeights> head_gate;
 };
 
@@ -81,9 +93,15 @@ struct MoeWeights {
   std::optional<SwigluWeights> shared;
 };
 
+// Norms of a sublayer; which are there depends on LayerDescription::norm_place.
+struct SublayerNorms {
+  TensorView before;  // [hidden]; empty for kAfter
+  TensorView after;   // [hidden]; empty for kBefore
+};
+
 struct LayerWeights {
-  TensorView attention_norm;  // [hidden]
-  TensorView ffn_norm;        // [hidden]
+  SublayerNorms attention_norms;
+  SublayerNorms ffn_norms;
   AttentionWeights attention;
   std::variant<SwigluWeights, MoeWeights> ffn;
 };
@@ -131,9 +149,6 @@ struct GenerationDefaults {
   std::optional<float> repetition_penalty;
   std::optional<int> max_new_tokens;
 };
-
-// A BF16 or F32 tensor of ModelWeights as f32, for the small ones that kernels take so.
-std::vector<float> ReadAsF32(const TensorView& view);
 
 class Checkpoint {
  public:

@@ -7,6 +7,7 @@
 
 #include "model/architectures/architecture.h"
 #include "model/json_reader.h"
+#include "model/rope_scaling.h"
 
 namespace troupe {
 namespace {
@@ -52,8 +53,8 @@ TEST(AbacusConfigTest, IsUnderstood) {
   EXPECT_EQ(sliding.head_dim, 64);
   EXPECT_EQ(sliding.window_tokens, 256);
   EXPECT_EQ(sliding.rope.kind, RopeKind::kHalfSplit);
-  EXPECT_EQ(sliding.rope.theta, 10000.0);
-  EXPECT_TRUE(sliding.qk_norm);
+  EXPECT_EQ(sliding.rope.inverse_frequency, RopeFrequencies(10000.0, 64));
+  EXPECT_EQ(sliding.qk_norm, QkNorm::kPerHead);
   ASSERT_TRUE(sliding.head_gate.has_value());
   EXPECT_EQ(sliding.head_gate->inner_size, 64);
   EXPECT_FLOAT_EQ(sliding.head_gate->threshold, 0.3f);
@@ -72,8 +73,8 @@ TEST(AbacusConfigTest, IsUnderstood) {
   EXPECT_EQ(moe.experts_per_token, 2);
   EXPECT_EQ(moe.expert_inner_size, 64);
   EXPECT_EQ(moe.shared_inner_size, 64);
-  EXPECT_TRUE(moe.correction_bias);
-  EXPECT_TRUE(moe.normalise_weights);
+  EXPECT_TRUE(moe.router.correction_bias);
+  EXPECT_TRUE(moe.router.normalise_weights);
   ASSERT_TRUE(model->mtp.has_value());
   EXPECT_EQ(model->mtp->layer.attention.kind, AttentionKind::kSliding);
   EXPECT_TRUE(std::holds_alternative<DenseFfn>(model->mtp->layer.ffn));
@@ -88,7 +89,7 @@ TEST(AbacusConfigTest, TakesTheSpellingsOfTransformers5) {
   config["eos_token_id"] = {2, 3};
   const auto model = Describe(config);
   ASSERT_TRUE(model.ok()) << model.status();
-  EXPECT_EQ(model->layers[0].attention.rope.theta, 5000.0);
+  EXPECT_EQ(model->layers[0].attention.rope.inverse_frequency, RopeFrequencies(5000.0, 64));
   EXPECT_THAT(model->end_tokens, ElementsAre(2, 3));
 }
 

@@ -49,8 +49,18 @@ absl::Status ValidateAttention(absl::string_view what, const AttentionDescriptio
     return Wanted(what, "kv_heads", attention.kv_heads,
                   absl::StrCat("a divisor of the ", attention.heads, " heads"));
   }
-  if (attention.rope.kind == RopeKind::kHalfSplit && attention.head_dim % 2 != 0) {
-    return Wanted(what, "head_dim", attention.head_dim, "an even number: rope rotates pairs");
+  TROUPE_RETURN_IF_ERROR(Positive(what, "value_dim", attention.value_dim));
+  const RopeDescription& rope = attention.rope;
+  if (rope.kind != RopeKind::kNone) {
+    if (rope.rotated_dims <= 0 || rope.rotated_dims % 2 != 0 ||
+        rope.rotated_dims > attention.head_dim) {
+      return Wanted(what, "rope.rotated_dims", rope.rotated_dims,
+                    absl::StrCat("an even number up to head_dim = ", attention.head_dim));
+    }
+    if (rope.inverse_frequency.size() != static_cast<size_t>(rope.rotated_dims) / 2) {
+      return Wanted(what, "rope.inverse_frequency", rope.inverse_frequency.size(),
+                    "a frequency for each pair of rotated_dims");
+    }
   }
   if (attention.kind != AttentionKind::kFull) {
     TROUPE_RETURN_IF_ERROR(Positive(what, "window_tokens", attention.window_tokens));
@@ -95,7 +105,7 @@ class GroupBuilder {
                        .branch = branch,
                        .kv_heads = attention.kv_heads,
                        .key_dim = attention.head_dim,
-                       .value_dim = attention.head_dim};
+                       .value_dim = attention.value_dim};
     const int64_t rows = int64_t{stream.kv_heads} * group.entries_per_block * bytes_per_element_;
     stream.key_offset_bytes = group.page_bytes;
     stream.value_offset_bytes = stream.key_offset_bytes + rows * stream.key_dim;

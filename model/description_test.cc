@@ -11,7 +11,8 @@ namespace {
 using ::testing::HasSubstr;
 
 AttentionDescription Attention(AttentionKind kind) {
-  AttentionDescription attention{.kind = kind, .heads = 8, .kv_heads = 2, .head_dim = 64};
+  AttentionDescription attention{
+      .kind = kind, .heads = 8, .kv_heads = 2, .head_dim = 64, .value_dim = 64};
   if (kind != AttentionKind::kFull) attention.window_tokens = 256;
   if (kind == AttentionKind::kNsa) attention.nsa = NsaDescription{};
   return attention;
@@ -128,10 +129,14 @@ TEST(ValidateDescriptionTest, NamesTheFieldThatIsWrong) {
       {"layers", [](auto& m) { m.layers.clear(); }},
       {"end_tokens", [](auto& m) { m.end_tokens = {512}; }},
       {"kv_heads", [](auto& m) { m.layers[1].attention.kv_heads = 3; }},
-      {"head_dim",
+      {"value_dim", [](auto& m) { m.layers[1].attention.value_dim = 0; }},
+      {"rope.rotated_dims",
        [](auto& m) {
-         m.layers[1].attention.head_dim = 63;
-         m.layers[1].attention.rope.kind = RopeKind::kHalfSplit;
+         m.layers[1].attention.rope = {.kind = RopeKind::kHalfSplit, .rotated_dims = 63};
+       }},
+      {"rope.inverse_frequency",
+       [](auto& m) {
+         m.layers[1].attention.rope = {.kind = RopeKind::kHalfSplit, .rotated_dims = 64};
        }},
       {"window_tokens", [](auto& m) { m.layers[1].attention.window_tokens = 0; }},
       {"nsa", [](auto& m) { m.layers[5].attention.nsa.reset(); }},

@@ -72,9 +72,10 @@ class WeightBinder {
     used_.insert(view->name);
     if (!std::equal(shape.begin(), shape.end(), view->shape.begin(), view->shape.end())) {
       Problem(absl::StrCat(name, ": shape: found ", view->ShapeString(), ", wanted ", wanted));
-    } else if (view->dtype != StoredDType::kBF16 && view->dtype != StoredDType::kF32) {
-      Problem(
-          absl::StrCat(name, ": dtype: found ", DTypeName(view->dtype), ", wanted BF16 or F32"));
+    } else if (view->dtype != StoredDType::kBF16 && view->dtype != StoredDType::kF16 &&
+               view->dtype != StoredDType::kF32) {
+      Problem(absl::StrCat(name, ": dtype: found ", DTypeName(view->dtype),
+                           ", wanted BF16, F16 or F32"));
     }
     return *view;
   }
@@ -82,23 +83,30 @@ class WeightBinder {
   TensorView Norm(const std::string& name) { return Take(name, {model_.hidden_size}); }
 
   LinearWeights Linear(const std::string& name, int out_features, int in_features) {
-    return {Take(name, {out_features, in_features}), out_features, in_features};
+    const TensorView tensor = Take(name, {out_features, in_features});
+    return {.weight = tensor.shape.size() == 2 ? MatrixView::Of(tensor) : MatrixView(),
+            .out_features = out_features,
+            .in_features = in_features};
   }
 
   LinearWeights BindLmHead(const TensorView& embedding) {
     // Some tools save a tied head a second time; the embedding is what counts.
     if (model_.tied_embeddings) {
       if (files_.Find(names_.lm_head) != nullptr) used_.insert(names_.lm_head);
-      return {embedding, model_.vocab_size, model_.hidden_size};
+      return {.weight = embedding.shape.size() == 2 ? MatrixView::Of(embedding) : MatrixView(),
+              .out_features = model_.vocab_size,
+              .in_features = model_.hidden_size};
     }
     return Linear(names_.lm_head, model_.vocab_size, model_.hidden_size);
   }
 
   KvWeights BindKv(const std::string& prefix, const AttentionDescription& attention) {
     KvWeights kv;
-    kv.k_proj = Linear(prefix + names_.k_proj, attention.kv_size(), model_.hidden_size);
-    kv.v_proj = Linear(prefix + names_.v_proj, attention.kv_size(), model_.hidden_size);
-    if (attention.qk_norm) kv.k_norm = Take(prefix + names_.k_norm, {attention.head_dim});
+    kv.k_proj = Linear(prefix + names_.k_proj, attention.key_size(), model_.hidden_size);
+    kv.v_proj = Linear(prefix + names_.v_proj, attention.value_size(), model_.hidden_size);
+    if (attention.qk_norm != QkNorm::kNone) {
+      kv.k_norm = Take(prefix + names_.k_norm, {attention.head_dim});
+    }
     return kv;
   }
 
@@ -124,8 +132,10 @@ class WeightBinder {
   AttentionWeights BindAttention(const std::string& prefix, const AttentionDescription& attention) {
     AttentionWeights weights;
     weights.q_proj = Linear(prefix + names_.q_proj, attention.query_size(), model_.hidden_size);
-    weights.o_proj = Linear(prefix + names_.o_proj, model_.hidden_size, attention.query_size());
-    if (attention.qk_norm) weights.q_norm = Take(prefix + names_.q_norm, {attention.head_dim});
+    weights.o_proj = Linear(prefix + names_.o_proj, model_.hidden_size, attention.attended_size());
+    if (attention.qk_norm != QkNorm::kNone) {
+      weights.q_norm = Take(prefix + names_.q_norm, {attention.head_dim});
+    }
     if (attention.nsa) {
       weights.kv = BindNsa(prefix, attention);
     } else {
@@ -149,7 +159,7 @@ class WeightBinder {
   MoeWeights BindMoe(const std::string& prefix, const MoeFfn& moe) {
     MoeWeights weights;
     weights.router = Linear(prefix + names_.router, moe.experts, model_.hidden_size);
-    if (moe.correction_bias) {
+    if (moe.router.correction_bias) {
       weights.correction_bias = Take(prefix + names_.correction_bias, {moe.experts});
     }
     for (int e = 0; e < moe.experts; ++e) {
@@ -170,7 +180,8 @@ class WeightBinder {
 
   LayerWeights BindLayer(int index, const LayerDescription& layer) {
     const std::string prefix = Numbered(names_.layer, "{layer}", index);
-    return {Norm(prefix + names_.attention_norm), Norm(prefix + names_.ffn_norm),
+    return {{.before = Norm(prefix + names_.attention_norm)},
+            {.before = Norm(prefix + names_.ffn_norm)},
             BindAttention(prefix + names_.attention, layer.attention),
             BindFfn(prefix + names_.ffn, layer.ffn)};
   }

@@ -1,7 +1,6 @@
 #include "worker/loaded_model.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <deque>
 #include <utility>
@@ -62,32 +61,9 @@ class Loader {
     if (status_.ok()) status_ = std::move(status);
   }
 
-  void Report(const TensorView& view) {
-    bytes_done_ += static_cast<int64_t>(view.bytes.size());
+  void Report(int64_t bytes) {
+    bytes_done_ += bytes;
     if (options_.progress && status_.ok()) options_.progress(bytes_done_, bytes_total_);
-  }
-
-  bool Readable(const TensorView& view) {
-    if (view.dtype == StoredDType::kF32 || view.dtype == StoredDType::kBF16) return true;
-    Fail(absl::UnimplementedError(absl::StrCat("tensor ", view.name, " is stored as ",
-                                               DTypeName(view.dtype),
-                                               "; the worker runs BF16 and F32 weights")));
-    return false;
-  }
-
-  std::vector<float> HostFloats(const TensorView& view) {
-    if (!Readable(view)) return {};
-    std::vector<float> values(view.elements());
-    if (view.dtype == StoredDType::kF32) {
-      std::memcpy(values.data(), view.bytes.data(), view.bytes.size());
-      return values;
-    }
-    for (size_t i = 0; i < values.size(); ++i) {
-      Bf16 value;
-      std::memcpy(&value, view.bytes.data() + i * sizeof(value), sizeof(value));
-      values[i] = ToF32(value);
-    }
-    return values;
   }
 
   DeviceTensor ToDevice(const void* data, DType dtype, int64_t rows, int64_t cols) {
@@ -112,31 +88,38 @@ class Loader {
   // A vector or small matrix in f32; empty when the model has none.
   DeviceTensor Floats(const TensorView& view) {
     if (view.empty()) return {};
-    const std::vector<float> values = HostFloats(view);
-    Report(view);
-    if (values.empty()) return {};
+    const std::vector<float> values = ReadAsF32(view);
+    Report(static_cast<int64_t>(view.bytes.size()));
     return ToDevice(values, view.shape.back());
   }
 
-  // As stored.
-  DeviceTensor Table(const TensorView& view) {
-    if (!Readable(view)) return {};
-    Report(view);
-    return ToDevice(view.bytes.data(), view.dtype == StoredDType::kF32 ? DType::kF32 : DType::kBf16,
-                    view.shape[0], view.shape[1]);
+  // A matrix in f32 and row-major, for the few that kernels take so.
+  DeviceTensor Small(const LinearWeights& weights) {
+    std::vector<float> values(weights.weight.elements());
+    weights.weight.ReadRows(0, weights.weight.rows, absl::MakeSpan(values));
+    Report(weights.weight.stored_bytes());
+    return ToDevice(values, weights.weight.cols);
   }
 
-  // All parts under one another, as stored where they agree and are aligned, else in f32.
+  // As stored where kernels take that, else in f32.
+  DeviceTensor Table(const TensorView& view) {
+    Report(static_cast<int64_t>(view.bytes.size()));
+    if (view.dtype == StoredDType::kBF16) {
+      return ToDevice(view.bytes.data(), DType::kBf16, view.shape[0], view.shape[1]);
+    }
+    return ToDevice(ReadAsF32(view), view.shape[1]);
+  }
+
+  // All parts under one another, as stored where they agree and kernels take it so, else in f32.
   std::unique_ptr<PackedMatrix> Matrix(const std::vector<LinearWeights>& parts,
                                        Precision precision) {
-    const StoredDType stored = parts[0].weight.dtype;
-    bool as_stored = true;
+    const StoredDType stored = parts[0].weight.value_dtype();
+    bool as_stored = stored == StoredDType::kF32 || stored == StoredDType::kBF16;
     for (const LinearWeights& part : parts) {
-      if (!Readable(part.weight)) return nullptr;
-      const auto address = reinterpret_cast<uintptr_t>(part.weight.bytes.data());
-      as_stored = as_stored && part.weight.dtype == stored && address % alignof(float) == 0;
+      as_stored =
+          as_stored && part.weight.value_dtype() == stored && part.weight.Contiguous() != nullptr;
     }
-    std::deque<std::vector<float>> upcast;
+    std::deque<std::vector<float>> decoded;
     std::vector<Tensor> tensors;
     for (const LinearWeights& part : parts) {
       Tensor tensor;
@@ -144,12 +127,14 @@ class Loader {
       tensor.cols = tensor.stride = part.in_features;
       if (as_stored) {
         tensor.dtype = stored == StoredDType::kF32 ? DType::kF32 : DType::kBf16;
-        tensor.data = const_cast<std::byte*>(part.weight.bytes.data());
+        tensor.data = const_cast<std::byte*>(part.weight.Contiguous());
       } else {
-        tensor.data = upcast.emplace_back(HostFloats(part.weight)).data();
+        std::vector<float>& values = decoded.emplace_back(part.weight.elements());
+        part.weight.ReadRows(0, part.weight.rows, absl::MakeSpan(values));
+        tensor.data = values.data();
       }
       tensors.push_back(tensor);
-      Report(part.weight);
+      Report(part.weight.stored_bytes());
     }
     std::unique_ptr<PackedMatrix> packed = ops_->Pack(tensors, precision);
     weight_bytes_ += packed->bytes();
@@ -183,7 +168,7 @@ class Loader {
   }
 
   LoadedPhi Phi(const CompressorWeights& weights) {
-    return {Floats(weights.position), Floats(weights.w1.weight), Floats(weights.w2.weight)};
+    return {Floats(weights.position), Small(weights.w1), Small(weights.w2)};
   }
 
   LoadedNsa Nsa(const NsaDescription& description, const NsaWeights& weights) {
@@ -199,14 +184,9 @@ class Loader {
     return nsa;
   }
 
-  DeviceTensor InverseFrequency(const AttentionDescription& description) {
-    if (description.rope.kind == RopeKind::kNone) return {};
-    std::vector<float> values;
-    for (int j = 0; j < description.head_dim / 2; ++j) {
-      values.push_back(
-          static_cast<float>(std::pow(description.rope.theta, -2.0 * j / description.head_dim)));
-    }
-    return ToDevice(values, static_cast<int64_t>(values.size()));
+  DeviceTensor InverseFrequency(const RopeDescription& rope) {
+    if (rope.kind == RopeKind::kNone) return {};
+    return ToDevice(rope.inverse_frequency, static_cast<int64_t>(rope.inverse_frequency.size()));
   }
 
   LoadedAttention Attention(const AttentionDescription& description,
@@ -243,7 +223,7 @@ class Loader {
     attention.in = Matrix(parts, product());
     attention.out = Matrix({weights.o_proj}, product());
     attention.q_norm = Floats(weights.q_norm);
-    attention.inverse_frequency = InverseFrequency(description);
+    attention.inverse_frequency = InverseFrequency(description.rope);
     return attention;
   }
 
@@ -256,8 +236,8 @@ class Loader {
     }
     LoadedLayer layer;
     layer.description = description;
-    layer.attention_norm = Floats(weights.attention_norm);
-    layer.ffn_norm = Floats(weights.ffn_norm);
+    layer.attention_norm = Floats(weights.attention_norms.before);
+    layer.ffn_norm = Floats(weights.ffn_norms.before);
     layer.attention = Attention(attention, weights.attention);
     if (const auto* moe = std::get_if<MoeWeights>(&weights.ffn)) {
       layer.ffn = Moe(std::get<MoeFfn>(description.ffn), *moe);

@@ -76,7 +76,7 @@ struct LoadedAttention {
   std::unique_ptr<PackedMatrix> out;           // [d, H * D]
   int64_t head_gate_column = 0;
   DeviceTensor q_norm;             // [D] f32; empty without QK-norm
-  DeviceTensor inverse_frequency;  // [D / 2] f32; empty without RoPE
+  DeviceTensor inverse_frequency;  // [rotated dims / 2] f32; empty without RoPE
   std::vector<LoadedKv> kv;        // one, or NSA's compressed, selected and window
   std::optional<LoadedNsa> nsa;
 };

@@ -1,7 +1,6 @@
 #include "worker/model_runner.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <utility>
 #include <variant>
@@ -23,10 +22,6 @@ void ForEachRun(absl::Span<const int32_t> tokens, const Visit& visit) {
     visit(tokens[begin], static_cast<int64_t>(end - begin), static_cast<int64_t>(begin));
     begin = end;
   }
-}
-
-float SoftmaxScale(const AttentionDescription& description) {
-  return 1.0F / std::sqrt(static_cast<float>(description.head_dim));
 }
 
 }  // namespace
@@ -151,7 +146,8 @@ void ModelRunner::RunAttention(int index, const LoadedLayer& layer, const StepIn
   WriteKeysAndValues(index, layer, projected, input);
   ComputeGates(index, layer, projected, input);
 
-  const Tensor attended = Columns(FirstRows(arena_->attended, tokens), 0, description.query_size());
+  const Tensor attended =
+      Columns(FirstRows(arena_->attended, tokens), 0, description.attended_size());
   if (attention.nsa.has_value()) {
     AttendSparse(index, layer, q, attended, input);
   } else {
@@ -182,8 +178,8 @@ void ModelRunner::WriteKeysAndValues(int index, const LoadedLayer& layer, const 
   const LayerState& state = state_[index];
   for (size_t b = 0; b < layer.attention.kv.size(); ++b) {
     const LoadedKv& kv = layer.attention.kv[b];
-    const Tensor k = Columns(projected, kv.k_column, description.kv_size());
-    const Tensor v = Columns(projected, kv.v_column, description.kv_size());
+    const Tensor k = Columns(projected, kv.k_column, description.key_size());
+    const Tensor v = Columns(projected, kv.v_column, description.value_size());
     NormAndRotate(k, description.kv_heads, kv.k_norm, layer, input);
     ops_->KvWrite({input.batch(), k, v, state.kv[b].k, state.kv[b].v, state.kv[b].tables});
   }
@@ -261,7 +257,7 @@ void ModelRunner::Attend(const LoadedLayer& layer, const Tensor& q, const KvLoca
   params.batch = input.batch();
   params.heads = description.heads;
   params.window = description.kind == AttentionKind::kFull ? 0 : description.window_tokens;
-  params.scale = SoftmaxScale(description);
+  params.scale = description.score_scale;
   params.q = q;
   params.k = kv.k;
   params.v = kv.v;
@@ -280,7 +276,7 @@ void ModelRunner::AttendSparse(int index, const LoadedLayer& layer, const Tensor
   select.batch = input.batch();
   select.sizes = sizes;
   select.heads = description.heads;
-  select.scale = SoftmaxScale(description);
+  select.scale = description.score_scale;
   select.q = q;
   select.k = state.compressed.k;
   select.v = state.compressed.v;
@@ -332,8 +328,8 @@ void ModelRunner::RunExperts(int index, const MoeFfn& description, const LoadedM
   route.logits = logits;
   route.bias = moe.correction_bias.f32();
   route.top_k = description.experts_per_token;
-  route.normalize = description.normalise_weights;
-  route.scale = description.weight_scale;
+  route.normalize = description.router.normalise_weights;
+  route.scale = description.router.weight_scale;
   route.experts = arena_->chosen.data();
   route.weights = arena_->expert_weights.data();
   route.load =

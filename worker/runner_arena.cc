@@ -57,7 +57,7 @@ struct Widths {
     const LoadedAttention& attention = layer.attention;
     projected = std::max(projected, attention.in->outputs());
     heads = std::max<int64_t>(heads, description.heads);
-    attended = std::max<int64_t>(attended, description.query_size());
+    attended = std::max<int64_t>(attended, description.attended_size());
     factors = std::max<int64_t>(factors,
                                 description.heads * (attention.nsa.has_value() ? kNsaBranches : 1));
     if (attention.head_gate_up != nullptr) {

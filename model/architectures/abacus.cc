@@ -69,15 +69,16 @@ MoeFfn ReadMoe(JsonFields& config) {
   moe.expert_inner_size = SizeField(config, "moe_intermediate_size");
   const auto shared = static_cast<int>(config.IntOr("n_shared_experts", 0, 1024, 0));
   moe.shared_inner_size = shared * moe.expert_inner_size;
-  moe.scoring = RouterScoring::kSigmoid;
+  moe.router.scoring = RouterScoring::kSigmoid;
   config.Only("scoring_func", "sigmoid");
   // noaux_tc with one group: the correction bias takes part in choosing, groups do not.
   config.Only("topk_method", "noaux_tc");
   config.Only("n_group", 1);
   config.Only("topk_group", 1);
-  moe.correction_bias = true;
-  moe.normalise_weights = config.Bool("norm_topk_prob");
-  moe.weight_scale = static_cast<float>(config.NumberOr("routed_scaling_factor", 1e-6, 1e6, 1.0));
+  moe.router.correction_bias = true;
+  moe.router.normalise_weights = config.Bool("norm_topk_prob");
+  moe.router.weight_scale =
+      static_cast<float>(config.NumberOr("routed_scaling_factor", 1e-6, 1e6, 1.0));
   return moe;
 }
 
@@ -88,12 +89,12 @@ ModelDescription Describe(JsonFields& config) {
   AttentionDescription base;
   ReadHeads(config, model.hidden_size, base);
   config.Only("attention_bias", false);
-  base.qk_norm = config.BoolOr("use_qk_norm", false);
+  base.qk_norm = config.BoolOr("use_qk_norm", false) ? QkNorm::kPerHead : QkNorm::kNone;
   base.window_tokens = SizeField(config, "sliding_window");
   base.head_gate =
       HeadGateDescription{SizeField(config, "head_gate_dim"),
                           static_cast<float>(config.Number("head_gate_threshold", 0.0, 1.0))};
-  const RopeDescription rope = ReadRope(config);
+  const RopeDescription rope = ReadRope(config, base.head_dim);
   const NsaDescription nsa = ReadNsa(config);
 
   const DenseFfn dense{SizeField(config, "intermediate_size")};

@@ -1,8 +1,10 @@
 #include "model/architectures/config_fields.h"
 
+#include <cmath>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "model/rope_scaling.h"
 
 namespace troupe {
 namespace {
@@ -53,21 +55,24 @@ void ReadHeads(JsonFields& config, int hidden_size, AttentionDescription& attent
                 absl::StrCat("a size: ", attention.heads,
                              " heads do not divide hidden_size = ", hidden_size));
   }
+  attention.value_dim = attention.head_dim;
+  attention.score_scale = 1.0F / std::sqrt(static_cast<float>(attention.head_dim));
 }
 
-RopeDescription ReadRope(JsonFields& config) {
-  RopeDescription rope;
-  rope.kind = RopeKind::kHalfSplit;
+RopeDescription ReadRope(JsonFields& config, int head_dim) {
+  double theta = 0;
   config.Only("rope_scaling", nullptr);
   if (const nlohmann::json* object = config.Object("rope_parameters")) {
     JsonFields fields(config.file(), config.FieldName("rope_parameters"), *object);
     fields.Only("rope_type", "default");
-    rope.theta = fields.Number("rope_theta", 1.0, kMaxTheta);
+    theta = fields.Number("rope_theta", 1.0, kMaxTheta);
     config.Nested(fields);
   } else {
-    rope.theta = config.Number("rope_theta", 1.0, kMaxTheta);
+    theta = config.Number("rope_theta", 1.0, kMaxTheta);
   }
-  return rope;
+  return {.kind = RopeKind::kHalfSplit,
+          .rotated_dims = head_dim,
+          .inverse_frequency = RopeFrequencies(theta, head_dim)};
 }
 
 }  // namespace troupe

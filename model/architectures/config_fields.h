@@ -22,11 +22,11 @@ int SizeField(JsonFields& config, absl::string_view key, int64_t max = kMaxSize)
 ModelDescription ReadCommonFields(JsonFields& config);
 
 // num_attention_heads, num_key_value_heads (default: as many) and head_dim (default: hidden /
-// heads).
+// heads), which is value_dim too; scores are scaled by head_dim^-0.5.
 void ReadHeads(JsonFields& config, int hidden_size, AttentionDescription& attention);
 
 // rope_theta, or rope_parameters.rope_theta; unscaled rope only.
-RopeDescription ReadRope(JsonFields& config);
+RopeDescription ReadRope(JsonFields& config, int head_dim);
 
 }  // namespace troupe
 
