@@ -52,6 +52,8 @@ class WeightBinder {
     return absl::InvalidArgumentError(message);
   }
 
+  std::vector<TensorShape> TakeMissing() { return std::move(missing_); }
+
  private:
   static std::string Numbered(const std::string& pattern, absl::string_view slot, int number) {
     return absl::StrReplaceAll(pattern, {{slot, absl::StrCat(number)}});
@@ -66,6 +68,7 @@ class WeightBinder {
     const TensorView* view = files_.Find(name);
     const std::string wanted = absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
     if (view == nullptr) {
+      missing_.push_back({name, shape});
       Problem(absl::StrCat(name, ": found nothing, wanted ", wanted));
       return {};
     }
@@ -197,6 +200,7 @@ class WeightBinder {
   const ModelDescription& model_;
   const TensorNames& names_;
   std::set<absl::string_view> used_;  // names owned by files_ or names_
+  std::vector<TensorShape> missing_;
   std::vector<std::string> problems_;
   size_t problem_count_ = 0;
 };
@@ -229,6 +233,13 @@ absl::StatusOr<ModelWeights> BindWeights(const std::string& folder,
   ModelWeights weights = binder.Bind();
   if (absl::Status status = binder.StatusFor(folder); !status.ok()) return status;
   return weights;
+}
+
+std::vector<TensorShape> TensorsOf(const ModelDescription& description, const TensorNames& names) {
+  const SafetensorsCheckpoint nothing;
+  WeightBinder binder(nothing, description, names);
+  binder.Bind();
+  return binder.TakeMissing();
 }
 
 ParameterCounts CountParameters(const SafetensorsCheckpoint& files,

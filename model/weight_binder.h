@@ -12,6 +12,7 @@
 #include "model/architectures/architecture.h"
 #include "model/checkpoint.h"
 #include "model/description.h"
+#include "model/dummy_weights.h"
 #include "model/safetensors.h"
 
 namespace troupe {
@@ -21,6 +22,9 @@ absl::StatusOr<ModelWeights> BindWeights(const std::string& folder,
                                          const SafetensorsCheckpoint& files,
                                          const ModelDescription& description,
                                          const TensorNames& names);
+
+// The tensors that BindWeights asks for where a checkpoint stores plain values.
+std::vector<TensorShape> TensorsOf(const ModelDescription& description, const TensorNames& names);
 
 // Counts of the bound weights; see ParameterCounts for what is active.
 ParameterCounts CountParameters(const SafetensorsCheckpoint& files,
