@@ -200,7 +200,8 @@ LoadPlan MakePlan(const Settings& s, const std::vector<StreamKind>& kinds,
 }
 
 Json Spread(std::vector<double> values) {
-  return {{"p50", Percentile(values, .5)},
+  return {{"min", Percentile(values, 0)},
+          {"p50", Percentile(values, .5)},
           {"p90", Percentile(values, .9)},
           {"p99", Percentile(values, .99)},
           {"max", Percentile(values, 1)}};
