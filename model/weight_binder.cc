@@ -68,7 +68,7 @@ class WeightBinder {
     const TensorView* view = files_.Find(name);
     const std::string wanted = absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
     if (view == nullptr) {
-      missing_.push_back({name, shape});
+      if (missing_names_.insert(name).second) missing_.push_back({name, shape});
       Problem(absl::StrCat(name, ": found nothing, wanted ", wanted));
       return {};
     }
@@ -201,6 +201,7 @@ class WeightBinder {
   const TensorNames& names_;
   std::set<absl::string_view> used_;  // names owned by files_ or names_
   std::vector<TensorShape> missing_;
+  std::set<std::string> missing_names_;
   std::vector<std::string> problems_;
   size_t problem_count_ = 0;
 };
