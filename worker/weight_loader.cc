@@ -4,6 +4,8 @@
 #include <deque>
 #include <utility>
 
+#include "kernels/bf16.h"
+
 namespace troupe {
 namespace {
 
@@ -12,6 +14,11 @@ bool AreStoredAs(StoredDType dtype, const std::vector<LinearWeights>& parts) {
     if (part.weight.value_dtype() != dtype || part.weight.Contiguous() == nullptr) return false;
   }
   return true;
+}
+
+// Of values that were decoded from the matrix and lose nothing by it.
+DType DTypeOfRows(const MatrixView& matrix) {
+  return matrix.value_dtype() == StoredDType::kBF16 ? DType::kBf16 : DType::kF32;
 }
 
 }  // namespace
@@ -115,6 +122,48 @@ std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights
   std::unique_ptr<PackedMatrix> packed = ops_->Pack(tensors, precision);
   device_bytes_ += packed->bytes();
   return packed;
+}
+
+std::unique_ptr<PackedMatrix> WeightLoader::PackValues(std::vector<float> values, int64_t cols,
+                                                       DType dtype) {
+  Tensor tensor;
+  tensor.dtype = dtype;
+  tensor.rows = static_cast<int64_t>(values.size()) / cols;
+  tensor.cols = tensor.stride = cols;
+  tensor.data = values.data();
+  std::vector<Bf16> narrow;
+  if (dtype == DType::kBf16) {
+    for (const float value : values) narrow.push_back(ToBf16(value));
+    tensor.data = narrow.data();
+  }
+  std::unique_ptr<PackedMatrix> packed = ops_->Pack({tensor}, precision_);
+  device_bytes_ += packed->bytes();
+  return packed;
+}
+
+std::unique_ptr<PackedMatrix> WeightLoader::Rows(const LinearWeights& weights, int64_t first,
+                                                 int64_t count) {
+  const MatrixView& matrix = weights.weight;
+  // So that the parts of a matrix add up to it.
+  const auto bytes_before = [&](int64_t row) { return matrix.stored_bytes() * row / matrix.rows; };
+  Report(bytes_before(first + count) - bytes_before(first));
+  std::vector<float> values(count * matrix.cols);
+  matrix.ReadRows(first, count, absl::MakeSpan(values));
+  return PackValues(std::move(values), matrix.cols, DTypeOfRows(matrix));
+}
+
+std::unique_ptr<PackedMatrix> WeightLoader::TransposedRows(const LinearWeights& weights,
+                                                           int64_t first, int64_t count) {
+  const MatrixView& matrix = weights.weight;
+  std::vector<float> values(count * matrix.cols);
+  matrix.ReadRows(first, count, absl::MakeSpan(values));
+  std::vector<float> transposed(values.size());
+  for (int64_t row = 0; row < count; ++row) {
+    for (int64_t col = 0; col < matrix.cols; ++col) {
+      transposed[col * count + row] = values[row * matrix.cols + col];
+    }
+  }
+  return PackValues(std::move(transposed), count, DTypeOfRows(matrix));
 }
 
 DeviceTensor WeightLoader::Bias(const std::vector<LinearWeights>& parts) {
