@@ -12,6 +12,7 @@
 #include "model/architectures/architecture.h"
 #include "model/identity.h"
 #include "model/json_reader.h"
+#include "model/parameter_counts.h"
 #include "model/weight_binder.h"
 
 namespace troupe {
@@ -111,8 +112,9 @@ absl::Status Checkpoint::Bind(const ModelConfig& config, SafetensorsCheckpoint f
   generation_defaults_ = config.generation_defaults;
   files_ = std::move(files);
   const TensorNames& names = config.architecture->names;
+  if (description_.mtp && !HoldsMtp(files_, description_, names)) description_.mtp.reset();
   TROUPE_ASSIGN_OR_RETURN(weights_, BindWeights(folder_, files_, description_, names));
-  parameters_ = CountParameters(files_, description_, weights_, names);
+  parameters_ = CountParameters(files_, description_, weights_);
   return absl::OkStatus();
 }
 
