@@ -139,7 +139,7 @@ DeviceTensor WeightLoader::Bias(const std::vector<LinearWeights>& parts) {
     any = true;
     const std::vector<float> bias = ReadAsF32(part.bias);
     values.insert(values.end(), bias.begin(), bias.end());
-    Report(static_cast<int64_t>(part.bias.bytes.size()));
+    Report(part.bias.stored_bytes());
   }
   return any ? Values(values) : DeviceTensor();
 }
