@@ -1,19 +1,41 @@
 #include "worker/weight_loader.h"
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <utility>
 
 #include "kernels/bf16.h"
+#include "kernels/element.h"
 
 namespace troupe {
 namespace {
 
-bool AreStoredAs(StoredDType dtype, const std::vector<LinearWeights>& parts) {
-  for (const LinearWeights& part : parts) {
-    if (part.weight.value_dtype() != dtype || part.weight.Contiguous() == nullptr) return false;
+bool AreValuesOf(StoredDType dtype, const std::vector<LinearWeights>& parts) {
+  return std::all_of(parts.begin(), parts.end(), [dtype](const LinearWeights& part) {
+    return part.weight.value_dtype() == dtype;
+  });
+}
+
+// The matrix's values as `dtype`: where they lie, or else decoded into `memory`.
+Tensor ValuesOf(const MatrixView& matrix, DType dtype, std::vector<std::byte>& memory) {
+  Tensor tensor{nullptr, dtype, matrix.rows, matrix.cols, matrix.cols};
+  const StoredDType stored = dtype == DType::kF32 ? StoredDType::kF32 : StoredDType::kBF16;
+  const std::byte* in_place = matrix.value_dtype() == stored ? matrix.Contiguous() : nullptr;
+  if (in_place != nullptr) {
+    tensor.data = const_cast<std::byte*>(in_place);
+    return tensor;
   }
-  return true;
+  memory.resize(matrix.elements() * BytesOf(dtype));
+  tensor.data = memory.data();
+  std::vector<float> row(matrix.cols);
+  for (int64_t r = 0; r < matrix.rows; ++r) {
+    matrix.ReadRows(r, 1, absl::MakeSpan(row));
+    for (int64_t c = 0; c < matrix.cols; ++c) {
+      StoreElement(tensor.data, dtype, r * matrix.cols + c, row[c]);
+    }
+  }
+  return tensor;
 }
 
 // Of values that were decoded from the matrix and lose nothing by it.
@@ -100,23 +122,11 @@ std::unique_ptr<PackedMatrix> WeightLoader::ExactMatrix(const std::vector<Linear
 
 std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights>& parts,
                                                  Precision precision) {
-  const bool f32 = AreStoredAs(StoredDType::kF32, parts);
-  const bool as_stored = f32 || AreStoredAs(StoredDType::kBF16, parts);
-  std::deque<std::vector<float>> decoded;
+  const DType dtype = AreValuesOf(StoredDType::kBF16, parts) ? DType::kBf16 : DType::kF32;
+  std::deque<std::vector<std::byte>> decoded;
   std::vector<Tensor> tensors;
   for (const LinearWeights& part : parts) {
-    Tensor tensor;
-    tensor.rows = part.out_features;
-    tensor.cols = tensor.stride = part.in_features;
-    if (as_stored) {
-      tensor.dtype = f32 ? DType::kF32 : DType::kBf16;
-      tensor.data = const_cast<std::byte*>(part.weight.Contiguous());
-    } else {
-      std::vector<float>& values = decoded.emplace_back(part.weight.elements());
-      part.weight.ReadRows(0, part.weight.rows, absl::MakeSpan(values));
-      tensor.data = values.data();
-    }
-    tensors.push_back(tensor);
+    tensors.push_back(ValuesOf(part.weight, dtype, decoded.emplace_back()));
     Report(part.weight.stored_bytes());
   }
   std::unique_ptr<PackedMatrix> packed = ops_->Pack(tensors, precision);
@@ -177,7 +187,7 @@ DeviceTensor WeightLoader::Bias(const std::vector<LinearWeights>& parts) {
     any = true;
     const std::vector<float> bias = ReadAsF32(part.bias);
     values.insert(values.end(), bias.begin(), bias.end());
-    Report(static_cast<int64_t>(part.bias.bytes.size()));
+    Report(part.bias.stored_bytes());
   }
   return any ? Values(values) : DeviceTensor();
 }

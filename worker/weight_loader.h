@@ -35,7 +35,7 @@ class WeightLoader {
   // Rows to be looked up: as stored where kernels take that, else in f32.
   DeviceTensor Table(const TensorView& view);
 
-  // All parts under one another, as stored where they agree and kernels take it so, else in f32.
+  // All parts under one another, in bf16 where all values are, else in f32.
   std::unique_ptr<PackedMatrix> Matrix(const std::vector<LinearWeights>& parts);
   // The same with products in f32 in every mode.
   std::unique_ptr<PackedMatrix> ExactMatrix(const std::vector<LinearWeights>& parts);
