@@ -5,15 +5,22 @@
 #include <deque>
 #include <utility>
 
+#include "kernels/bf16.h"
 #include "kernels/element.h"
 
 namespace troupe {
 namespace {
 
-bool AreValuesOf(StoredDType dtype, const std::vector<LinearWeights>& parts) {
-  return std::all_of(parts.begin(), parts.end(), [dtype](const LinearWeights& part) {
-    return part.weight.value_dtype() == dtype;
+// In which a matrix's values lose nothing.
+DType DTypeOf(const MatrixView& matrix) {
+  return matrix.value_dtype() == StoredDType::kBF16 ? DType::kBf16 : DType::kF32;
+}
+
+DType DTypeOf(const std::vector<LinearWeights>& parts) {
+  const bool bf16 = std::all_of(parts.begin(), parts.end(), [](const LinearWeights& part) {
+    return DTypeOf(part.weight) == DType::kBf16;
   });
+  return bf16 ? DType::kBf16 : DType::kF32;
 }
 
 // The matrix's values as `dtype`: where they lie, or else decoded into `memory`.
@@ -116,7 +123,7 @@ std::unique_ptr<PackedMatrix> WeightLoader::ExactMatrix(const std::vector<Linear
 
 std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights>& parts,
                                                  Precision precision) {
-  const DType dtype = AreValuesOf(StoredDType::kBF16, parts) ? DType::kBf16 : DType::kF32;
+  const DType dtype = DTypeOf(parts);
   std::deque<std::vector<std::byte>> decoded;
   std::vector<Tensor> tensors;
   for (const LinearWeights& part : parts) {
@@ -126,6 +133,48 @@ std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights
   std::unique_ptr<PackedMatrix> packed = ops_->Pack(tensors, precision);
   device_bytes_ += packed->bytes();
   return packed;
+}
+
+std::unique_ptr<PackedMatrix> WeightLoader::PackValues(std::vector<float> values, int64_t cols,
+                                                       DType dtype) {
+  Tensor tensor;
+  tensor.dtype = dtype;
+  tensor.rows = static_cast<int64_t>(values.size()) / cols;
+  tensor.cols = tensor.stride = cols;
+  tensor.data = values.data();
+  std::vector<Bf16> narrow;
+  if (dtype == DType::kBf16) {
+    for (const float value : values) narrow.push_back(ToBf16(value));
+    tensor.data = narrow.data();
+  }
+  std::unique_ptr<PackedMatrix> packed = ops_->Pack({tensor}, precision_);
+  device_bytes_ += packed->bytes();
+  return packed;
+}
+
+std::unique_ptr<PackedMatrix> WeightLoader::Rows(const LinearWeights& weights, int64_t first,
+                                                 int64_t count) {
+  const MatrixView& matrix = weights.weight;
+  // So that the parts of a matrix add up to it.
+  const auto bytes_before = [&](int64_t row) { return matrix.stored_bytes() * row / matrix.rows; };
+  Report(bytes_before(first + count) - bytes_before(first));
+  std::vector<float> values(count * matrix.cols);
+  matrix.ReadRows(first, count, absl::MakeSpan(values));
+  return PackValues(std::move(values), matrix.cols, DTypeOf(matrix));
+}
+
+std::unique_ptr<PackedMatrix> WeightLoader::TransposedRows(const LinearWeights& weights,
+                                                           int64_t first, int64_t count) {
+  const MatrixView& matrix = weights.weight;
+  std::vector<float> values(count * matrix.cols);
+  matrix.ReadRows(first, count, absl::MakeSpan(values));
+  std::vector<float> transposed(values.size());
+  for (int64_t row = 0; row < count; ++row) {
+    for (int64_t col = 0; col < matrix.cols; ++col) {
+      transposed[col * count + row] = values[row * matrix.cols + col];
+    }
+  }
+  return PackValues(std::move(transposed), count, DTypeOf(matrix));
 }
 
 DeviceTensor WeightLoader::Bias(const std::vector<LinearWeights>& parts) {
