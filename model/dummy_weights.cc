@@ -168,7 +168,7 @@ absl::StatusOr<SafetensorsCheckpoint> MakeDummyTensors(const std::string& path,
   const uint64_t own =
       std::min(RoundedUp(begin + layout.vector_bytes, page), RoundedUp(bytes, page));
   const uint64_t rest = RoundedUp(bytes, page) - own;
-  const uint64_t shared = std::min(rest, kDistinctBytes);
+  const uint64_t shared = std::min(rest, options.distinct_bytes);
   TROUPE_ASSIGN_OR_RETURN(const std::shared_ptr<Mapping> mapping,
                           Mapping::Make(own, shared, own + rest));
   std::byte* const data = mapping->data();

@@ -5,8 +5,9 @@
 // a forward pass neither dies out nor overflows; norms are 1 and biases 0. The same seed gives the
 // same bytes on every machine and with any number of threads.
 //
-// Of more than kDistinctBytes, values repeat: addresses all differ, memory is shared. That is far
-// more than any cache holds, so what streams through it takes the time that a checkpoint takes.
+// Beyond DummyOptions::distinct_bytes, values repeat: addresses all differ, memory is shared. That
+// is far more than any cache holds, so what streams through it takes the time that a checkpoint
+// takes.
 //
 // Thread model: a pure function that starts and joins threads of its own.
 // Ownership: the memory lives as long as the checkpoint that comes back, or any copy of it.
@@ -26,15 +27,14 @@ namespace troupe {
 struct DummyOptions {
   StoredDType dtype = StoredDType::kBF16;  // of all tensors: BF16, F16 or F32
   uint64_t seed = 0;
-  int threads = 0;  // that generate; 0: all cores
+  int threads = 0;                              // that generate; 0: all cores
+  uint64_t distinct_bytes = uint64_t{2} << 30;  // whole pages
 };
 
 struct TensorShape {
   std::string name;
   std::vector<int64_t> shape;
 };
-
-inline constexpr uint64_t kDistinctBytes = uint64_t{2} << 30;
 
 // `path` names the file in errors.
 absl::StatusOr<SafetensorsCheckpoint> MakeDummyTensors(const std::string& path,

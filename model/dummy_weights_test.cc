@@ -70,16 +70,21 @@ TEST(DummyWeightsTest, TheSeedAloneDecides) {
 
 // More than what is distinct: addresses differ, and the values come again.
 TEST(DummyWeightsTest, LargeShapesTakeLittleMemory) {
-  const int64_t rows = static_cast<int64_t>(kDistinctBytes / 2 / 1024) + 512;
-  const auto tensors = MakeDummyTensors("x", {{"big", {rows, 1024}}}, {.threads = 2});
+  constexpr int64_t kDistinctRows = 512;
+  constexpr int64_t kRowBytes = 2 * 1024;
+  const int64_t rows = 3 * kDistinctRows;
+  const auto tensors = MakeDummyTensors(
+      "x", {{"big", {rows, 1024}}},
+      {.threads = 2, .distinct_bytes = static_cast<uint64_t>(kDistinctRows * kRowBytes)});
   ASSERT_TRUE(tensors.ok()) << tensors.status();
   const MatrixView matrix = MatrixView::Of(*tensors->Find("big"));
-  std::vector<float> first(1024);
-  std::vector<float> last(1024);
-  matrix.ReadRows(rows - 1 - static_cast<int64_t>(kDistinctBytes / 2 / 1024), 1,
-                  absl::MakeSpan(first));
-  matrix.ReadRows(rows - 1, 1, absl::MakeSpan(last));
-  EXPECT_EQ(first, last);
+  const auto row = [&](int64_t r) {
+    std::vector<float> values(1024);
+    matrix.ReadRows(r, 1, absl::MakeSpan(values));
+    return values;
+  };
+  EXPECT_EQ(row(rows - 1), row(rows - 1 - kDistinctRows));
+  EXPECT_NE(row(rows - 1), row(rows - 2));
 }
 
 TEST(DummyCheckpointTest, OpensAShapeFromItsConfigAlone) {
