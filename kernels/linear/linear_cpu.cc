@@ -65,7 +65,8 @@ void LinearCpu(const LinearParams& params, const CpuContext& context) {
   PackRowsCpu(w, rows, context);
   const RowsOut out{.out = params.out.f32(),
                     .stride = params.out.stride,
-                    .accumulate = params.accumulate};
+                    .accumulate = params.accumulate,
+                    .bias = params.bias};
   const auto multiply = kMultiplyPanels[context.isa];
   const int64_t panels = CeilDiv(w.outputs, PanelShapeOf(context.isa).outputs);
   const int64_t panel_groups = CeilDiv(panels, config.panels_per_task);
