@@ -50,6 +50,9 @@ void Declare(Settings* s, ProgramConfig* program) {
                {.help = "Folder of a model to run in this process, instead of --target."});
   program->Add("dtype", &s->cluster.dtype,
                {.help = "With --model: of products, keys and values.", .choices = {"f32", "bf16"}});
+  program->Add("quantize", &s->cluster.rank.quantize,
+               {.help = "With --model: plain weights become integers while they load.",
+                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
   program->Add("threads", &s->cluster.rank.threads,
                {.help = "With --model: threads that compute; 0: all cores.", .min = 0});
   program->Add("max_batch_size", &s->cluster.fleet.scheduler.max_batch_size,

@@ -24,9 +24,8 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool MatchesFromBeginning(const std::string& expression, absl::string_view module) {
   const RE2 regex(expression, RE2::Quiet);
-  return regex.ok() &&
-         regex.Match(re2::StringPiece(module.data(), module.size()), 0, module.size(),
-                     RE2::ANCHOR_START, nullptr, 0);
+  return regex.ok() && regex.Match(re2::StringPiece(module.data(), module.size()), 0, module.size(),
+                                   RE2::ANCHOR_START, nullptr, 0);
 }
 
 // Takes tensors of one module; the first error sticks.
@@ -103,8 +102,8 @@ void CheckGroups(ModuleTensors& module, const TensorView& group_of, int64_t grou
 // A word holds whole elements only: sizes along which words run are multiples of that.
 bool FillsWords(ModuleTensors& module, absl::string_view what, int64_t size, int bits) {
   if (size % (32 / bits) == 0) return true;
-  module.Fail(absl::StrCat(module.Name(what), ": found ", size, " elements in words of ",
-                           32 / bits, ", wanted a multiple"));
+  module.Fail(absl::StrCat(module.Name(what), ": found ", size, " elements in words of ", 32 / bits,
+                           ", wanted a multiple"));
   return false;
 }
 
@@ -126,10 +125,10 @@ MatrixView Transposed(ModuleTensors& module, const WeightScheme& scheme, int64_t
                    .bits = scheme.bits,
                    .along_first = !awq,
                    .interleaved = awq};
-  storage.zeros = {.tensor = module.Take("qzeros", {{storage.groups, rows / per_word}},
-                                         {StoredDType::kI32}),
-                   .bits = scheme.bits,
-                   .interleaved = awq};
+  storage.zeros = {
+      .tensor = module.Take("qzeros", {{storage.groups, rows / per_word}}, {StoredDType::kI32}),
+      .bits = scheme.bits,
+      .interleaved = awq};
   storage.scales = module.Take("scales", {{storage.groups, rows}}, kFloats);
   if (scheme.reordered) {
     storage.group_of = module.TakeIfThere("g_idx", {cols}, {StoredDType::kI32});
@@ -159,8 +158,7 @@ MatrixView Straight(ModuleTensors& module, const WeightScheme& scheme, int64_t r
     return {};
   }
   storage.codes.bits = storage.zeros.bits = scheme.bits;
-  const std::vector<std::vector<int64_t>> scale_shapes =
-      ScaleShapes(scheme, rows, storage.groups);
+  const std::vector<std::vector<int64_t>> scale_shapes = ScaleShapes(scheme, rows, storage.groups);
   if (packed) {
     storage.codes.tensor =
         module.Take("weight_packed", {{rows, CeilDiv(cols, per_word)}}, {StoredDType::kI32});
@@ -239,9 +237,8 @@ bool NameMatches(absl::string_view pattern, absl::string_view module) {
     return MatchesFromBeginning(std::string(pattern), module);
   }
   if (absl::StrContains(pattern, '*')) {
-    const std::string expression =
-        absl::StrReplaceAll(RE2::QuoteMeta(re2::StringPiece(pattern.data(), pattern.size())),
-                            {{"\\*", ".*"}});
+    const std::string expression = absl::StrReplaceAll(
+        RE2::QuoteMeta(re2::StringPiece(pattern.data(), pattern.size())), {{"\\*", ".*"}});
     return MatchesFromBeginning(absl::StrCat(expression, "(\\.|$)"), module);
   }
   // Whole parts of the name, wherever they stand.

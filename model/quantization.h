@@ -37,12 +37,12 @@ struct WeightScheme {
   WeightLayout layout = WeightLayout::kPackedInts;
   int bits = 4;
   bool symmetric = true;
-  int64_t group_size = 0;      // columns; 0: the whole row
-  bool one_scale = false;      // for the whole matrix
-  int64_t block_rows = 1;      // kFp8
-  int64_t block_cols = 0;      // kFp8; 0: the whole row
-  bool reordered = false;      // columns belong to groups as g_idx says
-  uint32_t zero_bias = 0;      // see GroupedStorage
+  int64_t group_size = 0;  // columns; 0: the whole row
+  bool one_scale = false;  // for the whole matrix
+  int64_t block_rows = 1;  // kFp8
+  int64_t block_cols = 0;  // kFp8; 0: the whole row
+  bool reordered = false;  // columns belong to groups as g_idx says
+  uint32_t zero_bias = 0;  // see GroupedStorage
   std::string scale_suffix = "weight_scale";
 };
 

@@ -68,7 +68,8 @@ void Quantization::ReadFp8(JsonFields& fields) {
   // How activations are scaled on the fly, and how the rounding of those scales is spelled.
   OneOf(fields, "activation_scheme", "dynamic", {"dynamic"});
   OneOf(fields, "scale_fmt", "float", {"float", "ue8m0"});
-  const std::vector<int64_t> block = fields.IntListOr("weight_block_size", 1, kMaxGroup, {128, 128});
+  const std::vector<int64_t> block =
+      fields.IntListOr("weight_block_size", 1, kMaxGroup, {128, 128});
   if (block.size() != 2) {
     fields.Fail("weight_block_size", absl::StrCat(block.size(), " sizes"), "2: rows, columns");
     return;
@@ -97,12 +98,32 @@ void Quantization::ReadGptq(JsonFields& fields) {
   fields.Only("dynamic", nlohmann::json::object());  // other settings for some modules
   fields.Only("lm_head", false);
   // How the codes were found, and what to run them with.
-  fields.Ignore({"static_groups", "true_sequential", "damp_percent", "damp_auto_increment", "mse",
-                 "model_name_or_path", "model_file_base_name", "quantizer", "meta", "dataset",
-                 "tokenizer", "batch_size", "block_name_to_quantize", "cache_block_outputs",
-                 "max_input_length", "module_name_preceding_first_block", "pad_token_id",
-                 "modules_in_block_to_quantize", "use_cuda_fp16", "model_seqlen", "use_exllama",
-                 "disable_exllama", "exllama_config", "backend", "version", "act_group_aware"});
+  fields.Ignore({"static_groups",
+                 "true_sequential",
+                 "damp_percent",
+                 "damp_auto_increment",
+                 "mse",
+                 "model_name_or_path",
+                 "model_file_base_name",
+                 "quantizer",
+                 "meta",
+                 "dataset",
+                 "tokenizer",
+                 "batch_size",
+                 "block_name_to_quantize",
+                 "cache_block_outputs",
+                 "max_input_length",
+                 "module_name_preceding_first_block",
+                 "pad_token_id",
+                 "modules_in_block_to_quantize",
+                 "use_cuda_fp16",
+                 "model_seqlen",
+                 "use_exllama",
+                 "disable_exllama",
+                 "exllama_config",
+                 "backend",
+                 "version",
+                 "act_group_aware"});
   name_ = absl::StrCat("gptq int", scheme.bits, " ", GroupName(scheme.group_size));
   rules_.push_back({{}, std::move(scheme)});
 }
@@ -160,7 +181,8 @@ void Quantization::ReadCompressedGroup(const std::string& format, JsonFields& gr
   } else {
     fields.Ignore({"block_structure"});
   }
-  const std::string order = OneOf(fields, "actorder", "none", {"none", "weight", "static", "group"});
+  const std::string order =
+      OneOf(fields, "actorder", "none", {"none", "weight", "static", "group"});
   scheme.reordered = order == "group";
   fields.Ignore({"observer", "observer_kwargs", "scale_dtype", "zp_dtype"});
   if (type == "float") {
@@ -228,8 +250,8 @@ Quantization Quantization::Read(JsonFields& config) {
   const nlohmann::json* object = config.Object(key);
   if (object == nullptr) return result;
   JsonFields fields(config.file(), config.FieldName(key), *object);
-  const std::string method = OneOf(fields, "quant_method", "",
-                                   {"fp8", "gptq", "awq", "mxfp4", "compressed-tensors"});
+  const std::string method =
+      OneOf(fields, "quant_method", "", {"fp8", "gptq", "awq", "mxfp4", "compressed-tensors"});
   if (fields.status().ok()) {
     result.ReadIgnored(fields, "modules_to_not_convert");
     result.ReadIgnored(fields, "ignored_layers");

@@ -135,9 +135,9 @@ TEST_F(FormatsTest, MismatchesNameTensorFoundAndWanted) {
     auto quantization = Read(configs_[bad.config]);
     ASSERT_TRUE(quantization.ok()) << quantization.status();
     const TensorView& want = Want(bad.module);
-    const auto matrix = quantization->Resolve(
-        files_, bad.module + ".weight", bad.rows == 0 ? want.shape[0] : bad.rows,
-        bad.cols == 0 ? want.shape[1] : bad.cols, &used_);
+    const auto matrix = quantization->Resolve(files_, bad.module + ".weight",
+                                              bad.rows == 0 ? want.shape[0] : bad.rows,
+                                              bad.cols == 0 ? want.shape[1] : bad.cols, &used_);
     EXPECT_EQ(matrix.status().code(), absl::StatusCode::kInvalidArgument) << bad.module;
     EXPECT_THAT(std::string(matrix.status().message()), HasSubstr(bad.message));
   }

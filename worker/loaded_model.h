@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/ops.h"
 #include "model/checkpoint.h"
+#include "model/weight_quantizer.h"
 
 namespace troupe {
 
@@ -147,6 +148,10 @@ struct LoadedModel {
 
 struct LoadOptions {
   ComputeMode mode = ComputeMode::kBf16;
+  // Weights that the checkpoint stores as plain values become integers. The head gets 8 bits at
+  // least; embeddings, routers, norms and biases stay as they are.
+  std::optional<IntegerFormat> quantize;
+  int threads = 1;        // that quantise
   bool with_mtp = false;  // load the MTP module when the model has one
   // Called from the loading thread with bytes of tensors done and in all; may be null.
   std::function<void(int64_t bytes_done, int64_t bytes_total)> progress;

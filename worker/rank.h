@@ -25,7 +25,8 @@ struct Rank {
   struct Config {
     std::string model;  // the checkpoint's folder
     ComputeMode mode = ComputeMode::kBf16;
-    int threads = 0;  // that compute; 0: the cores that this process may use
+    std::string quantize = "none";  // plain weights, while loading; see ParseIntegerFormat
+    int threads = 0;                // that compute; 0: the cores that this process may use
     int64_t kv_memory_bytes = int64_t{1} << 30;
     int max_rows = 64;          // sequences that live at once
     int max_step_tokens = 512;  // tokens of one step
@@ -52,8 +53,10 @@ struct Rank {
 };
 
 // The key of compatibility between workers and of cached blocks: SHA-256 over the checkpoint's
-// identity, the compute dtype, the version of the pages' layout and the tokens of a block.
-std::string ServingIdentity(const ModelIdentity& checkpoint, ComputeMode mode);
+// identity, the compute dtype, how weights are quantised, the version of the pages' layout and the
+// tokens of a block.
+std::string ServingIdentity(const ModelIdentity& checkpoint, ComputeMode mode,
+                            const std::optional<IntegerFormat>& quantize);
 
 // The threshold under which attention heads are skipped where a request asks for nothing else:
 // `configured`, else `environment` (the text of DYNAMIC_ATTENTION_THRESHOLD; null or empty: not

@@ -14,7 +14,8 @@ constexpr Bf16 kE2M1Numbers[16] = {{0x0000}, {0x3f00}, {0x3f80}, {0x3fc0}, {0x40
                                    {0x4080}, {0x40c0}, {0x8000}, {0xbf00}, {0xbf80}, {0xbfc0},
                                    {0xc000}, {0xc040}, {0xc080}, {0xc0c0}};
 constexpr Bf16 kE4M3Subnormal[16] = {{0x0000}, {0x3b00}, {0x3b80}, {0x3bc0}, {0x3c00}, {0x3c20},
-                                     {0x3c40}, {0x3c60}, {0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}};
+                                     {0x3c40}, {0x3c60}, {0},      {0},      {0},      {0},
+                                     {0},      {0},      {0},      {0}};
 
 // How the words of one step become numbers and products with packed x.
 class NibbleCodes {
@@ -91,8 +92,7 @@ class ByteCodes {
 
  private:
   template <int kInput, int kRows, int kVecs>
-  static void MultiplyOne(const CodeVec (&codes)[kVecs], const float* x,
-                          Vec (&acc)[kRows][kVecs]) {
+  static void MultiplyOne(const CodeVec (&codes)[kVecs], const float* x, Vec (&acc)[kRows][kVecs]) {
     Vec numbers[kVecs];
     for (int j = 0; j < kVecs; ++j) numbers[j] = SignedByte<kInput>(codes[j]);
     MultiplyByRows(numbers, x + kInput * kRows, acc);
@@ -149,8 +149,8 @@ class CodedKind {
       }
       if (sums_ != nullptr) SubtractZeros(at, first_row, group, part);
       for (int j = 0; j < kVecs; ++j) {
-        const Vec scale = LoadScales(at + PanelOffset(j) + j % kPanelVecs * scale_vec_bytes_,
-                                     view_.scale_format);
+        const Vec scale =
+            LoadScales(at + PanelOffset(j) + j % kPanelVecs * scale_vec_bytes_, view_.scale_format);
         for (int r = 0; r < kRows; ++r) acc[r][j] = Fma(scale, part[r][j], acc[r][j]);
       }
     }
@@ -165,8 +165,7 @@ class CodedKind {
                      Vec (&part)[kRows][kVecs]) const {
     const std::byte* zeros = scales + kPanelVecs * scale_vec_bytes_;
     for (int j = 0; j < kVecs; ++j) {
-      const Vec zero =
-          Zero() - LoadSignedBytes(zeros + PanelOffset(j) + j % kPanelVecs * kLanes);
+      const Vec zero = Zero() - LoadSignedBytes(zeros + PanelOffset(j) + j % kPanelVecs * kLanes);
       for (int r = 0; r < kRows; ++r) {
         const Vec sum = Set1(sums_[(first_row + r) * view_.groups + group]);
         part[r][j] = Fma(zero, sum, part[r][j]);

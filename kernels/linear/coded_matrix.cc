@@ -49,8 +49,7 @@ bool PackTogether(const CodedMatrix& a, const CodedMatrix& b) {
 
 float DecodeElement(const CodedMatrix& matrix, int64_t row, int64_t col) {
   CHECK(row < matrix.rows && col < matrix.cols);
-  const auto* codes =
-      reinterpret_cast<const uint8_t*>(matrix.codes) + row * matrix.row_bytes();
+  const auto* codes = reinterpret_cast<const uint8_t*>(matrix.codes) + row * matrix.row_bytes();
   const auto byte_at = [&](int64_t index) { return static_cast<uint32_t>(codes[index]); };
   if (matrix.format == CodeFormat::kF16) {
     return FromF16(static_cast<uint16_t>(byte_at(2 * col) | byte_at(2 * col + 1) << 8));

@@ -22,9 +22,9 @@ enum class CodeFormat : uint8_t {
 };
 
 constexpr int BitsOf(CodeFormat format) {
-  return format == CodeFormat::kF16                                        ? 16
+  return format == CodeFormat::kF16                                      ? 16
          : format == CodeFormat::kInt4 || format == CodeFormat::kFp4E2M1 ? 4
-                                                                           : 8;
+                                                                         : 8;
 }
 constexpr bool HasScales(CodeFormat format) { return format != CodeFormat::kF16; }
 constexpr bool IsInteger(CodeFormat format) {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "kernels/element.h"
+#include "kernels/linear/coded_testing.h"
 #include "kernels/ops.h"
 
 namespace troupe {
@@ -40,76 +40,12 @@ TEST(CodedMatrixTest, F16RoundTrips) {
     EXPECT_EQ(ToF16(value), bits);
   }
   EXPECT_EQ(FromF16(0x3555), 0.333251953125F);
-  EXPECT_EQ(ToF16(1.0F + 0x1p-11F), 0x3C00);          // a tie goes to the even one
-  EXPECT_EQ(ToF16(1.0F + 3 * 0x1p-11F), 0x3C02);      // so does this
+  EXPECT_EQ(ToF16(1.0F + 0x1p-11F), 0x3C00);      // a tie goes to the even one
+  EXPECT_EQ(ToF16(1.0F + 3 * 0x1p-11F), 0x3C02);  // so does this
   EXPECT_EQ(ToF16(std::nextafter(65520.0F, 0.0F)), 0x7BFF);
   EXPECT_EQ(ToF16(65520.0F), 0x7C00);
   EXPECT_EQ(ToF16(0x1.8p-25F), 0x0001);
 }
-
-enum class Zeros { kNone, kOwn };
-
-struct Format {
-  CodeFormat code;
-  int64_t group;
-  ScaleFormat scale;
-  Zeros zeros;
-};
-
-// A random matrix in a format.
-class Weights {
- public:
-  Weights(const Format& format, int64_t rows, int64_t cols, uint32_t seed) {
-    std::mt19937 engine(seed);
-    view_ = {.format = format.code,
-             .rows = rows,
-             .cols = cols,
-             .group = format.group,
-             .scale_format = format.scale};
-    for (int64_t i = 0; i < rows * view_.row_bytes(); ++i) {
-      uint32_t byte = engine() & 0xFF;
-      // Not NaN, and F16 of moderate size.
-      if (format.code == CodeFormat::kFp8E4M3 && (byte & 0x7F) == 0x7F) byte ^= 1;
-      if (format.code == CodeFormat::kF16 && i % 2 == 1) byte = (byte & 0x83) | 0x38;
-      codes_.push_back(static_cast<std::byte>(byte));
-    }
-    const float size = format.code == CodeFormat::kInt8      ? 1.0F / 128
-                       : format.code == CodeFormat::kFp8E4M3 ? 1.0F / 256
-                                                             : 1.0F / 8;
-    std::uniform_real_distribution<float> uniform(0.5F * size, 2.0F * size);
-    for (int64_t i = 0; i < rows * view_.groups(); ++i) {
-      scales_.push_back(Round(uniform(engine), format.scale));
-      zeros_.push_back(static_cast<uint8_t>(engine() % (2U * MiddleOf(format.code))));
-    }
-    view_.codes = codes_.data();
-    view_.scales = scales_.data();
-    if (format.zeros == Zeros::kOwn) view_.zeros = zeros_.data();
-  }
-  Weights(const Weights&) = delete;
-  Weights& operator=(const Weights&) = delete;
-
-  const CodedMatrix& view() const { return view_; }
-
- private:
-  static float Round(float value, ScaleFormat format) {
-    switch (format) {
-      case ScaleFormat::kF32:
-        return value;
-      case ScaleFormat::kBf16:
-        return RoundToBf16(value);
-      case ScaleFormat::kF16:
-        return FromF16(ToF16(value));
-      case ScaleFormat::kE8M0:
-        return std::exp2(std::floor(std::log2(value)));
-    }
-    return value;
-  }
-
-  CodedMatrix view_;
-  std::vector<std::byte> codes_;
-  std::vector<float> scales_;
-  std::vector<uint8_t> zeros_;
-};
 
 std::vector<float> Random(int64_t count, uint32_t seed) {
   std::mt19937 engine(seed);
@@ -125,45 +61,25 @@ std::vector<CpuIsa> Isas() {
   return isas;
 }
 
-struct NamedFormat {
-  std::string name;
-  Format format;
-};
-
-std::vector<NamedFormat> Formats() {
-  using enum CodeFormat;
-  return {{"f16", {kF16, 0, ScaleFormat::kF32, Zeros::kNone}},
-          {"fp8_128", {kFp8E4M3, 128, ScaleFormat::kF32, Zeros::kNone}},
-          {"fp8_row", {kFp8E4M3, 1 << 20, ScaleFormat::kBf16, Zeros::kNone}},
-          {"int8_row", {kInt8, 1 << 20, ScaleFormat::kF32, Zeros::kNone}},
-          {"int8_64", {kInt8, 64, ScaleFormat::kF16, Zeros::kNone}},
-          {"int8_128_zeros", {kInt8, 128, ScaleFormat::kF16, Zeros::kOwn}},
-          {"int4_32", {kInt4, 32, ScaleFormat::kBf16, Zeros::kNone}},
-          {"int4_32_zeros", {kInt4, 32, ScaleFormat::kF16, Zeros::kOwn}},
-          {"int4_64", {kInt4, 64, ScaleFormat::kF16, Zeros::kNone}},
-          {"int4_128_zeros", {kInt4, 128, ScaleFormat::kF32, Zeros::kOwn}},
-          {"mxfp4", {kFp4E2M1, 32, ScaleFormat::kE8M0, Zeros::kNone}}};
-}
-
-using Case = std::tuple<CpuIsa, NamedFormat, Precision>;
+using Case = std::tuple<CpuIsa, CodedFormat, Precision>;
 
 class CodedProductTest : public testing::TestWithParam<Case> {
  protected:
   std::unique_ptr<Ops> MakeOps(int threads) const {
     return MakeCpuOps(CpuOpsOptions{.threads = threads, .isa = std::get<0>(GetParam())});
   }
-  const Format& format() const { return std::get<1>(GetParam()).format; }
+  const CodedFormat& format() const { return std::get<1>(GetParam()); }
   Precision precision() const { return std::get<2>(GetParam()); }
 
   std::vector<float> Product(Ops& ops, std::vector<CodedMatrix> parts, std::vector<float>& x,
                              int64_t rows) const {
     const auto w = ops.PackCoded(parts, precision());
     std::vector<float> out(rows * w->outputs(), 0.5F);
-    ops.Linear(LinearParams{
-        .x = Tensor{x.data(), DType::kF32, rows, w->inputs(), w->inputs()},
-        .w = w.get(),
-        .out = Tensor{out.data(), DType::kF32, rows, w->outputs(), w->outputs()},
-        .accumulate = true});
+    ops.Linear(
+        LinearParams{.x = Tensor{x.data(), DType::kF32, rows, w->inputs(), w->inputs()},
+                     .w = w.get(),
+                     .out = Tensor{out.data(), DType::kF32, rows, w->outputs(), w->outputs()},
+                     .accumulate = true});
     ops.Synchronize();
     return out;
   }
@@ -176,8 +92,8 @@ TEST_P(CodedProductTest, AgreesWithReferenceAtAwkwardSizes) {
   const auto reference = MakeReferenceOps();
   for (int64_t outputs : {1, 15, 33, 100}) {
     for (int64_t inputs : {2, 32, 70, 128, 200, 392}) {
-      const Weights weights(format(), outputs, inputs, seed);
-      const Weights more(format(), 7, inputs, seed + 1);
+      const RandomCodes weights(format(), outputs, inputs, seed);
+      const RandomCodes more(format(), 7, inputs, seed + 1);
       for (int64_t rows : {1, 2, 5, 12, 13}) {
         std::vector<float> x = Random(rows * inputs, seed);
         const auto got = Product(*ops, {weights.view(), more.view()}, x, rows);
@@ -200,7 +116,7 @@ TEST_P(CodedProductTest, RowsDoNotDependOnTheBatch) {
   const int64_t outputs = 200;
   const int64_t inputs = 328;
   const int64_t most_rows = 33;
-  const Weights weights(format(), outputs, inputs, seed);
+  const RandomCodes weights(format(), outputs, inputs, seed);
   std::vector<float> x = Random(most_rows * inputs, seed);
   const std::vector<float> want = Product(*MakeOps(1), {weights.view()}, x, most_rows);
   for (int threads : {1, 3}) {
@@ -219,7 +135,7 @@ TEST_P(CodedProductTest, RowsDoNotDependOnTheBatch) {
 // An output of one input of 1 is that weight itself: exact in f32 products.
 TEST_P(CodedProductTest, OneInputGivesTheWeight) {
   const int64_t inputs = 160;
-  const Weights weights(format(), 40, inputs, 3);
+  const RandomCodes weights(format(), 40, inputs, 3);
   const auto ops = MakeOps(1);
   for (int64_t k : {0, 1, 2, 3, 4, 5, 6, 7, 33, 127, 128, 159}) {
     std::vector<float> x(inputs, 0.0F);
@@ -235,7 +151,7 @@ TEST_P(CodedProductTest, OneInputGivesTheWeight) {
 
 // What a device without kernels for codes does.
 TEST(CodedMatrixTest, DefaultPackingDecodes) {
-  const Weights weights({CodeFormat::kInt4, 32, ScaleFormat::kF16, Zeros::kOwn}, 9, 64, 5);
+  const RandomCodes weights({"", CodeFormat::kInt4, 32, ScaleFormat::kF16, true}, 9, 64, 5);
   const auto ops = MakeCpuOps(CpuOpsOptions{.threads = 1});
   const auto w = ops->Ops::PackCoded({weights.view()}, Precision::kF32);
   std::vector<float> x(64, 0.0F);
@@ -268,7 +184,8 @@ std::string NameOf(const testing::TestParamInfo<Case>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, CodedProductTest,
-                         testing::Combine(testing::ValuesIn(Isas()), testing::ValuesIn(Formats()),
+                         testing::Combine(testing::ValuesIn(Isas()),
+                                          testing::ValuesIn(CodedFormats()),
                                           testing::Values(Precision::kF32, Precision::kBf16)),
                          NameOf);
 

@@ -145,8 +145,7 @@ PanelView DescribePanels(absl::Span<const CodedMatrix> parts, Precision precisio
 }  // namespace
 
 std::unique_ptr<CpuMatrix> CpuMatrix::PackCoded(absl::Span<const CodedMatrix> parts,
-                                                Precision precision, CpuIsa isa,
-                                                ThreadPool& pool) {
+                                                Precision precision, CpuIsa isa, ThreadPool& pool) {
   const int64_t panel_outputs = PanelShapeOf(isa).outputs;
   PanelView view = DescribePanels(parts, precision, panel_outputs);
   std::vector<Source> sources;

@@ -31,8 +31,7 @@ int64_t ChooseTaskCount(int64_t weight_bytes, int64_t multiply_adds, int threads
 int64_t WeightBytes(const PanelView& w, CpuIsa isa) {
   const int64_t outputs = PanelShapeOf(isa).outputs;
   const int64_t panels = CeilDiv(w.outputs, outputs);
-  return w.coded() ? panels * w.codes.panel_bytes
-                   : panels * outputs * w.inputs * BytesOf(w.dtype);
+  return w.coded() ? panels * w.codes.panel_bytes : panels * outputs * w.inputs * BytesOf(w.dtype);
 }
 
 LinearConfig ChooseLinearConfig(int64_t rows, const PanelView& w, CpuIsa isa, int threads) {

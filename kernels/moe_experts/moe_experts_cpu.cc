@@ -84,12 +84,12 @@ Segment& ExpertsPass::AddSegment(const ExpertWeights& weights, int64_t rows) {
   segment.gate_up_out = RowsOut{.out = context_.scratch.Take<float>(rows * 2 * inner),
                                 .stride = 2 * inner,
                                 .bias = weights.gate_up_bias};
-  segment.inner = RowsView{.x = context_.scratch.Take<float>(rows * inner),
-                           .stride = inner,
-                           .rows = rows,
-                           .tiles = tiles,
-                           .packed =
-                               context_.scratch.Take<float>(PackedFloats(*segment.down, rows))};
+  segment.inner =
+      RowsView{.x = context_.scratch.Take<float>(rows * inner),
+               .stride = inner,
+               .rows = rows,
+               .tiles = tiles,
+               .packed = context_.scratch.Take<float>(PackedFloats(*segment.down, rows))};
   segment.out = RowsOut{.out = params_.out.f32(),
                         .stride = params_.out.stride,
                         .accumulate = true,

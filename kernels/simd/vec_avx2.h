@@ -144,8 +144,7 @@ inline PairVec WidenE4M3(Lut16 subnormal, CodeVec codes) {
   const __m256i normal =
       _mm256_add_epi16(_mm256_slli_epi16(magnitude, 4), _mm256_set1_epi16(0x3c00));
   const __m256i small = _mm256_cmpgt_epi16(_mm256_set1_epi16(8), magnitude);
-  const __m256i entries =
-      Entries(subnormal, _mm256_and_si256(magnitude, _mm256_set1_epi16(15))).v;
+  const __m256i entries = Entries(subnormal, _mm256_and_si256(magnitude, _mm256_set1_epi16(15))).v;
   return {_mm256_or_si256(_mm256_blendv_epi8(normal, entries, small), sign)};
 }
 inline PairVec PairOf(Vec even, Vec odd) {
@@ -156,7 +155,8 @@ inline Vec LoadF16(const void* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
 }
 inline Vec LoadSignedBytes(const void* p) {
-  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))))};
+  return {
+      _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))))};
 }
 inline Vec LoadPowersOf2(const void* p) {
   const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p)));

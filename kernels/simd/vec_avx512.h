@@ -118,20 +118,19 @@ inline PairVec WidenE4M3(Lut16 subnormal, CodeVec codes) {
   const __m512i normal =
       _mm512_add_epi16(_mm512_slli_epi16(magnitude, 4), _mm512_set1_epi16(0x3c00));
   const __mmask32 small = _mm512_cmplt_epi16_mask(magnitude, _mm512_set1_epi16(8));
-  return {_mm512_or_si512(
-      _mm512_mask_permutexvar_epi16(normal, small, magnitude, subnormal.v), sign)};
+  return {
+      _mm512_or_si512(_mm512_mask_permutexvar_epi16(normal, small, magnitude, subnormal.v), sign)};
 }
 inline PairVec PairOf(Vec even, Vec odd) {
-  return {_mm512_mask_blend_epi16(0xaaaaaaaa,
-                                  _mm512_srli_epi32(_mm512_castps_si512(even.v), 16),
+  return {_mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(_mm512_castps_si512(even.v), 16),
                                   _mm512_castps_si512(odd.v))};
 }
 inline Vec LoadF16(const void* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
 }
 inline Vec LoadSignedBytes(const void* p) {
-  return {_mm512_cvtepi32_ps(
-      _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))};
+  return {
+      _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))};
 }
 inline Vec LoadPowersOf2(const void* p) {
   const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
