@@ -120,7 +120,7 @@ struct BadModule {
 TEST_F(FormatsTest, MismatchesNameTensorFoundAndWanted) {
   const std::vector<BadModule> cases = {
       {"fp8", "fp8", 41, 0, "fp8.weight: shape: found [40, 70], wanted [41, 70]"},
-      {"fp8", "gptq4", 0, 0, "fp8.qweight: found nothing, wanted"},
+      {"fp8", "gptq4", 0, 0, "fp8.qweight: found 70 elements in words of 8, wanted a multiple"},
       {"gptq4", "gptq4", 0, 128, "gptq4.qweight: shape: found [8, 24], wanted [16, 24]"},
       {"gptq4", "gptq4", 25, 0, "gptq4.qzeros: found 25 elements in words of 8"},
       {"gptq4", "awq", 0, 0, "gptq4.qweight: shape: found [8, 24], wanted [64, 3]"},
