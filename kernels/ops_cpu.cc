@@ -12,6 +12,7 @@
 #include "kernels/kv_write/kv_write_cpu.h"
 #include "kernels/linear/linear_cpu.h"
 #include "kernels/linear/linear_pack.h"
+#include "kernels/mla_attention/mla_attention_cpu.h"
 #include "kernels/moe_experts/moe_experts_cpu.h"
 #include "kernels/moe_route/moe_route_cpu.h"
 #include "kernels/nsa_attention/nsa_attention_cpu.h"
@@ -92,6 +93,13 @@ class CpuOps : public Ops {
   void HeadGate(const HeadGateParams& params) override { HeadGateCpu(params, Begin()); }
   void PagedAttention(const PagedAttentionParams& params) override {
     PagedAttentionCpu(params, Begin());
+  }
+  void MlaAttention(const MlaAttentionParams& params) override {
+    CheckF32(params.q);
+    CheckF32(params.out);
+    CHECK_EQ(params.q.rows, params.batch.tokens);
+    CHECK_EQ(params.out.rows, params.batch.tokens);
+    MlaAttentionCpu(params, Begin());
   }
   void NsaCompress(const NsaCompressParams& params) override { NsaCompressCpu(params, Begin()); }
   void NsaSelect(const NsaSelectParams& params) override { NsaSelectCpu(params, Begin()); }

@@ -289,9 +289,9 @@ absl::StatusOr<MatrixView> Quantization::Resolve(const SafetensorsCheckpoint& fi
 }
 
 absl::StatusOr<MatrixView> ResolveMxfp4(const SafetensorsCheckpoint& files, absl::string_view name,
-                                        int64_t experts, int64_t expert_rows,
                                         const FusedRows& which, int64_t rows, int64_t cols,
                                         std::vector<absl::string_view>* used) {
+  const int64_t expert_rows = rows * which.step;
   ModuleTensors module(files, std::string(name), used);
   constexpr int64_t kGroup = Mxfp4Storage::kGroup;
   if (cols % kGroup != 0) {
@@ -299,9 +299,9 @@ absl::StatusOr<MatrixView> ResolveMxfp4(const SafetensorsCheckpoint& files, absl
                                                    " elements, wanted a multiple of ", kGroup));
   }
   Mxfp4Storage storage;
-  storage.blocks = module.Take("_blocks", {{experts, expert_rows, cols / kGroup, kGroup / 2}},
+  storage.blocks = module.Take("_blocks", {{which.experts, expert_rows, cols / kGroup, kGroup / 2}},
                                {StoredDType::kU8});
-  storage.scales = module.Take("_scales", {{experts, expert_rows, cols / kGroup}},
+  storage.scales = module.Take("_scales", {{which.experts, expert_rows, cols / kGroup}},
                                {StoredDType::kU8, StoredDType::kF8E8M0});
   storage.first_row = which.expert * expert_rows + which.first;
   storage.row_step = which.step;

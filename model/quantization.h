@@ -91,18 +91,18 @@ class Quantization {
   std::vector<std::string> ignored_;
 };
 
-// Which rows of a tensor that holds the matrices of all experts: row r of the matrix is row
-// first + r * step of expert `expert`.
+// Which rows of a tensor that holds the matrices of all experts, seen as one with its inputs last:
+// row r of the matrix is row first + r * step of expert `expert`.
 struct FusedRows {
+  int64_t experts = 0;
   int64_t expert = 0;
   int64_t first = 0;
   int64_t step = 1;
 };
 
-// A matrix [rows, cols] of the MXFP4 tensors `name`_blocks [E, R, cols / 32, 16] and `name`_scales
-// [E, R, cols / 32], with E experts of R rows.
+// A matrix [rows, cols] of the MXFP4 tensors `name`_blocks [experts, R, cols / 32, 16] and
+// `name`_scales [experts, R, cols / 32], with R = which.step * rows.
 absl::StatusOr<MatrixView> ResolveMxfp4(const SafetensorsCheckpoint& files, absl::string_view name,
-                                        int64_t experts, int64_t expert_rows,
                                         const FusedRows& which, int64_t rows, int64_t cols,
                                         std::vector<absl::string_view>* used);
 

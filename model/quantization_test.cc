@@ -95,11 +95,11 @@ TEST_F(FormatsTest, AllTensorsOfAModuleAreUsed) {
 TEST_F(FormatsTest, ExpertsOfMxfp4) {
   for (int e = 0; e < 3; ++e) {
     const std::string name = "experts." + std::to_string(e);
-    auto matrix = ResolveMxfp4(files_, "experts", 3, 8, {.expert = e}, 8, 64, &used_);
+    auto matrix = ResolveMxfp4(files_, "experts", {.experts = 3, .expert = e}, 8, 64, &used_);
     ASSERT_TRUE(matrix.ok()) << matrix.status();
     ExpectDecodes(*matrix, name, true);
     // Every second row, as gate and up lie in gpt-oss.
-    auto odd = ResolveMxfp4(files_, "experts", 3, 8, {e, 1, 2}, 4, 64, &used_);
+    auto odd = ResolveMxfp4(files_, "experts", {3, e, 1, 2}, 4, 64, &used_);
     ASSERT_TRUE(odd.ok()) << odd.status();
     std::vector<float> got(64);
     odd->ReadRows(2, 1, absl::MakeSpan(got));

@@ -23,7 +23,8 @@ namespace troupe {
 
 struct Rank {
   struct Config {
-    std::string model;  // the checkpoint's folder
+    std::string model;           // the checkpoint's folder
+    bool dummy_weights = false;  // random ones, of what its config.json says
     ComputeMode mode = ComputeMode::kBf16;
     std::string quantize = "none";  // plain weights, while loading; see ParseIntegerFormat
     int threads = 0;                // that compute; 0: the cores that this process may use
