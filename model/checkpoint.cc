@@ -99,7 +99,8 @@ absl::StatusOr<Checkpoint> Checkpoint::OpenDummy(const std::string& folder,
   Checkpoint checkpoint;
   checkpoint.folder_ = folder;
   checkpoint.dummy_ = absl::StrCat("dummy ", DTypeName(options.dtype), " ", options.seed);
-  TROUPE_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(folder));
+  TROUPE_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(folder));
+  config.quantization = {};  // random weights are plain
   TROUPE_ASSIGN_OR_RETURN(
       SafetensorsCheckpoint files,
       MakeDummyTensors(absl::StrCat(folder, " (dummy weights)"),

@@ -13,10 +13,16 @@
 namespace troupe {
 namespace {
 
-bool AreValuesOf(StoredDType dtype, const std::vector<LinearWeights>& parts) {
-  return std::all_of(parts.begin(), parts.end(), [dtype](const LinearWeights& part) {
-    return part.weight.value_dtype() == dtype;
+// In which a matrix's values lose nothing.
+DType DTypeOf(const MatrixView& matrix) {
+  return matrix.value_dtype() == StoredDType::kBF16 ? DType::kBf16 : DType::kF32;
+}
+
+DType DTypeOf(const std::vector<LinearWeights>& parts) {
+  const bool bf16 = std::all_of(parts.begin(), parts.end(), [](const LinearWeights& part) {
+    return DTypeOf(part.weight) == DType::kBf16;
   });
+  return bf16 ? DType::kBf16 : DType::kF32;
 }
 
 // The matrix's values as `dtype`: where they lie, or else decoded into `memory`.
@@ -38,11 +44,6 @@ Tensor ValuesOf(const MatrixView& matrix, DType dtype, std::vector<std::byte>& m
     }
   }
   return tensor;
-}
-
-// Of values that were decoded from the matrix and lose nothing by it.
-DType DTypeOfRows(const MatrixView& matrix) {
-  return matrix.value_dtype() == StoredDType::kBF16 ? DType::kBf16 : DType::kF32;
 }
 
 }  // namespace
@@ -161,7 +162,7 @@ std::unique_ptr<PackedMatrix> WeightLoader::PackCodes(
 
 std::unique_ptr<PackedMatrix> WeightLoader::PackPlain(const std::vector<LinearWeights>& parts,
                                                       Precision precision) {
-  const DType dtype = AreValuesOf(StoredDType::kBF16, parts) ? DType::kBf16 : DType::kF32;
+  const DType dtype = DTypeOf(parts);
   std::deque<std::vector<std::byte>> decoded;
   std::vector<Tensor> tensors;
   for (const LinearWeights& part : parts) {
@@ -195,7 +196,7 @@ std::unique_ptr<PackedMatrix> WeightLoader::Rows(const LinearWeights& weights, i
   Report(bytes_before(first + count) - bytes_before(first));
   std::vector<float> values(count * matrix.cols);
   matrix.ReadRows(first, count, absl::MakeSpan(values));
-  return PackValues(std::move(values), matrix.cols, DTypeOfRows(matrix));
+  return PackValues(std::move(values), matrix.cols, DTypeOf(matrix));
 }
 
 std::unique_ptr<PackedMatrix> WeightLoader::TransposedRows(const LinearWeights& weights,
@@ -209,7 +210,7 @@ std::unique_ptr<PackedMatrix> WeightLoader::TransposedRows(const LinearWeights& 
       transposed[col * count + row] = values[row * matrix.cols + col];
     }
   }
-  return PackValues(std::move(transposed), count, DTypeOfRows(matrix));
+  return PackValues(std::move(transposed), count, DTypeOf(matrix));
 }
 
 DeviceTensor WeightLoader::Bias(const std::vector<LinearWeights>& parts) {

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <random>
@@ -170,6 +171,29 @@ BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g64, IntegersOf(4, 64))->Apply(OneModel);
 BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g128, IntegersOf(4, 128))->Apply(OneModel);
 BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g128_zeros, kGptq)->Apply(OneModel);
 BENCHMARK_CAPTURE(BM_DecodeCoded, mxfp4, kMxfp4)->Apply(OneModel);
+
+// Packing, which is what loading does with the bytes that it reads. Arguments: outputs, inputs.
+void BM_Pack(benchmark::State& state, DType dtype) {
+  const int64_t outputs = state.range(0);
+  const int64_t inputs = state.range(1);
+  const int64_t bytes = outputs * inputs * BytesOf(dtype);
+  std::vector<std::byte> stored(bytes);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(
+        BenchOps().Pack({Tensor{stored.data(), dtype, outputs, inputs, inputs}}, Precision::kBf16));
+  }
+  Report(state, BenchWork{.bytes = 2 * bytes, .working_set_bytes = 2 * bytes});
+}
+
+BENCHMARK_CAPTURE(BM_Pack, bf16, DType::kBf16)
+    ->Args({4096, 4096})
+    ->Args({1024, 4096})
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(BM_Pack, f32, DType::kF32)
+    ->Args({4096, 4096})
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace troupe
