@@ -166,6 +166,9 @@ struct LoadOptions {
   std::optional<IntegerFormat> quantize;
   int threads = 1;        // that quantise
   bool with_mtp = false;  // load the MTP module when the model has one
+  // Told, for each packed matrix whose weights --quantize would turn to the format it was given, of
+  // which weights it was made; may be null.
+  std::function<void(const PackedMatrix* matrix, const std::vector<LinearWeights>& parts)> packed;
   // Called from the loading thread with bytes of tensors done and in all; may be null.
   std::function<void(int64_t bytes_done, int64_t bytes_total)> progress;
 };

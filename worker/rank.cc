@@ -91,6 +91,14 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config, const Pro
 
   TROUPE_ASSIGN_OR_RETURN(const CpuIsa isa, DetectCpuIsa());
   rank->ops = MakeCpuOps({.threads = config.threads, .isa = isa});
+  LoadOptions load{.mode = config.mode, .quantize = quantize, .progress = report("weights")};
+  if (config.calibration != nullptr) {
+    rank->ops = MakeCalibrationOps(std::move(rank->ops), config.calibration);
+    load.with_mtp = true;
+    load.packed = [&](const PackedMatrix* matrix, const std::vector<LinearWeights>& parts) {
+      config.calibration->Name(matrix, parts);
+    };
+  }
   // Before the weights: that memory is short shows at once.
   TROUPE_ASSIGN_OR_RETURN(rank->pages,
                           MakePages(rank->ops.get(), checkpoint.description(), rank->config));
@@ -98,11 +106,8 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config, const Pro
   TROUPE_ASSIGN_OR_RETURN(const ModelIdentity identity,
                           checkpoint.ComputeIdentity(threads, report("identity")));
   rank->identity = ServingIdentity(identity, config.mode, quantize);
-  TROUPE_ASSIGN_OR_RETURN(rank->model, LoadModel(checkpoint, rank->ops.get(),
-                                                 {.mode = config.mode,
-                                                  .quantize = quantize,
-                                                  .threads = threads,
-                                                  .progress = report("weights")}));
+  load.threads = threads;
+  TROUPE_ASSIGN_OR_RETURN(rank->model, LoadModel(checkpoint, rank->ops.get(), load));
   ModelRunner::Options options;
   options.max_rows = config.max_rows;
   options.max_step_tokens = config.max_step_tokens;

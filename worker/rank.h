@@ -15,6 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "kernels/ops.h"
 #include "troupe/v1/worker.pb.h"
+#include "worker/calibration.h"
 #include "worker/kv_pages.h"
 #include "worker/loaded_model.h"
 #include "worker/model_runner.h"
@@ -27,7 +28,9 @@ struct Rank {
     bool dummy_weights = false;  // random ones, of what its config.json says
     ComputeMode mode = ComputeMode::kBf16;
     std::string quantize = "none";  // plain weights, while loading; see ParseIntegerFormat
-    int threads = 0;                // that compute; 0: the cores that this process may use
+    // Observes the model's inputs; null: nobody does. Must outlive the rank.
+    Calibration* calibration = nullptr;
+    int threads = 0;  // that compute; 0: the cores that this process may use
     int64_t kv_memory_bytes = int64_t{1} << 30;
     int max_rows = 64;          // sequences that live at once
     int max_step_tokens = 512;  // tokens of one step

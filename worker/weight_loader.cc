@@ -54,6 +54,7 @@ WeightLoader::WeightLoader(Ops* ops, const LoadOptions& options, float norm_weig
       precision_(options.mode == ComputeMode::kF32 ? Precision::kF32 : Precision::kBf16),
       quantize_(options.quantize),
       threads_(std::max(options.threads, 1)),
+      packed_(options.packed),
       norm_weight_offset_(norm_weight_offset),
       progress_(std::move(progress)) {}
 
@@ -119,7 +120,9 @@ DeviceTensor WeightLoader::Table(const TensorView& view) {
 }
 
 std::unique_ptr<PackedMatrix> WeightLoader::Matrix(const std::vector<LinearWeights>& parts) {
-  return Pack(parts, precision_, quantize_);
+  std::unique_ptr<PackedMatrix> packed = Pack(parts, precision_, quantize_);
+  if (packed_) packed_(packed.get(), parts);
+  return packed;
 }
 
 std::unique_ptr<PackedMatrix> WeightLoader::HeadMatrix(const LinearWeights& weights) {

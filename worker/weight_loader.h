@@ -75,6 +75,7 @@ class WeightLoader {
   Precision precision_;
   std::optional<IntegerFormat> quantize_;
   int threads_;
+  decltype(LoadOptions::packed) packed_;
   float norm_weight_offset_;
   Progress progress_;
   absl::Status status_;
