@@ -43,6 +43,9 @@ void Declare(Settings* s, ProgramConfig* program) {
   s->request.Declare(program);
   program->Add("dtype", &s->cluster.dtype,
                {.help = "Of products, keys and values.", .choices = {"f32", "bf16"}});
+  program->Add("quantize", &s->cluster.rank.quantize,
+               {.help = "Plain weights become integers while they load.",
+                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
   program->Add("threads", &s->cluster.rank.threads,
                {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
   program->Add("load_format", &s->cluster.load_format,

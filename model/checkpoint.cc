@@ -78,7 +78,8 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& folder) {
   const std::string path = PathIn(folder, "config.json");
   TROUPE_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path));
   TROUPE_ASSIGN_OR_RETURN(ConfiguredModel model, DescribeConfig(path, json));
-  ModelConfig config{model.architecture, std::move(model.description), {}};
+  ModelConfig config{
+      model.architecture, std::move(model.description), {}, std::move(model.quantization)};
   TROUPE_RETURN_IF_ERROR(ReadGenerationConfig(PathIn(folder, "generation_config.json"),
                                               config.description, config.generation_defaults));
   return config;
@@ -98,7 +99,8 @@ absl::StatusOr<Checkpoint> Checkpoint::OpenDummy(const std::string& folder,
   Checkpoint checkpoint;
   checkpoint.folder_ = folder;
   checkpoint.dummy_ = absl::StrCat("dummy ", DTypeName(options.dtype), " ", options.seed);
-  TROUPE_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(folder));
+  TROUPE_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(folder));
+  config.quantization = {};  // random weights are plain
   TROUPE_ASSIGN_OR_RETURN(
       SafetensorsCheckpoint files,
       MakeDummyTensors(absl::StrCat(folder, " (dummy weights)"),
@@ -113,7 +115,8 @@ absl::Status Checkpoint::Bind(const ModelConfig& config, SafetensorsCheckpoint f
   files_ = std::move(files);
   const TensorNames& names = config.architecture->names;
   if (description_.mtp && !HoldsMtp(files_, description_, names)) description_.mtp.reset();
-  TROUPE_ASSIGN_OR_RETURN(weights_, BindWeights(folder_, files_, description_, names));
+  TROUPE_ASSIGN_OR_RETURN(weights_,
+                          BindWeights(folder_, files_, description_, names, config.quantization));
   parameters_ = CountParameters(files_, description_, weights_);
   return absl::OkStatus();
 }

@@ -21,6 +21,7 @@
 #include "model/description.h"
 #include "model/dummy_weights.h"
 #include "model/matrix_view.h"
+#include "model/quantization.h"
 #include "model/safetensors.h"
 
 namespace troupe {
@@ -127,8 +128,9 @@ struct ModelWeights {
 };
 
 struct ParameterCounts {
-  int64_t total = 0;   // numbers that the model is made of, however they are stored
-  int64_t active = 0;  // used for one token: chosen experts only, MTP and early exits left out
+  int64_t total = 0;     // numbers that the model is made of, however they are stored
+  int64_t active = 0;    // used for one token: chosen experts only, MTP and early exits left out
+  int64_t matrices = 0;  // of total, those in matrices that quantisation at load may pack
   int64_t tensors = 0;
   std::map<StoredDType, int64_t> bytes_by_dtype;
 };
@@ -159,6 +161,7 @@ struct ModelConfig {
   const Architecture* architecture = nullptr;  // of static lifetime
   ModelDescription description;
   GenerationDefaults generation_defaults;
+  Quantization quantization;
 };
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& folder);
 

@@ -13,6 +13,7 @@
 #include "model/checkpoint.h"
 #include "model/description.h"
 #include "model/dummy_weights.h"
+#include "model/quantization.h"
 #include "model/safetensors.h"
 
 namespace troupe {
@@ -21,7 +22,8 @@ namespace troupe {
 absl::StatusOr<ModelWeights> BindWeights(const std::string& folder,
                                          const SafetensorsCheckpoint& files,
                                          const ModelDescription& description,
-                                         const TensorNames& names);
+                                         const TensorNames& names,
+                                         const Quantization& quantization);
 
 // The tensors that BindWeights asks for where a checkpoint stores plain values.
 std::vector<TensorShape> TensorsOf(const ModelDescription& description, const TensorNames& names);

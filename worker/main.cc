@@ -32,6 +32,9 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
   program->Add("dtype", &settings->dtype,
                {.help = "Of products, keys and values; one for all workers of a coordinator.",
                 .choices = {"f32", "bf16"}});
+  program->Add("quantize", &rank.quantize,
+               {.help = "Plain weights become integers while they load.",
+                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
   program->Add("load_format", &settings->load_format,
                {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
                         "config.json alone.",

@@ -44,6 +44,7 @@ EDGES = [
      r"(^rpc/|(_service|_client|_server|server|main)(_test)?\.(h|cc)$)"),
     (r"<rocksdb/", r"rocksdb_store(_test)?\.cc$"),
     (r"<yaml-cpp/", r"^config/"),
+    (r"<re2/", r"^model/quantization\.cc$"),
     (r"<CLI/", r"^(config|cli)/"),
     (r"<nccl", r"nccl_communicator\.cc$"),
     (r"<gloo/", r"gloo_communicator\.cc$"),
