@@ -8,6 +8,7 @@
 #include "kernels/head_norm_rope/head_norm_rope_reference.h"
 #include "kernels/kv_write/kv_write_reference.h"
 #include "kernels/linear/linear_reference.h"
+#include "kernels/mla_attention/mla_attention_reference.h"
 #include "kernels/moe_experts/moe_experts_reference.h"
 #include "kernels/moe_route/moe_route_reference.h"
 #include "kernels/nsa_attention/nsa_attention_reference.h"
@@ -38,6 +39,11 @@ class ReferenceOps : public Ops {
     return std::make_unique<ReferenceMatrix>(parts, precision);
   }
 
+  std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
+                                          Precision precision) override {
+    return std::make_unique<ReferenceMatrix>(parts, precision);
+  }
+
   void Synchronize() override {}
 
   void Embed(const EmbedParams& params) override { EmbedReference(params); }
@@ -49,6 +55,7 @@ class ReferenceOps : public Ops {
   void PagedAttention(const PagedAttentionParams& params) override {
     PagedAttentionReference(params);
   }
+  void MlaAttention(const MlaAttentionParams& params) override { MlaAttentionReference(params); }
   void NsaCompress(const NsaCompressParams& params) override { NsaCompressReference(params); }
   void NsaSelect(const NsaSelectParams& params) override { NsaSelectReference(params); }
   void NsaAttention(const NsaAttentionParams& params) override { NsaAttentionReference(params); }

@@ -4,9 +4,11 @@
 #ifndef TROUPE_KERNELS_OPS_TEST_CASES_H_
 #define TROUPE_KERNELS_OPS_TEST_CASES_H_
 
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "kernels/linear/coded_testing.h"
 #include "kernels/ops_testing.h"
 
 namespace troupe {
@@ -33,12 +35,14 @@ struct EmbedCase {
   int vocabulary = 512;
   int hidden = 256;
   DType dtype = DType::kBf16;
+  float scale = 1;
 };
 Outputs RunEmbed(const EmbedCase& c, const Run& run);
 
 struct RmsNormCase {
   int hidden = 256;
   bool in_place = false;
+  bool accumulate = false;
 };
 Outputs RunRmsNorm(const RmsNormCase& c, const Run& run);
 
@@ -48,6 +52,8 @@ struct LinearCase {
   DType dtype = DType::kBf16;
   Precision precision = Precision::kF32;
   bool accumulate = false;
+  bool bias = false;
+  std::optional<CodedFormat> codes = std::nullopt;  // instead of values of dtype
 };
 Outputs RunLinear(const LinearCase& c, const Run& run);
 
@@ -56,6 +62,10 @@ struct HeadNormRopeCase {
   int head_dim = 64;
   bool norm = true;
   bool rope = true;
+  int first_rotated = 0;
+  int rotated_dims = 0;
+  bool interleaved = false;
+  float amplitude = 1;
 };
 Outputs RunHeadNormRope(const HeadNormRopeCase& c, const Run& run);
 
@@ -77,6 +87,8 @@ struct PagedAttentionCase {
   int heads = 8;
   int kv_heads = 2;
   int head_dim = 64;
+  int value_dim = 0;  // 0: head_dim
+  bool sinks = false;
   int window = 0;
   DType dtype = DType::kBf16;
   double closed = 0.3;  // share of heads
@@ -102,8 +114,20 @@ Outputs RunNsaCompress(const NsaCase& c, const Run& run);
 Outputs RunNsaSelect(const NsaCase& c, const Run& run);
 Outputs RunNsaAttention(const NsaCase& c, const Run& run);
 
+struct MlaCase {
+  MlaDims dims = {.heads = 4, .nope_dim = 16, .rope_dim = 16, .value_dim = 32, .latent_dim = 48};
+  DType dtype = DType::kBf16;  // of the latents
+  DType weight_dtype = DType::kBf16;
+  Precision precision = Precision::kF32;
+  std::vector<MlaForm> forms;  // by sequence, over and over; empty: chosen
+  float sharpness = 1;         // scale of the queries
+};
+Outputs RunMlaAttention(const MlaCase& c, const Run& run);
+
 struct SwigluCase {
   int size = 768;
+  Activation activation;
+  bool gate_alone = false;
 };
 Outputs RunSwiglu(const SwigluCase& c, const Run& run);
 
@@ -111,6 +135,11 @@ struct MoeRouteCase {
   int experts = 16;
   int top_k = 2;
   bool normalize = true;
+  bool bias = true;
+  RouterScoring scoring = RouterScoring::kSigmoid;
+  GroupScore group_score = GroupScore::kNone;
+  int groups = 1;
+  int groups_chosen = 1;
 };
 Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run);
 
@@ -122,12 +151,22 @@ struct MoeExpertsCase {
   bool shared = true;
   DType dtype = DType::kBf16;
   Precision precision = Precision::kF32;
+  Activation activation;
+  bool bias = false;
+  bool accumulate = true;
+  std::optional<CodedFormat> codes = std::nullopt;  // instead of values of dtype
 };
 Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run);
 
 Outputs RunPageCopy(const Run& run);
 
 // ---- For the runners ----
+
+// Blocks of the longest sequence, and one.
+int BlocksFor(const std::vector<Sequence>& sequences);
+
+// Sums of some hundred products in f32, and weights within a few units of the last place.
+inline constexpr float kAttentionTolerance = 2e-5F;
 
 // Gathers a per-token result over the steps.
 class TokenOutput {

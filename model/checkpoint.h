@@ -19,23 +19,27 @@
 
 #include "absl/status/statusor.h"
 #include "model/description.h"
+#include "model/dummy_weights.h"
+#include "model/matrix_view.h"
+#include "model/quantization.h"
 #include "model/safetensors.h"
 
 namespace troupe {
 
-// y = W x, W [out_features, in_features]. Every matrix multiplication of the model is one of these.
+// y = W x + bias, W [out_features, in_features]. Every matrix multiplication of the model is one of
+// these.
 struct LinearWeights {
-  TensorView weight;
+  MatrixView weight;
+  MatrixView bias;  // [1, out_features], always plain; empty: none
   int out_features = 0;
   int in_features = 0;
 };
 
-// K and V projections [kv_heads * head_dim, hidden] with the keys' norm [head_dim]
-// (empty without qk_norm).
+// K and V projections with the keys' norm (empty without qk_norm).
 struct KvWeights {
-  LinearWeights k_proj;
-  LinearWeights v_proj;
-  TensorView k_norm;
+  LinearWeights k_proj;  // [kv_heads * head_dim, hidden]
+  LinearWeights v_proj;  // [kv_heads * value_dim, hidden]
+  TensorView k_norm;     // [head_dim], or [kv_heads * head_dim]
 };
 
 // NSA's phi: u = silu(w1 (z + position)), a = softmax over the block of w2 u, c = sum a * z.
@@ -59,12 +63,22 @@ struct HeadGateWeights {
   LinearWeights up_proj;    // [heads, inner]
 };
 
+// Multi-head latent attention's way to keys and values; see MlaDescription.
+struct MlaWeights {
+  LinearWeights q_a_proj;   // [query_latent_dim, hidden]; empty without query_latent_dim
+  TensorView q_a_norm;      // [query_latent_dim]
+  LinearWeights kv_a_proj;  // [latent_dim + rope_dim, hidden]
+  TensorView kv_a_norm;     // [latent_dim]
+  LinearWeights kv_b_proj;  // [heads * (nope_dim + value_dim), latent_dim], head by head
+};
+
 struct AttentionWeights {
-  LinearWeights q_proj;  // [heads * head_dim, hidden]
-  LinearWeights o_proj;  // [hidden, heads * head_dim]
-  TensorView q_norm;     // [head_dim], empty without qk_norm
-  // The K/V of a sliding or full layer, or NSA's three branches.
-  std::variant<KvWeights, NsaWeights> kv;
+  LinearWeights q_proj;  // [heads * head_dim, hidden], or [.., query_latent_dim] (q_b_proj)
+  LinearWeights o_proj;  // [hidden, heads * value_dim]
+  TensorView q_norm;     // [head_dim], or [heads * head_dim]; empty without qk_norm
+  TensorView sinks;      // [heads]; empty without sinks
+  // The K/V of a sliding or full layer, NSA's three branches, or the latent.
+  std::variant<KvWeights, NsaWeights, MlaWeights> kv;
   std::optional<HeadGateWeights> head_gate;
 };
 
@@ -76,18 +90,25 @@ struct SwigluWeights {
 
 struct MoeWeights {
   LinearWeights router;        // [experts, hidden]
-  TensorView correction_bias;  // [experts] F32, empty without correction_bias
+  TensorView correction_bias;  // [experts], empty without correction_bias
   std::vector<SwigluWeights> experts;
   std::optional<SwigluWeights> shared;
 };
 
+// Norms of a sublayer; which are there depends on LayerDescription::norm_place.
+struct SublayerNorms {
+  TensorView before;  // [hidden]; empty for kAfter
+  TensorView after;   // [hidden]; empty for kBefore
+};
+
 struct LayerWeights {
-  TensorView attention_norm;  // [hidden]
-  TensorView ffn_norm;        // [hidden]
+  SublayerNorms attention_norms;
+  SublayerNorms ffn_norms;
   AttentionWeights attention;
   std::variant<SwigluWeights, MoeWeights> ffn;
 };
 
+// Its embedding and head are the model's own.
 struct MtpWeights {
   TensorView embedding_norm;  // [hidden]
   TensorView hidden_norm;     // [hidden]
@@ -107,13 +128,14 @@ struct ModelWeights {
 };
 
 struct ParameterCounts {
-  int64_t total = 0;
-  int64_t active = 0;  // used for one token: chosen experts only, MTP and early exits left out
+  int64_t total = 0;     // numbers that the model is made of, however they are stored
+  int64_t active = 0;    // used for one token: chosen experts only, MTP and early exits left out
+  int64_t matrices = 0;  // of total, those in matrices that quantisation at load may pack
   int64_t tensors = 0;
   std::map<StoredDType, int64_t> bytes_by_dtype;
 };
 
-// SHA-256 over config, tokenizer files and every shard's bytes.
+// SHA-256 over config, tokenizer files and every shard's bytes, or what random weights come from.
 struct ModelIdentity {
   std::array<uint8_t, 32> sha256{};
 
@@ -132,8 +154,16 @@ struct GenerationDefaults {
   std::optional<int> max_new_tokens;
 };
 
-// A BF16 or F32 tensor of ModelWeights as f32, for the small ones that kernels take so.
-std::vector<float> ReadAsF32(const TensorView& view);
+struct Architecture;
+
+// What a folder's config.json and generation_config.json say, without its weights.
+struct ModelConfig {
+  const Architecture* architecture = nullptr;  // of static lifetime
+  ModelDescription description;
+  GenerationDefaults generation_defaults;
+  Quantization quantization;
+};
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& folder);
 
 class Checkpoint {
  public:
@@ -141,6 +171,9 @@ class Checkpoint {
 
   // Reads the configs, maps the shards and checks every tensor's name, shape and dtype.
   static absl::StatusOr<Checkpoint> Open(const std::string& folder);
+  // Reads the configs alone; the weights are random (model/dummy_weights.h).
+  static absl::StatusOr<Checkpoint> OpenDummy(const std::string& folder,
+                                              const DummyOptions& options);
 
   const std::string& folder() const { return folder_; }
   const ModelDescription& description() const { return description_; }
@@ -160,8 +193,10 @@ class Checkpoint {
 
  private:
   Checkpoint() = default;
+  absl::Status Bind(const ModelConfig& config, SafetensorsCheckpoint files);
 
   std::string folder_;
+  std::string dummy_;  // what random weights come from; empty: from files
   ModelDescription description_;
   GenerationDefaults generation_defaults_;
   SafetensorsCheckpoint files_;

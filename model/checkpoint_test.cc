@@ -44,20 +44,20 @@ TEST(CheckpointTest, OpensAbacus) {
 
   const ModelWeights& weights = checkpoint->weights();
   EXPECT_EQ(weights.embedding.ShapeString(), "[512, 256]");
-  EXPECT_NE(weights.lm_head.weight.bytes.data(), weights.embedding.bytes.data());
+  EXPECT_NE(weights.lm_head.weight.Contiguous(), weights.embedding.bytes.data());
   ASSERT_EQ(weights.layers.size(), 8);
   EXPECT_EQ(weights.early_exit_norms.size(), 2);
   const auto& kv = std::get<KvWeights>(weights.layers[0].attention.kv);
-  EXPECT_EQ(kv.k_proj.weight.name, "model.layers.0.self_attn.k_proj.weight");
+  EXPECT_EQ(kv.k_proj.weight.name(), "model.layers.0.self_attn.k_proj.weight");
   EXPECT_EQ(kv.k_proj.out_features, 128);
   EXPECT_EQ(kv.k_proj.in_features, 256);
   const auto& nsa = std::get<NsaWeights>(weights.layers[7].attention.kv);
-  EXPECT_EQ(nsa.window.v_proj.weight.name, "model.layers.7.self_attn.win_v_proj.weight");
+  EXPECT_EQ(nsa.window.v_proj.weight.name(), "model.layers.7.self_attn.win_v_proj.weight");
   EXPECT_EQ(nsa.branch_gate.out_features, 24);
   EXPECT_EQ(nsa.phi_k.position.ShapeString(), "[32, 64]");
   const auto& moe = std::get<MoeWeights>(weights.layers[1].ffn);
   EXPECT_EQ(moe.experts.size(), 16);
-  EXPECT_EQ(moe.experts[15].down_proj.weight.name,
+  EXPECT_EQ(moe.experts[15].down_proj.weight.name(),
             "model.layers.1.mlp.experts.15.down_proj.weight");
   EXPECT_EQ(moe.correction_bias.dtype, StoredDType::kF32);
   ASSERT_TRUE(weights.mtp.has_value());
@@ -180,7 +180,7 @@ TEST_F(TinyFolderTest, ATiedHeadIsTheEmbedding) {
   tensors_.erase("lm_head.weight");
   const auto checkpoint = Open();
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  EXPECT_EQ(checkpoint->weights().lm_head.weight.bytes.data(),
+  EXPECT_EQ(checkpoint->weights().lm_head.weight.Contiguous(),
             checkpoint->weights().embedding.bytes.data());
 }
 
@@ -194,8 +194,8 @@ TEST_F(TinyFolderTest, WrongTensorsFailByName) {
   tensors_.erase("model.norm.bias");
   tensors_["lm_head.weight"] = {"BF16", {8, 16}};
   EXPECT_THAT(Error(), HasSubstr("lm_head.weight: shape: found [8, 16], wanted [16, 8]"));
-  tensors_["lm_head.weight"] = {"F16", {16, 8}};
-  EXPECT_THAT(Error(), HasSubstr("lm_head.weight: dtype: found F16, wanted BF16 or F32"));
+  tensors_["lm_head.weight"] = {"I16", {16, 8}};
+  EXPECT_THAT(Error(), HasSubstr("lm_head.weight: dtype: found I16, wanted BF16, F16 or F32"));
   tensors_.clear();
   tensors_["nothing"] = {"BF16", {1}};
   EXPECT_THAT(Error(), HasSubstr(" more"));

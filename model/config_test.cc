@@ -7,6 +7,7 @@
 
 #include "model/architectures/architecture.h"
 #include "model/json_reader.h"
+#include "model/rope_scaling.h"
 
 namespace troupe {
 namespace {
@@ -52,8 +53,8 @@ TEST(AbacusConfigTest, IsUnderstood) {
   EXPECT_EQ(sliding.head_dim, 64);
   EXPECT_EQ(sliding.window_tokens, 256);
   EXPECT_EQ(sliding.rope.kind, RopeKind::kHalfSplit);
-  EXPECT_EQ(sliding.rope.theta, 10000.0);
-  EXPECT_TRUE(sliding.qk_norm);
+  EXPECT_EQ(sliding.rope.inverse_frequency, RopeFrequencies(10000.0, 64));
+  EXPECT_EQ(sliding.qk_norm, QkNorm::kPerHead);
   ASSERT_TRUE(sliding.head_gate.has_value());
   EXPECT_EQ(sliding.head_gate->inner_size, 64);
   EXPECT_FLOAT_EQ(sliding.head_gate->threshold, 0.3f);
@@ -72,8 +73,8 @@ TEST(AbacusConfigTest, IsUnderstood) {
   EXPECT_EQ(moe.experts_per_token, 2);
   EXPECT_EQ(moe.expert_inner_size, 64);
   EXPECT_EQ(moe.shared_inner_size, 64);
-  EXPECT_TRUE(moe.correction_bias);
-  EXPECT_TRUE(moe.normalise_weights);
+  EXPECT_TRUE(moe.router.correction_bias);
+  EXPECT_TRUE(moe.router.normalise_weights);
   ASSERT_TRUE(model->mtp.has_value());
   EXPECT_EQ(model->mtp->layer.attention.kind, AttentionKind::kSliding);
   EXPECT_TRUE(std::holds_alternative<DenseFfn>(model->mtp->layer.ffn));
@@ -88,7 +89,7 @@ TEST(AbacusConfigTest, TakesTheSpellingsOfTransformers5) {
   config["eos_token_id"] = {2, 3};
   const auto model = Describe(config);
   ASSERT_TRUE(model.ok()) << model.status();
-  EXPECT_EQ(model->layers[0].attention.rope.theta, 5000.0);
+  EXPECT_EQ(model->layers[0].attention.rope.inverse_frequency, RopeFrequencies(5000.0, 64));
   EXPECT_THAT(model->end_tokens, ElementsAre(2, 3));
 }
 
@@ -106,7 +107,8 @@ TEST(AbacusConfigTest, UnknownFamiliesAreUnimplemented) {
     const auto model = Describe(config);
     EXPECT_EQ(model.status().code(), absl::StatusCode::kUnimplemented) << change;
     EXPECT_THAT(std::string(model.status().message()),
-                AllOf(HasSubstr("config.json: model_type"), HasSubstr("wanted one of troupe")));
+                AllOf(HasSubstr("config.json: model_type"),
+                      HasSubstr("wanted one of troupe (TroupeForCausalLM), deepseek_v2")));
   }
 }
 
@@ -127,13 +129,13 @@ TEST(AbacusConfigTest, WrongValuesFailByName) {
       {"num_hidden_layers", 9, "num_hidden_layers = 9 entries"},
       {"num_hidden_layers", 1000000, "an integer"},
       {"num_attention_heads", 7, "a divisor of the 7 heads"},
-      {"hidden_act", "gelu", "the only one supported"},
+      {"hidden_act", "gelu", "silu or gelu_pytorch_tanh"},
       {"attention_bias", true, "the only one supported"},
       {"use_qk_norm", 1, "true or false"},
       {"rms_norm_eps", 0, "a number"},
       {"rms_norm_eps", "1e-6", "a number"},
       {"rope_theta", 0.5, "a number"},
-      {"rope_scaling", {{"rope_type", "yarn"}}, "the only one supported"},
+      {"rope_scaling", {{"rope_type", "dynamic"}}, "default, linear, llama3 or yarn"},
       {"layer_types", "full_attention", "a list of strings"},
       {"layer_types", json::array({"full_attention"}), "8 entries"},
       {"layer_types", json::array({1, 2, 3, 4, 5, 6, 7, 8}), "a string"},
@@ -147,7 +149,7 @@ TEST(AbacusConfigTest, WrongValuesFailByName) {
       {"num_experts_per_tok", 17, "1 to 16"},
       {"scoring_func", "softmax", "the only one supported"},
       {"topk_method", "greedy", "the only one supported"},
-      {"n_group", 2, "the only one supported"},
+      {"n_group", 3, "a divisor of the 16 experts"},
       {"first_k_dense_replace", 9, "an integer from 0 to 8"},
       {"early_exit_layers", json::array({3, 8}), "an integer from 0 to 7"},
       {"early_exit_layers", json::array({5, 3}), "ascending"},
@@ -157,7 +159,7 @@ TEST(AbacusConfigTest, WrongValuesFailByName) {
       {"eos_token_id", json::array({2, "x"}), "an integer"},
       {"model_type", 7, "a string"},
       {"attn_logit_softcapping", 30.0, "no such key"},
-      {"quantization_config", {{"quant_method", "gptq"}}, "no such key"},
+      {"quantization_config", {{"quant_method", "gptq"}}, "the key is required"},
   };
   for (const BadField& test : cases) {
     SCOPED_TRACE(std::string(test.key) + " = " + test.value.dump());

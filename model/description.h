@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/activation.h"
+#include "kernels/moe_route/moe_route.h"
 #include "kernels/tensor.h"
 
 namespace troupe {
@@ -22,12 +24,19 @@ enum class AttentionKind { kSliding, kFull, kNsa };
 
 enum class RopeKind {
   kNone,
-  kHalfSplit,  // rotates (x[j], x[j + head_dim/2]), as Hugging Face does
+  kHalfSplit,  // rotates (x[j], x[j + n/2]) of a head's n rotated dimensions, as Hugging Face does
+  kInterleaved,  // rotates (x[2j], x[2j + 1]), as DeepSeek does
 };
 
+// Which angles a layer's queries and keys are turned by. What a config says about scaling (linear,
+// llama3, YaRN) is worked out into the frequencies by model/rope_scaling.h.
 struct RopeDescription {
   RopeKind kind = RopeKind::kNone;
-  double theta = 10000.0;
+  int rotated_dims = 0;                  // of a head, its first ones; even
+  std::vector<float> inverse_frequency;  // [rotated_dims / 2], radians a token
+  float amplitude = 1.0f;                // multiplies cosines and sines (YaRN's attention factor)
+
+  bool operator==(const RopeDescription&) const = default;
 };
 
 // Native sparse attention: compressed, selected and window branches, all lengths in tokens.
@@ -38,58 +47,119 @@ struct NsaDescription {
   int selected_blocks = 8;   // taken for a query, init and local blocks included
   int init_blocks = 1;       // first blocks, always taken
   int local_blocks = 2;      // the query's own block and those before it, always taken
+
+  bool operator==(const NsaDescription&) const = default;
 };
 
 // gate = sigmoid(up silu(down x)), one number a query head; heads under the threshold give zero.
 struct HeadGateDescription {
   int inner_size = 0;
   float threshold = 0.0f;  // the config's default; a request may choose another
+
+  bool operator==(const HeadGateDescription&) const = default;
+};
+
+// Multi-head latent attention (DeepSeek-V2, section 2.1): keys and values are products of a latent
+// that all heads share. What is kept of a token is its latent [latent_dim], normed, and the one
+// rotated key part [rope_dim]. With it, AttentionDescription::head_dim is nope_dim + rope_dim and
+// kv_heads is heads; the rope turns the last rope_dim dimensions of a query head.
+struct MlaDescription {
+  int query_latent_dim = 0;  // q_lora_rank; 0: queries are projected from the layer's input
+  int latent_dim = 0;        // kv_lora_rank
+  int nope_dim = 0;          // of a head's query and key, without position
+  int rope_dim = 0;          // with position
+  float norm_epsilon = 0;    // of the latents' norms; need not be the model's
+
+  bool operator==(const MlaDescription&) const = default;
+};
+
+enum class QkNorm {
+  kNone,
+  kPerHead,    // rms over head_dim of each query and key head, before rope; weight [head_dim]
+  kFullWidth,  // rms over all heads at once, before rope; weight [heads * head_dim]
 };
 
 struct AttentionDescription {
   AttentionKind kind = AttentionKind::kFull;
   int heads = 0;
-  int kv_heads = 0;  // query head h uses KV head h / (heads / kv_heads)
-  int head_dim = 0;
+  int kv_heads = 0;       // query head h uses KV head h / (heads / kv_heads)
+  int head_dim = 0;       // of queries and keys
+  int value_dim = 0;      // of values
+  float score_scale = 0;  // multiplies query-key products
   int window_tokens = 0;  // kSliding and kNsa: a query sees itself and window_tokens - 1 before it
   RopeDescription rope;
-  bool qk_norm = false;  // rms over head_dim of each query and key head, before rope
+  QkNorm qk_norm = QkNorm::kNone;
+  bool qkv_bias = false;     // q_proj, k_proj, v_proj add a bias
+  bool output_bias = false;  // o_proj does
+  bool sinks = false;        // one more score a head, learned, whose value is zero
   std::optional<HeadGateDescription> head_gate;
   std::optional<NsaDescription> nsa;  // set exactly for kNsa
+  std::optional<MlaDescription> mla;  // only for kFull
 
   int query_size() const { return heads * head_dim; }
-  int kv_size() const { return kv_heads * head_dim; }
+  int key_size() const { return kv_heads * head_dim; }
+  int value_size() const { return kv_heads * value_dim; }
+  int attended_size() const { return heads * value_dim; }
+
+  bool operator==(const AttentionDescription&) const = default;
 };
 
-// down (silu(gate x) * up x)
+// down activation(gate x, up x)
 struct DenseFfn {
   int inner_size = 0;
+  Activation activation;
+  bool bias = false;  // gate, up and down add one
+
+  bool operator==(const DenseFfn&) const = default;
 };
 
-enum class RouterScoring { kSigmoid };
+struct RouterDescription {
+  RouterScoring scoring = RouterScoring::kSigmoid;
+  bool logit_bias = false;         // the router's product adds a bias
+  bool correction_bias = false;    // added to the scores for choosing only
+  bool normalise_weights = false;  // chosen scores are divided by their sum + 1e-20
+  float weight_scale = 1.0f;
+  GroupScore group_score = GroupScore::kNone;
+  int groups = 1;
+  int groups_chosen = 1;
+
+  bool operator==(const RouterDescription&) const = default;
+};
 
 struct MoeFfn {
   int experts = 0;
   int experts_per_token = 0;
   int expert_inner_size = 0;
   int shared_inner_size = 0;  // 0: no shared expert; several are one of their summed size
-  RouterScoring scoring = RouterScoring::kSigmoid;
-  bool correction_bias = false;    // added to the scores for choosing only
-  bool normalise_weights = false;  // chosen scores are divided by their sum + 1e-20
-  float weight_scale = 1.0f;
+  RouterDescription router;
+  Activation activation;
+  bool expert_bias = false;  // experts' gate, up and down add one
+
+  bool operator==(const MoeFfn&) const = default;
 };
 
 using FfnDescription = std::variant<DenseFfn, MoeFfn>;
 
-// x += attention(rms(x)); x += ffn(rms(x))
+// Where a sublayer f of the residual stream x is normed.
+enum class NormPlace {
+  kBefore,  // x += f(norm(x))
+  kAfter,   // x += norm(f(x))
+  kBoth,    // x += after(f(before(x)))
+};
+
 struct LayerDescription {
   AttentionDescription attention;
   FfnDescription ffn;
+  NormPlace norm_place = NormPlace::kBefore;
+
+  bool operator==(const LayerDescription&) const = default;
 };
 
 // Predicts token t+2 from the last layer's output at t and the embedding of token t+1.
 struct MtpDescription {
   LayerDescription layer;
+
+  bool operator==(const MtpDescription&) const = default;
 };
 
 struct ModelDescription {
@@ -97,6 +167,8 @@ struct ModelDescription {
   int vocab_size = 0;
   int hidden_size = 0;
   float rms_epsilon = 0.0f;
+  float norm_weight_offset = 0.0f;  // added to the weight of every norm (Gemma: 1)
+  float embedding_scale = 1.0f;     // multiplies embeddings (Gemma: sqrt(hidden_size))
   bool tied_embeddings = false;
   int max_context_tokens = 0;
   std::vector<uint32_t> end_tokens;  // generation stops at any of these
@@ -108,6 +180,8 @@ struct ModelDescription {
 
   // Layers a state stream can name: the decoder's, then the MTP layer as the last one.
   int mtp_layer_index() const { return static_cast<int>(layers.size()); }
+
+  bool operator==(const ModelDescription&) const = default;
 };
 
 // Checks what every architecture promises the runner (sizes positive, heads divisible by kv_heads,
@@ -129,6 +203,7 @@ enum class KvBranch {
   kNsaWindow,      // win_k, win_v
   kNsaRaw,         // cmp_k, cmp_v before compression
   kNsaCompressed,  // ck, cv
+  kMlaLatent,      // the latent, then the rotated key part; no values of their own
 };
 
 // One layer's K/V pair inside the pages of a group.

@@ -9,6 +9,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 
 namespace troupe {
 namespace {
@@ -21,6 +22,8 @@ constexpr size_t kMaxConfigBytes = size_t{64} << 20;
 std::string Printable(absl::string_view text) {
   const bool cut = text.size() > kMaxShownBytes;
   std::string shown = absl::Utf8SafeCEscape(std::string(text.substr(0, kMaxShownBytes)));
+  absl::StrReplaceAll({{"\\\"", "\""}, {"\\'", "'"}},
+                      &shown);  // quotes do no harm, and JSON is full of them
   return cut ? shown + "..." : shown;
 }
 
@@ -111,7 +114,7 @@ absl::Status FieldError(absl::string_view file, absl::string_view field, absl::s
 }
 
 std::string Shown(const json& value) {
-  return Printable(value.dump(-1, ' ', false, json::error_handler_t::replace));
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 absl::StatusOr<json> ParseJson(absl::string_view file, absl::string_view text) {
@@ -258,6 +261,12 @@ std::string JsonFields::String(absl::string_view key) {
     return "";
   }
   return value->get<std::string>();
+}
+
+std::string JsonFields::StringOr(absl::string_view key, absl::string_view otherwise) {
+  if (Has(key)) return String(key);
+  Ignore({key});
+  return std::string(otherwise);
 }
 
 std::vector<int64_t> JsonFields::IntList(absl::string_view key, int64_t min, int64_t max) {

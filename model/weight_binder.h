@@ -12,6 +12,8 @@
 #include "model/architectures/architecture.h"
 #include "model/checkpoint.h"
 #include "model/description.h"
+#include "model/dummy_weights.h"
+#include "model/quantization.h"
 #include "model/safetensors.h"
 
 namespace troupe {
@@ -20,12 +22,16 @@ namespace troupe {
 absl::StatusOr<ModelWeights> BindWeights(const std::string& folder,
                                          const SafetensorsCheckpoint& files,
                                          const ModelDescription& description,
-                                         const TensorNames& names);
+                                         const TensorNames& names,
+                                         const Quantization& quantization);
 
-// Counts of the bound weights; see ParameterCounts for what is active.
-ParameterCounts CountParameters(const SafetensorsCheckpoint& files,
-                                const ModelDescription& description, const ModelWeights& weights,
-                                const TensorNames& names);
+// The tensors that BindWeights asks for where a checkpoint stores plain values.
+std::vector<TensorShape> TensorsOf(const ModelDescription& description, const TensorNames& names);
+
+// Whether the checkpoint holds the MTP module that `description` has: tools that convert
+// checkpoints often leave it out, and only speculation misses it.
+bool HoldsMtp(const SafetensorsCheckpoint& files, const ModelDescription& description,
+              const TensorNames& names);
 
 }  // namespace troupe
 

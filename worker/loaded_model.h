@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/ops.h"
 #include "model/checkpoint.h"
+#include "model/weight_quantizer.h"
 
 namespace troupe {
 
@@ -35,6 +36,8 @@ struct DeviceTensor {
 
   bool empty() const { return memory == nullptr; }
   const float* f32() const { return view.f32(); }
+  // Null where empty, as kernels take what is optional.
+  const float* data() const { return empty() ? nullptr : f32(); }
 };
 
 // One K/V pair inside LoadedAttention::in, columns counted in its output.
@@ -42,7 +45,7 @@ struct LoadedKv {
   KvBranch branch = KvBranch::kSelf;
   int64_t k_column = 0;
   int64_t v_column = 0;
-  DeviceTensor k_norm;  // [D] f32; empty: keys are stored as projected
+  DeviceTensor k_norm;  // [D] or, over all heads, [G * D] f32; empty: none
 };
 
 // NSA's pairs in LoadedAttention::kv, and its branches in the order of their gates: compressed,
@@ -68,39 +71,66 @@ struct LoadedNsa {
   DeviceTensor compressed_k_norm;  // [D] f32
 };
 
+// Multi-head latent attention. LoadedAttention::in gives queries, or their latents, then what is
+// kept of a token.
+struct LoadedMla {
+  MlaDims dims;
+  std::unique_ptr<PackedMatrix> q_up;  // [H * D, query latent]; null: `in` gives queries
+  DeviceTensor q_latent_norm;          // [query latent] f32
+  int64_t latent_column = 0;           // in LoadedAttention::in: the latent, the rotated key part
+  DeviceTensor latent_norm;            // [L] f32
+  std::vector<std::unique_ptr<PackedMatrix>> owned;
+  std::vector<MlaHeadWeights> heads;  // [H], into `owned`
+};
+
 struct LoadedAttention {
   // Everything that reads the layer's normalised input: q, each K/V pair, branch gates, the inner
-  // part of the head gates. [in->outputs(), d]
+  // part of the head gates, latents. [in->outputs(), d]
   std::unique_ptr<PackedMatrix> in;
   std::unique_ptr<PackedMatrix> head_gate_up;  // [H, head gate inner]; null: heads are not gated
-  std::unique_ptr<PackedMatrix> out;           // [d, H * D]
+  std::unique_ptr<PackedMatrix> out;           // [d, H * Dv]
+  DeviceTensor in_bias;                        // [in->outputs()] f32; empty: none
+  DeviceTensor out_bias;                       // [d] f32; empty: none
   int64_t head_gate_column = 0;
-  DeviceTensor q_norm;             // [D] f32; empty without QK-norm
-  DeviceTensor inverse_frequency;  // [D / 2] f32; empty without RoPE
+  DeviceTensor q_norm;             // [D] or, over all heads, [H * D] f32; empty without QK-norm
+  DeviceTensor sinks;              // [H] f32; empty without
+  DeviceTensor inverse_frequency;  // [rotated dims / 2] f32; empty without RoPE
   std::vector<LoadedKv> kv;        // one, or NSA's compressed, selected and window
   std::optional<LoadedNsa> nsa;
+  std::optional<LoadedMla> mla;  // whose `kv` says where latents are kept
 };
 
 struct LoadedSwiglu {
   std::unique_ptr<PackedMatrix> gate_up;  // [2 * inner, d]
   std::unique_ptr<PackedMatrix> down;     // [d, inner]
+  DeviceTensor gate_up_bias;              // [2 * inner] f32; empty: none
+  DeviceTensor down_bias;                 // [d] f32; empty: none
 
-  ExpertWeights view() const { return {gate_up.get(), down.get()}; }
+  ExpertWeights view() const {
+    return {gate_up.get(), down.get(), gate_up_bias.data(), down_bias.data()};
+  }
 };
 
 struct LoadedMoe {
   int index = 0;                         // among the model's MoE layers, the MTP module's last
   std::unique_ptr<PackedMatrix> router;  // [E, d], products in f32 in every mode
-  DeviceTensor correction_bias;          // [E] f32, zeros where the model has none
+  DeviceTensor router_bias;              // [E] f32; empty: none
+  DeviceTensor correction_bias;          // [E] f32; empty: none
   std::vector<LoadedSwiglu> owned;       // experts, then the shared one if there is one
   std::vector<ExpertWeights> experts;    // [E], into `owned`
   std::optional<ExpertWeights> shared;   // into `owned`
 };
 
+// Norms of a sublayer's input and of its result; empty where there is none.
+struct LoadedNorms {
+  DeviceTensor before;  // [d] f32
+  DeviceTensor after;   // [d] f32
+};
+
 struct LoadedLayer {
   LayerDescription description;
-  DeviceTensor attention_norm;  // [d] f32
-  DeviceTensor ffn_norm;        // [d] f32
+  LoadedNorms attention_norms;
+  LoadedNorms ffn_norms;
   LoadedAttention attention;
   std::variant<LoadedSwiglu, LoadedMoe> ffn;
 };
@@ -131,7 +161,14 @@ struct LoadedModel {
 
 struct LoadOptions {
   ComputeMode mode = ComputeMode::kBf16;
+  // Weights that the checkpoint stores as plain values become integers. The head gets 8 bits at
+  // least; embeddings, routers, norms and biases stay as they are.
+  std::optional<IntegerFormat> quantize;
+  int threads = 1;        // that quantise
   bool with_mtp = false;  // load the MTP module when the model has one
+  // Told, for each packed matrix whose weights --quantize would turn to the format it was given, of
+  // which weights it was made; may be null.
+  std::function<void(const PackedMatrix* matrix, const std::vector<LinearWeights>& parts)> packed;
   // Called from the loading thread with bytes of tensors done and in all; may be null.
   std::function<void(int64_t bytes_done, int64_t bytes_total)> progress;
 };
