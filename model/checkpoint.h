@@ -126,8 +126,9 @@ struct ModelWeights {
 };
 
 struct ParameterCounts {
-  int64_t total = 0;   // numbers that the model is made of, however they are stored
-  int64_t active = 0;  // used for one token: chosen experts only, MTP and early exits left out
+  int64_t total = 0;     // numbers that the model is made of, however they are stored
+  int64_t active = 0;    // used for one token: chosen experts only, MTP and early exits left out
+  int64_t matrices = 0;  // of total, those in matrices that quantisation at load may pack
   int64_t tensors = 0;
   std::map<StoredDType, int64_t> bytes_by_dtype;
 };

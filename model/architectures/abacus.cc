@@ -44,8 +44,7 @@ ModelDescription Describe(JsonFields& config) {
   base.head_gate =
       HeadGateDescription{SizeField(config, "head_gate_dim"),
                           static_cast<float>(config.Number("head_gate_threshold", 0.0, 1.0))};
-  const RopeDescription rope =
-      DescribeRope(RopeKind::kHalfSplit, ReadRope(config, model.max_context_tokens), base.head_dim);
+  const RopeDescription rope = ReadHeadRope(config, model, base.head_dim);
   const NsaDescription nsa = ReadNsa(config);
 
   const DenseFfn dense = ReadDenseFfn(config);
