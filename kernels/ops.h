@@ -25,6 +25,7 @@
 #include "kernels/head_gate/head_gate.h"
 #include "kernels/head_norm_rope/head_norm_rope.h"
 #include "kernels/kv_write/kv_write.h"
+#include "kernels/linear/coded_matrix.h"
 #include "kernels/linear/linear.h"
 #include "kernels/mla_attention/mla_attention.h"
 #include "kernels/moe_experts/moe_experts.h"
@@ -58,6 +59,12 @@ class Ops {
   // are formed with it.
   virtual std::unique_ptr<PackedMatrix> Pack(absl::Span<const Tensor> parts,
                                              Precision precision) = 0;
+
+  // The same with weights that stay codes in memory; `parts` must pack together
+  // (kernels/linear/coded_matrix.h). A device without kernels for codes need not override it: the
+  // numbers that they stand for are packed as f32.
+  virtual std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
+                                                  Precision precision);
 
   virtual void Synchronize() = 0;
 

@@ -59,6 +59,11 @@ class CpuOps : public Ops {
     return CpuMatrix::Pack(parts, precision, isa_, pool_);
   }
 
+  std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
+                                          Precision precision) override {
+    return CpuMatrix::PackCoded(parts, precision, isa_, pool_);
+  }
+
   void Synchronize() override {}
 
   void Embed(const EmbedParams& params) override {

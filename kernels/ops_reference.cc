@@ -39,6 +39,11 @@ class ReferenceOps : public Ops {
     return std::make_unique<ReferenceMatrix>(parts, precision);
   }
 
+  std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
+                                          Precision precision) override {
+    return std::make_unique<ReferenceMatrix>(parts, precision);
+  }
+
   void Synchronize() override {}
 
   void Embed(const EmbedParams& params) override { EmbedReference(params); }

@@ -94,6 +94,31 @@ std::vector<Case> LinearCases() {
   };
 }
 
+// Every format of codes, with products in both ways, and in experts.
+std::vector<Case> CodedCases() {
+  std::vector<Case> cases;
+  for (const CodedFormat& format : CodedFormats()) {
+    for (const Precision precision : {Precision::kF32, Precision::kBf16}) {
+      const std::string name = format.name + (precision == Precision::kF32 ? " exact" : " rounded");
+      cases.push_back(Make("linear/" + name, kMixed, RunLinear,
+                           LinearCase{.inputs = 328,
+                                      .parts = {70, 19},
+                                      .precision = precision,
+                                      .accumulate = true,
+                                      .bias = true,
+                                      .codes = format}));
+      cases.push_back(Make("moe_experts/" + name, kDecode, RunMoeExperts,
+                           MoeExpertsCase{.hidden = 96,
+                                          .size = 40,
+                                          .experts = 6,
+                                          .precision = precision,
+                                          .bias = true,
+                                          .codes = format}));
+    }
+  }
+  return cases;
+}
+
 std::vector<Case> HeadCases() {
   return {
       Make("head_norm_rope/q", kMixed, RunHeadNormRope, HeadNormRopeCase{}),
@@ -277,8 +302,8 @@ std::vector<Case> MlaCases() {
 const std::vector<Case>& Cases() {
   static const auto& cases = *new std::vector<Case>([] {
     std::vector<Case> all;
-    for (const auto& group : {RowCases(), LinearCases(), HeadCases(), MoeCases(), AttentionCases(),
-                              NsaCases(), MlaCases()}) {
+    for (const auto& group : {RowCases(), LinearCases(), CodedCases(), HeadCases(), MoeCases(),
+                              AttentionCases(), NsaCases(), MlaCases()}) {
       all.insert(all.end(), group.begin(), group.end());
     }
     return all;
