@@ -29,6 +29,10 @@ void Declare(Settings* s, ProgramConfig* program) {
                {.help = "Address to serve on; port 0 takes any that is free."});
   program->Add("dtype", &cluster.dtype,
                {.help = "Of products, keys and values.", .choices = {"f32", "bf16"}});
+  program->Add("load_format", &cluster.load_format,
+               {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
+                        "config.json alone.",
+                .choices = {"safetensors", "dummy"}});
   program->Add("data_dir", &cluster.data_dir,
                {.help = "Folder of the cache; empty: $XDG_DATA_HOME/troupe or ~/.local/share."});
   program->Add("cache_bytes", &cluster.cache_bytes,

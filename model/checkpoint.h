@@ -19,6 +19,7 @@
 
 #include "absl/status/statusor.h"
 #include "model/description.h"
+#include "model/dummy_weights.h"
 #include "model/matrix_view.h"
 #include "model/safetensors.h"
 
@@ -132,7 +133,7 @@ struct ParameterCounts {
   std::map<StoredDType, int64_t> bytes_by_dtype;
 };
 
-// SHA-256 over config, tokenizer files and every shard's bytes.
+// SHA-256 over config, tokenizer files and every shard's bytes, or what random weights come from.
 struct ModelIdentity {
   std::array<uint8_t, 32> sha256{};
 
@@ -151,12 +152,25 @@ struct GenerationDefaults {
   std::optional<int> max_new_tokens;
 };
 
+struct Architecture;
+
+// What a folder's config.json and generation_config.json say, without its weights.
+struct ModelConfig {
+  const Architecture* architecture = nullptr;  // of static lifetime
+  ModelDescription description;
+  GenerationDefaults generation_defaults;
+};
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& folder);
+
 class Checkpoint {
  public:
   using Progress = std::function<void(uint64_t bytes_done, uint64_t bytes_total)>;
 
   // Reads the configs, maps the shards and checks every tensor's name, shape and dtype.
   static absl::StatusOr<Checkpoint> Open(const std::string& folder);
+  // Reads the configs alone; the weights are random (model/dummy_weights.h).
+  static absl::StatusOr<Checkpoint> OpenDummy(const std::string& folder,
+                                              const DummyOptions& options);
 
   const std::string& folder() const { return folder_; }
   const ModelDescription& description() const { return description_; }
@@ -176,8 +190,10 @@ class Checkpoint {
 
  private:
   Checkpoint() = default;
+  absl::Status Bind(const ModelConfig& config, SafetensorsCheckpoint files);
 
   std::string folder_;
+  std::string dummy_;  // what random weights come from; empty: from files
   ModelDescription description_;
   GenerationDefaults generation_defaults_;
   SafetensorsCheckpoint files_;

@@ -293,8 +293,7 @@ TEST(GptOssConfigTest, IsUnderstood) {
   EXPECT_TRUE(moe.expert_bias);
   EXPECT_TRUE(moe.router.logit_bias);
   EXPECT_EQ(moe.activation,
-            (Activation{
-                .kind = ActivationKind::kClampedSilu, .alpha = 1.702F, .limit = 5.0F}));
+            (Activation{.kind = ActivationKind::kClampedSilu, .alpha = 1.702F, .limit = 5.0F}));
 }
 
 TEST(DeepSeekConfigTest, V2IsUnderstood) {

@@ -62,6 +62,8 @@ class WeightBinder {
     return absl::InvalidArgumentError(message);
   }
 
+  std::vector<TensorShape> TakeMissing() { return std::move(missing_); }
+
  private:
   static std::string Numbered(const std::string& pattern, absl::string_view slot, int number) {
     return absl::StrReplaceAll(pattern, {{slot, absl::StrCat(number)}});
@@ -76,6 +78,7 @@ class WeightBinder {
     const TensorView* view = files_.Find(name);
     const std::string wanted = absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
     if (view == nullptr) {
+      if (missing_names_.insert(name).second) missing_.push_back({name, shape});
       Problem(absl::StrCat(name, ": found nothing, wanted ", wanted));
       return {};
     }
@@ -315,6 +318,8 @@ class WeightBinder {
   const ModelDescription& model_;
   const TensorNames& names_;
   std::set<absl::string_view> used_;  // names owned by files_
+  std::vector<TensorShape> missing_;
+  std::set<std::string> missing_names_;
   std::vector<std::string> problems_;
   size_t problem_count_ = 0;
 };
@@ -329,6 +334,13 @@ absl::StatusOr<ModelWeights> BindWeights(const std::string& folder,
   ModelWeights weights = binder.Bind();
   if (absl::Status status = binder.StatusFor(folder); !status.ok()) return status;
   return weights;
+}
+
+std::vector<TensorShape> TensorsOf(const ModelDescription& description, const TensorNames& names) {
+  const SafetensorsCheckpoint nothing;
+  WeightBinder binder(nothing, description, names);
+  binder.Bind();
+  return binder.TakeMissing();
 }
 
 bool HoldsMtp(const SafetensorsCheckpoint& files, const ModelDescription& description,

@@ -12,6 +12,7 @@
 #include "model/architectures/architecture.h"
 #include "model/checkpoint.h"
 #include "model/description.h"
+#include "model/dummy_weights.h"
 #include "model/safetensors.h"
 
 namespace troupe {
@@ -21,6 +22,9 @@ absl::StatusOr<ModelWeights> BindWeights(const std::string& folder,
                                          const SafetensorsCheckpoint& files,
                                          const ModelDescription& description,
                                          const TensorNames& names);
+
+// The tensors that BindWeights asks for where a checkpoint stores plain values.
+std::vector<TensorShape> TensorsOf(const ModelDescription& description, const TensorNames& names);
 
 // Whether the checkpoint holds the MTP module that `description` has: tools that convert
 // checkpoints often leave it out, and only speculation misses it.

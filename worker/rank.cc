@@ -66,6 +66,13 @@ absl::StatusOr<std::unique_ptr<KvPages>> MakePages(Ops* ops, const ModelDescript
   return KvPages::Create(ops, std::move(groups), std::move(options));
 }
 
+absl::StatusOr<Checkpoint> OpenCheckpoint(const Rank::Config& config) {
+  if (!config.dummy_weights) return Checkpoint::Open(config.model);
+  DummyOptions options{.threads = config.threads};
+  options.dtype = config.mode == ComputeMode::kF32 ? StoredDType::kF32 : StoredDType::kBF16;
+  return Checkpoint::OpenDummy(config.model, options);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config, const Progress& progress) {
@@ -74,7 +81,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config, const Pro
       if (progress) progress(what, done, total);
     };
   };
-  TROUPE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(config.model));
+  TROUPE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, OpenCheckpoint(config));
   auto rank = std::make_unique<Rank>();
   rank->config = config;
   TROUPE_RETURN_IF_ERROR(ResolveContext(checkpoint.description(), &rank->config.max_context));

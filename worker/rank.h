@@ -23,7 +23,8 @@ namespace troupe {
 
 struct Rank {
   struct Config {
-    std::string model;  // the checkpoint's folder
+    std::string model;           // the checkpoint's folder
+    bool dummy_weights = false;  // random ones, of what its config.json says
     ComputeMode mode = ComputeMode::kBf16;
     int threads = 0;  // that compute; 0: the cores that this process may use
     int64_t kv_memory_bytes = int64_t{1} << 30;
