@@ -113,6 +113,7 @@ class CpuOps : public Ops {
     CHECK_LE(params.top_k, params.logits.cols);
     CHECK_EQ(params.logits.cols % params.groups, 0);
     CHECK_LE(params.groups_chosen, params.groups);
+    CHECK_LE(params.top_k, params.logits.cols / params.groups * params.groups_chosen);
     MoeRouteCpu(params, Begin());
   }
   void MoeExperts(const MoeExpertsParams& params) override {

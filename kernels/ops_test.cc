@@ -137,7 +137,7 @@ std::vector<Case> MoeCases() {
                         .groups_chosen = 2}),
       Make("moe_route/best two of groups", kMixed, RunMoeRoute,
            MoeRouteCase{.experts = 32,
-                        .top_k = 6,
+                        .top_k = 9,
                         .group_score = GroupScore::kTopTwoSum,
                         .groups = 8,
                         .groups_chosen = 3}),

@@ -113,6 +113,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     for family in arguments.family or FAMILIES:
         make(arguments.out, family, arguments.seed)
 

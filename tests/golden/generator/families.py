@@ -1,6 +1,7 @@
 """Random sizes and settings for each family: a config of transformers 5 and how it is quantised."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -70,17 +71,18 @@ def common(dice: Dice, step: int = 8) -> Settings:
     }
 
 
-def heads(dice: Dice, step: int = 8) -> Settings:
-    """Grouped-query heads whose widths together are a multiple of `step`."""
-    kv_heads = dice.pick(1, 2, 3, 4)
+def heads(dice: Dice, settings: Settings, step: int = 8) -> Settings:
+    """Grouped-query heads with a size of their own. What they are wide together is a multiple of
+    `step`; hidden_size becomes one of their number, which some configs want."""
+    odd = step <= 8
+    kv_heads = dice.pick(1, 2, 3, 4) if odd else dice.pick(1, 2, 4)
+    count = kv_heads * (dice.pick(1, 2, 3, 4, 5) if odd else dice.pick(1, 2, 4))
     head_dim = dice.pick(16, 32, 48, 64, 80, 96, 128)
     while kv_heads * head_dim % step:
         head_dim *= 2
-    return {
-        "num_key_value_heads": kv_heads,
-        "num_attention_heads": kv_heads * dice.pick(1, 2, 3, 4, 5),
-        "head_dim": head_dim,
-    }
+    multiple = math.lcm(count, step)
+    settings["hidden_size"] = -(-settings["hidden_size"] // multiple) * multiple
+    return {"num_key_value_heads": kv_heads, "num_attention_heads": count, "head_dim": head_dim}
 
 
 def square_heads(dice: Dice, settings: Settings) -> Settings:
@@ -105,7 +107,8 @@ def layer_types(dice: Dice, layers: int, pattern: int) -> list[str]:
 
 
 def llama(dice: Dice, step: int = 8) -> Shape:
-    s = common(dice, step) | heads(dice, step)
+    s = common(dice, step)
+    s |= heads(dice, s, step)
     s |= {"attention_bias": False, "mlp_bias": False}
     theta = theta_of(dice)
     s["rope_parameters"] = dice.pick(
@@ -136,7 +139,8 @@ def qwen2(dice: Dice, step: int = 8) -> Shape:
 
 
 def qwen3(dice: Dice, step: int = 8) -> Shape:
-    s = common(dice, step) | heads(dice, step)
+    s = common(dice, step)
+    s |= heads(dice, s, step)
     s["attention_bias"] = False
     if dice.chance(0.3):
         s["rope_parameters"] = yarn(dice, theta_of(dice))
@@ -174,7 +178,8 @@ def olmo3(dice: Dice, step: int = 8) -> Shape:
 
 
 def gemma3_text(dice: Dice, step: int = 8) -> Shape:
-    s = common(dice, step) | heads(dice, step)
+    s = common(dice, step)
+    s |= heads(dice, s, step)
     pattern = dice.pick(2, 3)
     theta = theta_of(dice)
     s |= {
@@ -197,7 +202,8 @@ def gemma3_text(dice: Dice, step: int = 8) -> Shape:
 
 
 def qwen3_moe(dice: Dice, step: int = 8) -> Shape:
-    s = common(dice, step) | heads(dice, step)
+    s = common(dice, step)
+    s |= heads(dice, s, step)
     count, chosen = experts(dice)
     layers = s["num_hidden_layers"]
     s |= {
@@ -225,7 +231,8 @@ def mixtral(dice: Dice, step: int = 8) -> Shape:
 
 
 def minimax_m2(dice: Dice, step: int = 8) -> Shape:
-    s = common(dice, step) | heads(dice, step)
+    s = common(dice, step)
+    s |= heads(dice, s, step)
     count, chosen = experts(dice)
     s |= {
         "intermediate_size": dice.size(max(24, step), max(96, step), step),
@@ -239,7 +246,8 @@ def minimax_m2(dice: Dice, step: int = 8) -> Shape:
 
 
 def glm4_moe(dice: Dice, step: int = 8) -> Shape:
-    s = common(dice, step) | heads(dice, step)
+    s = common(dice, step)
+    s |= heads(dice, s, step)
     groups, each, groups_chosen = dice.pick((1, 8, 1), (1, 12, 1), (2, 4, 1), (4, 3, 2))
     rotary = dice.pick(0.25, 0.5, 1.0)
     s |= {
@@ -261,7 +269,8 @@ def glm4_moe(dice: Dice, step: int = 8) -> Shape:
 
 
 def gpt_oss(dice: Dice, step: int = 8) -> Shape:
-    s = common(dice, step) | heads(dice, step)
+    s = common(dice, step)
+    s |= heads(dice, s, step)
     count, chosen = experts(dice)
     s |= {
         "tie_word_embeddings": False,
@@ -342,7 +351,9 @@ def fp8(family: Callable[[Dice, int], Shape]) -> Family:
     def make(dice: Dice) -> Shape:
         shape = family(dice, 8)
         s = shape.settings
-        s["hidden_size"] = dice.size(136, 300, 4)
+        # Blocks of 128 are cut at the edges.
+        multiple = math.lcm(s["num_attention_heads"], 4)
+        s["hidden_size"] = multiple * dice.size(136 // multiple + 1, 300 // multiple, 1)
         s["intermediate_size"] = dice.size(130, 300, 2)
         shape.quantisation = {
             "quant_method": "fp8",

@@ -38,7 +38,7 @@ def randomise(model: torch.nn.Module, generator: torch.Generator) -> None:
 
 def reload(folder: pathlib.Path, dtype: torch.dtype) -> torch.nn.Module:
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, attn_implementation="eager"
+        folder, dtype=dtype, attn_implementation="eager", experts_implementation="eager"
     )
     return model.eval()
 
