@@ -52,7 +52,7 @@ absl::Status ReadGenerationConfig(const std::string& path, ModelDescription& des
   TROUPE_ASSIGN_OR_RETURN(const nlohmann::json config, ReadJsonFile(path));
   JsonFields fields(path, "", config);
   fields.Ignore({"transformers_version", "_from_model_config", "use_cache", "bos_token_id",
-                 "pad_token_id", "max_length"});
+                 "pad_token_id", "max_length", "cache_implementation"});
   defaults.do_sample = fields.BoolOr("do_sample", false);
   defaults.temperature = OptionalNumber(fields, "temperature", 0.0, 100.0);
   defaults.top_p = OptionalNumber(fields, "top_p", 0.0, 1.0);

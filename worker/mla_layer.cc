@@ -31,7 +31,8 @@ Tensor Queries(const LayerContext& context, const Tensor& projected) {
   if (mla.q_up != nullptr) {
     const Tensor latent = Columns(projected, 0, mla.q_up->inputs());
     q = Columns(FirstRows(context.arena.mla_queries, context.tokens()), 0, size);
-    context.ops.RmsNorm({latent, mla.q_latent_norm.view, context.rms_epsilon(), latent});
+    context.ops.RmsNorm(
+        {latent, mla.q_latent_norm.view, context.attention().mla->norm_epsilon, latent});
     context.ops.Linear({latent, mla.q_up.get(), q});
   }
   Rotate(context, q, context.attention().heads, mla.dims.nope_dim);
@@ -43,7 +44,8 @@ void WriteLatents(const LayerContext& context, const KvLocation& kv, const Tenso
   const Tensor entry =
       Columns(projected, mla.latent_column, mla.dims.latent_dim + mla.dims.rope_dim);
   const Tensor latent = Columns(entry, 0, mla.dims.latent_dim);
-  context.ops.RmsNorm({latent, mla.latent_norm.view, context.rms_epsilon(), latent});
+  context.ops.RmsNorm(
+      {latent, mla.latent_norm.view, context.attention().mla->norm_epsilon, latent});
   Rotate(context, entry, 1, mla.dims.latent_dim);
   context.ops.KvWrite({context.input.batch(), entry, Columns(entry, 0, 0), kv.k, kv.v, kv.tables});
 }
