@@ -138,6 +138,7 @@ TEST(AbacusConfigTest, WrongValuesFailByName) {
       {"rms_norm_eps", "1e-6", "a number"},
       {"rope_theta", 0.5, "a number"},
       {"rope_scaling", {{"rope_type", "dynamic"}}, "default, linear, llama3 or yarn"},
+      {"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}, "the model was trained without"},
       {"layer_types", "full_attention", "a list of strings"},
       {"layer_types", json::array({"full_attention"}), "8 entries"},
       {"layer_types", json::array({1, 2, 3, 4, 5, 6, 7, 8}), "a string"},

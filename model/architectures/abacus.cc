@@ -3,6 +3,7 @@
 #include <cmath>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -58,6 +59,9 @@ ModelDescription Describe(JsonFields& config) {
       HeadGateDescription{SizeField(config, "head_gate_dim"),
                           static_cast<float>(config.Number("head_gate_threshold", 0.0, 1.0))};
   const RopeParameters rope_parameters = ReadRope(config, model.max_context_tokens);
+  if (!std::holds_alternative<std::monostate>(rope_parameters.scaling)) {
+    config.Fail("rope_scaling", "a scaling", "none: the model was trained without");
+  }
   RopeDescription rope = DescribeRope(RopeKind::kHalfSplit, rope_parameters, base.head_dim);
   rope.inverse_frequency = Frequencies(rope_parameters.theta, rope.rotated_dims);
   const NsaDescription nsa = ReadNsa(config);
