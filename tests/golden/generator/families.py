@@ -71,17 +71,21 @@ def common(dice: Dice, step: int = 8) -> Settings:
     }
 
 
+def widen(settings: Settings, multiple: int) -> None:
+    """Some configs want a hidden_size that is a multiple of the number of heads."""
+    settings["hidden_size"] = -(-settings["hidden_size"] // multiple) * multiple
+
+
 def heads(dice: Dice, settings: Settings, step: int = 8) -> Settings:
-    """Grouped-query heads with a size of their own. What they are wide together is a multiple of
-    `step`; hidden_size becomes one of their number, which some configs want."""
+    """Grouped-query heads with a size of their own; what they are wide together is a multiple of
+    `step`."""
     odd = step <= 8
     kv_heads = dice.pick(1, 2, 3, 4) if odd else dice.pick(1, 2, 4)
     count = kv_heads * (dice.pick(1, 2, 3, 4, 5) if odd else dice.pick(1, 2, 4))
     head_dim = dice.pick(16, 32, 48, 64, 80, 96, 128)
     while kv_heads * head_dim % step:
         head_dim *= 2
-    multiple = math.lcm(count, step)
-    settings["hidden_size"] = -(-settings["hidden_size"] // multiple) * multiple
+    widen(settings, math.lcm(count, step))
     return {"num_key_value_heads": kv_heads, "num_attention_heads": count, "head_dim": head_dim}
 
 
@@ -284,8 +288,9 @@ def gpt_oss(dice: Dice, step: int = 8) -> Shape:
     return Shape("gpt_oss", s)
 
 
-def mla(dice: Dice, step: int) -> Settings:
+def mla(dice: Dice, settings: Settings, step: int) -> Settings:
     heads = dice.pick(2, 3, 4, 6, 8)
+    widen(settings, math.lcm(heads, step))
     nope, rope = dice.pick(16, 32, 48, 64), dice.pick(8, 16, 32, 64)
     return {
         "num_attention_heads": heads,
@@ -311,7 +316,8 @@ def deepseek_rope(dice: Dice) -> Settings:
 
 
 def deepseek_v2(dice: Dice, step: int = 8) -> Shape:
-    s = common(dice, step) | mla(dice, step)
+    s = common(dice, step)
+    s |= mla(dice, s, step)
     method = dice.pick("greedy", "group_limited_greedy")
     groups, each, groups_chosen = dice.pick((2, 4, 1), (4, 3, 2), (4, 4, 3))
     if method == "greedy":
@@ -329,7 +335,8 @@ def deepseek_v2(dice: Dice, step: int = 8) -> Shape:
 
 
 def deepseek_v3(dice: Dice, step: int = 8) -> Shape:
-    s = common(dice, step) | mla(dice, step)
+    s = common(dice, step)
+    s |= mla(dice, s, step)
     groups, each, groups_chosen = dice.pick((1, 8, 1), (2, 4, 1), (4, 3, 2), (4, 4, 3))
     s |= {
         "rope_parameters": deepseek_rope(dice),
