@@ -105,9 +105,8 @@ Json DescribeMachines(const ModelDescription& model, const ParameterCounts& para
   constexpr int64_t kGiB = int64_t{1} << 30;
   const int64_t here = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
   const std::pair<const char*, int64_t> machines[] = {
-      {"this machine", here},         {"one of 24 GiB", 24 * kGiB},
-      {"one of 80 GiB", 80 * kGiB},   {"one of 141 GiB", 141 * kGiB},
-      {"8 of 80 GiB", 8 * 80 * kGiB}, {"8 of 141 GiB", 8 * 141 * kGiB},
+      {"this machine", here},  {"24 GiB", 24 * kGiB},         {"80 GiB", 80 * kGiB},
+      {"141 GiB", 141 * kGiB}, {"8 x 80 GiB", 8 * 80 * kGiB}, {"8 x 141 GiB", 8 * 141 * kGiB},
   };
   const int64_t sequence = std::max<int64_t>(
       1, StateBytes(StateGroups(model, {.kv_bytes_per_element = 2}), model.max_context_tokens));

@@ -273,6 +273,8 @@ std::vector<Case> MlaCases() {
   const MlaDims odd = {.heads = 5, .nope_dim = 11, .rope_dim = 6, .value_dim = 9, .latent_dim = 21};
   const MlaDims wide = {
       .heads = 2, .nope_dim = 64, .rope_dim = 32, .value_dim = 48, .latent_dim = 128};
+  const MlaDims deepseek = {
+      .heads = 2, .nope_dim = 128, .rope_dim = 64, .value_dim = 128, .latent_dim = 512};
   const MlaCase f32 = {.dtype = DType::kF32, .weight_dtype = DType::kF32};
   const auto with = [](MlaCase c, const std::vector<MlaForm>& forms) {
     c.forms = forms;
@@ -290,6 +292,8 @@ std::vector<Case> MlaCases() {
            MlaCase{.precision = Precision::kBf16, .forms = expanded}),
       Make("mla_attention/odd", kMixed, RunMlaAttention, MlaCase{.dims = odd, .forms = both}),
       Make("mla_attention/long", kLong, RunMlaAttention, MlaCase{.dims = wide, .forms = both}),
+      Make("mla_attention/sizes of DeepSeek", {{0, 40}, {1060, 3}, {90, 1}}, RunMlaAttention,
+           MlaCase{.dims = deepseek, .precision = Precision::kBf16, .forms = both}),
       Make("mla_attention/sharp", kDecode, RunMlaAttention,
            MlaCase{.dims = wide, .dtype = DType::kF32, .forms = both, .sharpness = 8}),
       Make("mla_attention/chosen", kMixed, RunMlaAttention, MlaCase{}),

@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kMaxGroup = 1 << 20;
 
 std::string StringOr(JsonFields& fields, absl::string_view key, absl::string_view otherwise) {
+  fields.Ignore({key});  // null counts as absent
   return fields.Has(key) ? fields.String(key) : std::string(otherwise);
 }
 
@@ -59,6 +60,7 @@ void CheckActivations(JsonFields& group, absl::string_view key) {
 }  // namespace
 
 void Quantization::ReadIgnored(JsonFields& fields, absl::string_view key) {
+  fields.Ignore({key});
   if (!fields.Has(key)) return;
   for (std::string& name : fields.StringList(key)) ignored_.push_back(std::move(name));
 }
@@ -147,6 +149,7 @@ void Quantization::ReadMxfp4(JsonFields& fields) {
 
 void Quantization::ReadCompressedGroup(const std::string& format, JsonFields& group) {
   Rule rule;
+  group.Ignore({"targets"});
   if (group.Has("targets")) {
     rule.targets = group.StringList("targets");
     // The class of all modules that multiply by a matrix.

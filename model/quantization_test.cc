@@ -180,6 +180,32 @@ TEST(QuantizationConfigTest, WhatIsNotUnderstoodIsAnError) {
   }
 }
 
+// As compressed-tensors and AutoAWQ write what is not used.
+TEST(QuantizationConfigTest, NullCountsAsAbsent) {
+  const nlohmann::json weights = {{"num_bits", 4},       {"strategy", "group"},
+                                  {"group_size", 32},    {"actorder", nullptr},
+                                  {"observer", nullptr}, {"block_structure", nullptr}};
+  EXPECT_TRUE(Read({{"quant_method", "compressed-tensors"},
+                    {"format", "pack-quantized"},
+                    {"ignore", nullptr},
+                    {"kv_cache_scheme", nullptr},
+                    {"sparsity_config", nlohmann::json::object()},
+                    {"config_groups",
+                     {{"a",
+                       {{"targets", {"Linear"}},
+                        {"format", nullptr},
+                        {"input_activations", nullptr},
+                        {"weights", weights}}}}}})
+                  .ok());
+  EXPECT_TRUE(Read({{"quant_method", "awq"},
+                    {"bits", 4},
+                    {"group_size", 128},
+                    {"zero_point", true},
+                    {"version", "GEMM"},
+                    {"modules_to_not_convert", nullptr}})
+                  .ok());
+}
+
 TEST(QuantizationConfigTest, SchemesFollowTargetsAndIgnore) {
   const auto weights = [](int bits) {
     return nlohmann::json{{"num_bits", bits}, {"strategy", "group"}, {"group_size", 32}};

@@ -32,7 +32,7 @@ std::unique_ptr<RunnerHarness> MakeHarness(const Case& c, int threads = 2) {
   const auto isa = DetectCpuIsa();
   CHECK_OK(isa.status());
   auto ops = MakeCpuOps({.threads = threads, .isa = *isa});
-  auto model = LoadModel(*checkpoint, ops.get(), {c.mode, false, nullptr});
+  auto model = LoadModel(*checkpoint, ops.get(), {.mode = c.mode});
   CHECK_OK(model.status());
   RunnerHarness::Options options;
   options.max_context_tokens = 512;

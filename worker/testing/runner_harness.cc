@@ -24,7 +24,7 @@ std::unique_ptr<Ops> MakeOps(const RunnerHarness::Options& options) {
 LoadedModel Load(Ops* ops, const RunnerHarness::Options& options) {
   auto checkpoint = Checkpoint::Open(SourcePath("models/abacus"));
   CHECK_OK(checkpoint.status());
-  auto model = LoadModel(*checkpoint, ops, {options.mode, options.mtp, nullptr});
+  auto model = LoadModel(*checkpoint, ops, {.mode = options.mode, .with_mtp = options.mtp});
   CHECK_OK(model.status());
   return *std::move(model);
 }

@@ -12,7 +12,8 @@ import torch
 import transformers
 
 from generator import golden, legacy, quantise, tensor_file
-from generator.families import FAMILIES, Dice, Shape
+from generator.families import Dice, Shape
+from generator.quantised_families import FAMILIES
 from generator.tensor_file import Tensors
 
 TRIES = 50
@@ -49,7 +50,8 @@ def with_mtp(tensors: Tensors, config: dict, generator: torch.Generator) -> Tens
     }
     for name in ("enorm.weight", "hnorm.weight", "shared_head.norm.weight"):
         more[behind + name] = torch.ones(hidden, dtype=torch.bfloat16)
-    more[behind + "eh_proj.weight"] = torch.randn(hidden, 2 * hidden, generator=generator).bfloat16()
+    projection = torch.randn(hidden, 2 * hidden, generator=generator)
+    more[behind + "eh_proj.weight"] = projection.bfloat16()
     more[behind + "embed_tokens.weight"] = tensors["model.embed_tokens.weight"].clone()
     head = tensors.get("lm_head.weight", tensors["model.embed_tokens.weight"])
     more[behind + "shared_head.head.weight"] = head.clone()

@@ -71,17 +71,21 @@ def common(dice: Dice, step: int = 8) -> Settings:
     }
 
 
+def widen(settings: Settings, multiple: int) -> None:
+    """Some configs want a hidden_size that is a multiple of the number of heads."""
+    settings["hidden_size"] = -(-settings["hidden_size"] // multiple) * multiple
+
+
 def heads(dice: Dice, settings: Settings, step: int = 8) -> Settings:
-    """Grouped-query heads with a size of their own. What they are wide together is a multiple of
-    `step`; hidden_size becomes one of their number, which some configs want."""
+    """Grouped-query heads with a size of their own; what they are wide together is a multiple of
+    `step`."""
     odd = step <= 8
     kv_heads = dice.pick(1, 2, 3, 4) if odd else dice.pick(1, 2, 4)
     count = kv_heads * (dice.pick(1, 2, 3, 4, 5) if odd else dice.pick(1, 2, 4))
     head_dim = dice.pick(16, 32, 48, 64, 80, 96, 128)
     while kv_heads * head_dim % step:
         head_dim *= 2
-    multiple = math.lcm(count, step)
-    settings["hidden_size"] = -(-settings["hidden_size"] // multiple) * multiple
+    widen(settings, math.lcm(count, step))
     return {"num_key_value_heads": kv_heads, "num_attention_heads": count, "head_dim": head_dim}
 
 
@@ -284,8 +288,9 @@ def gpt_oss(dice: Dice, step: int = 8) -> Shape:
     return Shape("gpt_oss", s)
 
 
-def mla(dice: Dice, step: int) -> Settings:
+def mla(dice: Dice, settings: Settings, step: int) -> Settings:
     heads = dice.pick(2, 3, 4, 6, 8)
+    widen(settings, math.lcm(heads, step))
     nope, rope = dice.pick(16, 32, 48, 64), dice.pick(8, 16, 32, 64)
     return {
         "num_attention_heads": heads,
@@ -311,7 +316,8 @@ def deepseek_rope(dice: Dice) -> Settings:
 
 
 def deepseek_v2(dice: Dice, step: int = 8) -> Shape:
-    s = common(dice, step) | mla(dice, step)
+    s = common(dice, step)
+    s |= mla(dice, s, step)
     method = dice.pick("greedy", "group_limited_greedy")
     groups, each, groups_chosen = dice.pick((2, 4, 1), (4, 3, 2), (4, 4, 3))
     if method == "greedy":
@@ -329,7 +335,8 @@ def deepseek_v2(dice: Dice, step: int = 8) -> Shape:
 
 
 def deepseek_v3(dice: Dice, step: int = 8) -> Shape:
-    s = common(dice, step) | mla(dice, step)
+    s = common(dice, step)
+    s |= mla(dice, s, step)
     groups, each, groups_chosen = dice.pick((1, 8, 1), (2, 4, 1), (4, 3, 2), (4, 4, 3))
     s |= {
         "rope_parameters": deepseek_rope(dice),
@@ -342,97 +349,7 @@ def deepseek_v3(dice: Dice, step: int = 8) -> Shape:
     return Shape("deepseek_v3", s, mtp=dice.chance())
 
 
-# --- Quantised forms -----------------------------------------------------------------------------
-
 Family = Callable[[Dice], Shape]
-
-
-def fp8(family: Callable[[Dice, int], Shape]) -> Family:
-    def make(dice: Dice) -> Shape:
-        shape = family(dice, 8)
-        s = shape.settings
-        # Blocks of 128 are cut at the edges.
-        multiple = math.lcm(s["num_attention_heads"], 4)
-        s["hidden_size"] = multiple * dice.size(136 // multiple + 1, 300 // multiple, 1)
-        s["intermediate_size"] = dice.size(130, 300, 2)
-        shape.quantisation = {
-            "quant_method": "fp8",
-            "fmt": "e4m3",
-            "weight_block_size": dice.pick([128, 128], [128, 128], [64, 128]),
-            "activation_scheme": "dynamic",
-        }
-        return shape
-
-    return make
-
-
-def mxfp4(dice: Dice) -> Shape:
-    shape = gpt_oss(dice, 32)
-    shape.quantisation = {
-        "quant_method": "mxfp4",
-        "modules_to_not_convert": [
-            "model.layers.*.self_attn",
-            "model.layers.*.mlp.router",
-            "model.embed_tokens",
-            "lm_head",
-        ],
-    }
-    return shape
-
-
-def int4(family: Callable[[Dice, int], Shape], config: Callable[[Dice, int], Settings]) -> Family:
-    def make(dice: Dice) -> Shape:
-        group = dice.pick(32, 64, 128)
-        shape = family(dice, group)
-        if "head_dim" not in shape.settings:  # a divisor of hidden_size, which groups divide
-            shape.settings |= {"num_attention_heads": 8, "num_key_value_heads": 4}
-            shape.settings["hidden_size"] = dice.pick(256, 512)
-        shape.quantisation = config(dice, group)
-        return shape
-
-    return make
-
-
-def gptq_config(dice: Dice, group: int) -> Settings:
-    return {
-        "quant_method": "gptq",
-        "bits": 4,
-        "group_size": group,
-        "sym": dice.chance(),
-        "desc_act": dice.chance(0.3),
-        "checkpoint_format": dice.pick("gptq", "gptq", "gptq_v2"),
-    }
-
-
-def awq_config(dice: Dice, group: int) -> Settings:
-    return {
-        "quant_method": "awq",
-        "bits": 4,
-        "group_size": group,
-        "zero_point": True,
-        "version": "gemm",
-    }
-
-
-def pack_quantized_config(dice: Dice, group: int) -> Settings:
-    weights = {
-        "num_bits": 4,
-        "type": "int",
-        "symmetric": True,
-        "strategy": "group",
-        "group_size": group,
-        "dynamic": False,
-    }
-    return {
-        "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
-        "quantization_status": "compressed",
-        "ignore": ["lm_head", "re:.*(mlp|block_sparse_moe).gate$"],
-        "config_groups": {
-            "group_0": {"targets": ["Linear"], "weights": weights, "input_activations": None}
-        },
-    }
-
 
 FAMILIES: dict[str, Family] = {
     "llama": llama,
@@ -448,14 +365,4 @@ FAMILIES: dict[str, Family] = {
     "minimax_m2": minimax_m2,
     "olmo3": olmo3,
     "smollm3": smollm3,
-    "deepseek_v3_fp8": fp8(deepseek_v3),
-    "qwen3_fp8": fp8(qwen3),
-    "minimax_m2_fp8": fp8(minimax_m2),
-    "gpt_oss_mxfp4": mxfp4,
-    "llama_gptq": int4(llama, gptq_config),
-    "qwen2_gptq": int4(qwen2, gptq_config),
-    "llama_awq": int4(llama, awq_config),
-    "mixtral_awq": int4(mixtral, awq_config),
-    "llama_ct": int4(llama, pack_quantized_config),
-    "qwen3_moe_ct": int4(qwen3_moe, pack_quantized_config),
 }
