@@ -30,6 +30,7 @@ namespace {
 struct Settings {
   std::vector<std::string> folders;  // MODEL OUT
   std::string format = "int4-g64";
+  std::string head = "plain";
   std::string calibrate;
   int prompts = 64;
   uint32_t max_tokens = 256;
@@ -42,6 +43,9 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add(
       "format", &s->format,
       {.help = "What weights become.", .choices = {"int8", "int4-g32", "int4-g64", "int4-g128"}});
+  program->Add("head", &s->head,
+               {.help = "What the matrix of logits becomes; not every engine reads an int8 one.",
+                .choices = {"plain", "int8"}});
   program->Add("calibrate", &s->calibrate,
                {.help = "Prompts to run first, one JSON object a line with messages or prompt: "
                         "weights are then rounded so that what these need stays close; empty: to "
@@ -129,42 +133,63 @@ absl::Status Observe(const Settings& settings, Calibration* calibration) {
   return absl::OkStatus();
 }
 
+struct Result {
+  std::map<std::string, CodedWeights> matrices;
+  int calibrated = 0;
+  int64_t plain_bytes = 0;
+  int64_t bytes = 0;
+};
+
+// What a tensor becomes; nothing where it has no place in the format.
+std::optional<IntegerFormat> FormatOf(const TensorView* tensor, const Checkpoint& checkpoint,
+                                      const Settings& settings, const IntegerFormat& format) {
+  // Only matrices that are a tensor of their own, and not integers yet.
+  if (tensor == nullptr || tensor->shape.size() != 2) return std::nullopt;
+  if (BitsPerElement(tensor->dtype) < 16) return std::nullopt;
+  if (tensor->name == checkpoint.weights().embedding.name) return std::nullopt;
+  if (tensor->name != checkpoint.weights().lm_head.weight.name()) return format;
+  if (settings.head == "plain") return std::nullopt;
+  return IntegerFormat{.bits = 8, .group = 128};
+}
+
+Result QuantizeAll(const Settings& settings, const Checkpoint& checkpoint,
+                   const Calibration& calibration, const IntegerFormat& format) {
+  const int threads = settings.threads > 0 ? settings.threads : AvailableCores();
+  Result result;
+  for (const auto& [name, moments] : calibration.matrices()) {
+    const TensorView* tensor = checkpoint.files().Find(name);
+    const auto wanted = FormatOf(tensor, checkpoint, settings, format);
+    if (!wanted.has_value()) continue;
+    const MatrixView matrix = MatrixView::Of(*tensor);
+    const bool observed = moments->tokens > 0;
+    const CodedWeights& coded =
+        result.matrices
+            .emplace(name, observed
+                               ? QuantizeCalibrated(matrix, *wanted, moments->products, threads)
+                               : QuantizeMatrix(matrix, *wanted, threads))
+            .first->second;
+    result.calibrated += observed ? 1 : 0;
+    result.plain_bytes += matrix.stored_bytes();
+    result.bytes += static_cast<int64_t>(coded.codes.size() + 2 * coded.scales.size());
+    std::cerr << "\rmatrix " << result.matrices.size() << " of " << calibration.matrices().size()
+              << std::flush;
+  }
+  std::cerr << "\n";
+  return result;
+}
+
 absl::Status Quantize(const Settings& settings) {
   TROUPE_ASSIGN_OR_RETURN(const std::optional<IntegerFormat> format,
                           ParseIntegerFormat(settings.format));
   TROUPE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(settings.folders[0]));
   Calibration calibration;
   TROUPE_RETURN_IF_ERROR(Observe(settings, &calibration));
-  const int threads = settings.threads > 0 ? settings.threads : AvailableCores();
-  std::map<std::string, CodedWeights> quantized;
-  int64_t plain_bytes = 0;
-  int64_t bytes = 0;
-  int calibrated = 0;
-  for (const auto& [name, moments] : calibration.matrices()) {
-    const TensorView* tensor = checkpoint.files().Find(name);
-    // Only matrices that are a tensor of their own have a place in the format.
-    if (tensor == nullptr || tensor->shape.size() != 2 || BitsPerElement(tensor->dtype) < 16) {
-      continue;
-    }
-    const MatrixView matrix = MatrixView::Of(*tensor);
-    const bool observed = moments->tokens > 0;
-    calibrated += observed ? 1 : 0;
-    const CodedWeights& coded =
-        quantized
-            .emplace(name, observed
-                               ? QuantizeCalibrated(matrix, *format, moments->products, threads)
-                               : QuantizeMatrix(matrix, *format, threads))
-            .first->second;
-    plain_bytes += matrix.stored_bytes();
-    bytes += static_cast<int64_t>(coded.codes.size() + 2 * coded.scales.size());
-    std::cerr << "\rmatrix " << quantized.size() << " of " << calibration.matrices().size()
-              << std::flush;
-  }
-  std::cerr << "\n";
+  const Result result = QuantizeAll(settings, checkpoint, calibration, *format);
   TROUPE_RETURN_IF_ERROR(
-      WriteQuantizedCheckpoint(checkpoint, *format, quantized, settings.folders[1]));
-  std::cout << quantized.size() << " matrices to " << settings.format << ", " << calibrated
-            << " of them calibrated: " << plain_bytes << " bytes became " << bytes << "\n";
+      WriteQuantizedCheckpoint(checkpoint, *format, result.matrices, settings.folders[1]));
+  std::cout << result.matrices.size() << " matrices to " << settings.format << ", "
+            << result.calibrated << " of them calibrated: " << result.plain_bytes
+            << " bytes became " << result.bytes << "\n";
   return absl::OkStatus();
 }
 

@@ -1,5 +1,6 @@
 #include "model/checkpoint_writer.h"
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -97,17 +98,40 @@ absl::Status WriteTensors(const std::string& path, const std::vector<OutTensor>&
   return absl::OkStatus();
 }
 
-Json QuantizationConfig(const IntegerFormat& format, const std::vector<std::string>& ignored) {
+Json Group(const IntegerFormat& format, const std::vector<std::string>& targets) {
   const Json weights = {
       {"num_bits", format.bits},    {"type", "int"},    {"symmetric", true}, {"strategy", "group"},
       {"group_size", format.group}, {"dynamic", false}, {"observer", "mse"}, {"actorder", nullptr}};
-  const Json group = {{"targets", {"Linear"}},
-                      {"weights", weights},
-                      {"input_activations", nullptr},
-                      {"output_activations", nullptr}};
+  return {{"targets", targets},
+          {"weights", weights},
+          {"input_activations", nullptr},
+          {"output_activations", nullptr}};
+}
+
+IntegerFormat FormatOf(const CodedWeights& coded) {
+  return {.bits = BitsOf(coded.format), .group = coded.group};
+}
+
+// Modules of another format than `format` are targets of a group of their own.
+Json QuantizationConfig(const IntegerFormat& format,
+                        const std::map<std::string, CodedWeights>& quantized,
+                        const std::vector<std::string>& ignored) {
+  Json groups = {{"group_0", Group(format, {"Linear"})}};
+  std::vector<std::pair<IntegerFormat, std::vector<std::string>>> others;
+  for (const auto& [name, coded] : quantized) {
+    const IntegerFormat own = FormatOf(coded);
+    if (own == format) continue;
+    auto other = std::find_if(others.begin(), others.end(),
+                              [&own](const auto& each) { return each.first == own; });
+    if (other == others.end()) other = others.insert(other, {own, {}});
+    other->second.emplace_back(absl::StripSuffix(name, ".weight"));
+  }
+  for (const auto& [own, modules] : others) {
+    groups[absl::StrCat("group_", groups.size())] = Group(own, modules);
+  }
   return {{"quant_method", "compressed-tensors"}, {"format", "pack-quantized"},
           {"quantization_status", "compressed"},  {"ignore", ignored},
-          {"kv_cache_scheme", nullptr},           {"config_groups", {{"group_0", group}}}};
+          {"kv_cache_scheme", nullptr},           {"config_groups", groups}};
 }
 
 // Everything but weights, their index, and config.json.
@@ -158,7 +182,7 @@ absl::Status WriteQuantizedCheckpoint(const Checkpoint& checkpoint, const Intege
   const std::string source = checkpoint.folder();
   TROUPE_ASSIGN_OR_RETURN(const nlohmann::json parsed, ReadJsonFile(source + "/config.json"));
   Json config = parsed;
-  config["quantization_config"] = QuantizationConfig(format, ignored);
+  config["quantization_config"] = QuantizationConfig(format, quantized, ignored);
   TROUPE_RETURN_IF_ERROR(WriteTensors(folder + "/model.safetensors", tensors));
   TROUPE_RETURN_IF_ERROR(CopyTextFiles(source, folder));
   std::ofstream file(folder + "/config.json");

@@ -250,12 +250,13 @@ const WeightScheme* Quantization::SchemeOf(absl::string_view module) const {
     return NameMatches(pattern, module);
   };
   if (std::any_of(ignored_.begin(), ignored_.end(), matches)) return nullptr;
+  // A rule that names the module goes before one for all of them.
+  const WeightScheme* general = nullptr;
   for (const Rule& rule : rules_) {
-    if (rule.targets.empty() || std::any_of(rule.targets.begin(), rule.targets.end(), matches)) {
-      return &rule.scheme;
-    }
+    if (std::any_of(rule.targets.begin(), rule.targets.end(), matches)) return &rule.scheme;
+    if (rule.targets.empty() && general == nullptr) general = &rule.scheme;
   }
-  return nullptr;
+  return general;
 }
 
 absl::StatusOr<MatrixView> Quantization::Resolve(const SafetensorsCheckpoint& files,

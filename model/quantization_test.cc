@@ -215,8 +215,8 @@ TEST(QuantizationConfigTest, SchemesFollowTargetsAndIgnore) {
             {"format", "pack-quantized"},
             {"ignore", {"lm_head", "re:.*mlp.gate$"}},
             {"config_groups",
-             {{"a", {{"targets", {"re:.*down_proj"}}, {"weights", weights(8)}}},
-              {"b", {{"targets", {"Linear"}}, {"weights", weights(4)}}}}}});
+             {{"a", {{"targets", {"Linear"}}, {"weights", weights(4)}}},
+              {"b", {{"targets", {"re:.*down_proj"}}, {"weights", weights(8)}}}}}});
   ASSERT_TRUE(quantization.ok()) << quantization.status();
   EXPECT_EQ(quantization->SchemeOf("lm_head"), nullptr);
   EXPECT_EQ(quantization->SchemeOf("model.layers.3.mlp.gate"), nullptr);

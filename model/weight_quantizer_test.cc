@@ -147,6 +147,8 @@ TEST(CheckpointWriterTest, WhatIsWrittenLoadsWithTheSameValues) {
     ASSERT_NE(tensor, nullptr) << name;
     quantized.emplace(name, QuantizeMatrix(MatrixView::Of(*tensor), {4, 64}, 2));
   }
+  const MatrixView head = MatrixView::Of(*checkpoint->files().Find("lm_head.weight"));
+  quantized.emplace("lm_head.weight", QuantizeMatrix(head, {8, 128}, 2));
   ASSERT_TRUE(WriteQuantizedCheckpoint(*checkpoint, {4, 64}, quantized, folder).ok());
   const auto read = Checkpoint::Open(folder);
   ASSERT_TRUE(read.ok()) << read.status();
@@ -157,6 +159,9 @@ TEST(CheckpointWriterTest, WhatIsWrittenLoadsWithTheSameValues) {
   EXPECT_EQ(coded->codes, want.codes);
   EXPECT_EQ(coded->scales, want.scales);
   EXPECT_EQ(coded->group, 64);
+  const auto read_head = ReadCoded(read->weights().lm_head.weight);
+  ASSERT_TRUE(read_head.has_value());
+  EXPECT_EQ(read_head->codes, quantized.at("lm_head.weight").codes);
   EXPECT_NE(read->weights().layers[1].attention.q_proj.weight.Contiguous(), nullptr);
   EXPECT_TRUE(std::filesystem::exists(folder + "/tokenizer.json"));
   // Not over what is there.

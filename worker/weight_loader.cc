@@ -128,7 +128,9 @@ std::unique_ptr<PackedMatrix> WeightLoader::Matrix(const std::vector<LinearWeigh
 std::unique_ptr<PackedMatrix> WeightLoader::HeadMatrix(const LinearWeights& weights) {
   std::optional<IntegerFormat> format = quantize_;
   if (format.has_value()) format = IntegerFormat{.bits = 8, .group = 128};
-  return Pack({weights}, precision_, format);
+  std::unique_ptr<PackedMatrix> packed = Pack({weights}, precision_, format);
+  if (packed_) packed_(packed.get(), {weights});
+  return packed;
 }
 
 std::unique_ptr<PackedMatrix> WeightLoader::ExactMatrix(const std::vector<LinearWeights>& parts) {
