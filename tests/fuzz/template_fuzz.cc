@@ -12,7 +12,10 @@
 namespace troupe {
 
 std::vector<std::string> FuzzSeeds() {
-  const auto cases = ReadJsonFile(InSourceTree("tests/golden/tokenizers/chat_templates.json"));
+  const std::string path = InSourceTree("tests/golden/tokenizers/chat_templates.json");
+  const auto file = ReadTextFile(path, 1 << 24);
+  CHECK_OK(file.status());
+  const auto cases = ParseJson(path, *file);
   CHECK_OK(cases.status());
   std::vector<std::string> seeds;
   for (const auto& entry : *cases) {
