@@ -189,7 +189,9 @@ fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else { break };
+        // Searched for behind the opening: in `{%}` the two share their `%`.
+        let Some(inside) = rest[start + 2..].find("%}") else { break };
+        let length = inside + 2;
         let (before, tag) = rest[..start + length].split_at(start);
         let name = tag[2..].trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         out.push_str(before);
