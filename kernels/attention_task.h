@@ -48,15 +48,19 @@ struct AttentionTask {
   int part;  // where the split's result goes, -1: the result is final
 };
 
+// Elements of a key or a value in a tile: vectors of any instruction set divide them evenly.
+[[gnu::always_inline]] inline int PaddedDim(int dim) { return (dim + 15) / 16 * 16; }
+
 // Floats that a thread needs for tiles of up to `rows` queries; a multiple of a cache line.
-[[gnu::always_inline]] inline int64_t TileScratchFloats(int rows, int head_dim) {
-  const int64_t per_row = 3 * head_dim + kKeyBlock + 16 + 16;
-  return 2 * kKeyBlock * head_dim + rows * per_row + 16 * 16;
+[[gnu::always_inline]] inline int64_t TileScratchFloats(int rows, int key_dim, int value_dim) {
+  const int64_t dims = PaddedDim(key_dim) + PaddedDim(value_dim);
+  const int64_t per_row = dims + PaddedDim(value_dim) + kKeyBlock + 16 + 16;
+  return kKeyBlock * dims + rows * per_row + 16 * 16;
 }
 
 // Floats of one part: for each query its largest score, its sum of weights, and its weighted sum.
-[[gnu::always_inline]] inline int64_t PartFloats(int rows, int head_dim) {
-  return static_cast<int64_t>(rows) * (head_dim + 2);
+[[gnu::always_inline]] inline int64_t PartFloats(int rows, int value_dim) {
+  return static_cast<int64_t>(rows) * (PaddedDim(value_dim) + 2);
 }
 
 }  // namespace troupe

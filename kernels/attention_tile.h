@@ -46,41 +46,49 @@ struct Query {
   int32_t begin, end;  // entries of the current block that it sees; none where begin >= end
 };
 
+// D and Dv are the padded sizes of a key and a value: what lies behind their true sizes is zero in
+// keys and values, and without meaning elsewhere.
 struct QueryTile {
   int rows = 0;
-  int head_dim = 0;
-  Query* query;  // [rows]
-  float* q;      // [rows, D], times the scale
-  float* p;      // [rows, kKeyBlock]: scores, then weights
+  int key_dim = 0;
+  int value_dim = 0;
+  int key_stride = 0;    // D
+  int value_stride = 0;  // Dv
+  Query* query;          // [rows]
+  float* q;              // [rows, D], times the scale
+  float* p;              // [rows, kKeyBlock]: scores, then weights
   // The current split's running softmax ...
   float* largest;  // [rows]
   float* sum;      // [rows, kLanes]: each lane its own entries
-  float* acc;      // [rows, D]
+  float* acc;      // [rows, Dv]
   // ... and that of the splits before it.
   float* total_largest;  // [rows]
   float* total_sum;      // [rows]
-  float* total_acc;      // [rows, D]
+  float* total_acc;      // [rows, Dv]
   float* keys;           // [D, kKeyBlock]
-  float* values;         // [kKeyBlock, D]
+  float* values;         // [kKeyBlock, Dv]
   // Scores of row r, entry e of the sequence go to scores[r * score_stride + e].
   float* scores = nullptr;
   int64_t score_stride = 0;
 };
 
-// Carves the tile out of TileScratchFloats(max_rows, head_dim) floats.
-inline QueryTile MakeTile(float* scratch, int max_rows, int head_dim) {
+// Carves the tile out of TileScratchFloats(max_rows, key_dim, value_dim) floats.
+inline QueryTile MakeTile(float* scratch, int max_rows, int key_dim, int value_dim) {
   QueryTile tile;
   const auto take = [&](int64_t floats) {
     float* piece = scratch;
     scratch += (floats + 15) / 16 * 16;
     return piece;
   };
-  tile.head_dim = head_dim;
-  tile.keys = take(int64_t{kKeyBlock} * head_dim);
-  tile.values = take(int64_t{kKeyBlock} * head_dim);
-  tile.q = take(int64_t{max_rows} * head_dim);
-  tile.acc = take(int64_t{max_rows} * head_dim);
-  tile.total_acc = take(int64_t{max_rows} * head_dim);
+  tile.key_dim = key_dim;
+  tile.value_dim = value_dim;
+  tile.key_stride = PaddedDim(key_dim);
+  tile.value_stride = PaddedDim(value_dim);
+  tile.keys = take(int64_t{kKeyBlock} * tile.key_stride);
+  tile.values = take(int64_t{kKeyBlock} * tile.value_stride);
+  tile.q = take(int64_t{max_rows} * tile.key_stride);
+  tile.acc = take(int64_t{max_rows} * tile.value_stride);
+  tile.total_acc = take(int64_t{max_rows} * tile.value_stride);
   tile.p = take(int64_t{max_rows} * kKeyBlock);
   tile.sum = take(int64_t{max_rows} * kLanes);
   tile.largest = take(max_rows);
@@ -96,20 +104,21 @@ inline void Fill(float* to, int64_t count, float value) {
 
 inline void AddQuery(QueryTile& tile, const Tensor& q, float scale, int token, int head,
                      bool weigh) {
-  const int64_t size = tile.head_dim;
+  const int64_t size = tile.key_dim;
   const int row = tile.rows++;
   tile.query[row] = {token, head, weigh ? 1 : 0, 0, 0};
   const float* from = q.f32(token) + head * size;
-  for (int64_t c = 0; c < size; ++c) tile.q[row * size + c] = from[c] * scale;
+  float* to = tile.q + int64_t{row} * tile.key_stride;
+  for (int64_t c = 0; c < size; ++c) to[c] = from[c] * scale;
   tile.total_largest[row] = kMinusInfinity;
   tile.total_sum[row] = 0;
-  Fill(tile.total_acc + row * size, size, 0);
+  Fill(tile.total_acc + int64_t{row} * tile.value_stride, tile.value_stride, 0);
 }
 
 inline void BeginSplit(QueryTile& tile) {
   Fill(tile.largest, tile.rows, kMinusInfinity);
   Fill(tile.sum, int64_t{tile.rows} * kLanes, 0);
-  Fill(tile.acc, int64_t{tile.rows} * tile.head_dim, 0);
+  Fill(tile.acc, int64_t{tile.rows} * tile.value_stride, 0);
 }
 
 // Merges one split's softmax into the total. A split without visible entries changes nothing.
@@ -123,8 +132,8 @@ inline void MergeSplit(QueryTile& tile, int row, float largest, float sum, const
   Store(lanes, Set1(tile.total_sum[row]) * old_scale + Set1(sum) * new_scale);
   tile.total_sum[row] = lanes[0];
   tile.total_largest[row] = now;
-  float* total = tile.total_acc + int64_t{row} * tile.head_dim;
-  for (int c = 0; c < tile.head_dim; c += kLanes) {
+  float* total = tile.total_acc + int64_t{row} * tile.value_stride;
+  for (int c = 0; c < tile.value_stride; c += kLanes) {
     Store(total + c, Load(total + c) * old_scale + Load(acc + c) * new_scale);
   }
 }
@@ -132,37 +141,49 @@ inline void MergeSplit(QueryTile& tile, int row, float largest, float sum, const
 inline void EndSplit(QueryTile& tile) {
   for (int row = 0; row < tile.rows; ++row) {
     MergeSplit(tile, row, tile.largest[row], Sum(Load(tile.sum + int64_t{row} * kLanes)),
-               tile.acc + int64_t{row} * tile.head_dim);
+               tile.acc + int64_t{row} * tile.value_stride);
   }
 }
 
-// A part is [rows, D + 2]: largest, sum, acc.
+// A part is [rows, Dv + 2]: largest, sum, acc.
 inline void SavePart(const QueryTile& tile, float* part) {
   for (int row = 0; row < tile.rows; ++row) {
     *part++ = tile.largest[row];
     *part++ = Sum(Load(tile.sum + int64_t{row} * kLanes));
-    const float* acc = tile.acc + int64_t{row} * tile.head_dim;
-    for (int c = 0; c < tile.head_dim; ++c) *part++ = acc[c];
+    const float* acc = tile.acc + int64_t{row} * tile.value_stride;
+    for (int c = 0; c < tile.value_stride; ++c) *part++ = acc[c];
   }
 }
 
 inline void MergePart(QueryTile& tile, const float* part) {
-  for (int row = 0; row < tile.rows; ++row, part += tile.head_dim + 2) {
+  for (int row = 0; row < tile.rows; ++row, part += tile.value_stride + 2) {
     MergeSplit(tile, row, part[0], part[1], part + 2);
   }
+}
+
+// One more score beside those of a query's entries, of a value that is zero.
+inline void AddSink(QueryTile& tile, int row, float sink) {
+  float lanes[kLanes];
+  Store(lanes, Exp(Set1(sink - tile.total_largest[row])));
+  tile.total_sum[row] += lanes[0];
 }
 
 // Writes o of a query, times its factor, as `mix` says.
 inline void WriteHead(const QueryTile& tile, int row, const HeadMix& mix, const Tensor& out) {
   const Query& query = tile.query[row];
-  const int size = tile.head_dim;
+  const int size = tile.value_dim;
   const float factor = mix.At(query.token, query.head);
   // No visible entry: o is zero, and so is the sum.
   const Vec scale = Set1(tile.total_sum[row] > 0 ? factor / tile.total_sum[row] : 0);
-  const float* o = tile.total_acc + int64_t{row} * size;
+  const float* o = tile.total_acc + int64_t{row} * tile.value_stride;
   float* to = out.f32(query.token) + int64_t{query.head} * size;
-  for (int c = 0; c < size; c += kLanes) {
+  int c = 0;
+  for (; c + kLanes <= size; c += kLanes) {
     Store(to + c, mix.accumulate ? Fma(Load(o + c), scale, Load(to + c)) : Load(o + c) * scale);
+  }
+  if (const int n = size - c; n > 0) {
+    Store(to + c, mix.accumulate ? Fma(Load(o + c), scale, Load(to + c, n)) : Load(o + c) * scale,
+          n);
   }
 }
 
@@ -171,6 +192,12 @@ inline void WriteClosedHead(const HeadMix& mix, const Tensor& out, int token, in
 }
 
 // ---- One block ----
+
+// Elements [c, c + kLanes) of an entry of `size`, zeros behind its end.
+template <class Elem>
+Vec LoadChannels(const Elem* entry, int c, int size) {
+  return c + kLanes <= size ? Load(entry + c) : Load(entry + c, size - c);
+}
 
 // Transposes kLanes entries, the first at column `to`, of a block's keys.
 template <class Elem>
@@ -193,7 +220,7 @@ void PackKeyLanes(const Elem* const* rows, int head_dim, float* to) {
   for (; c < head_dim; c += kLanes) {
     Vec m[kLanes];
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) m[i] = Load(rows[i] + c);
+    for (int i = 0; i < kLanes; ++i) m[i] = LoadChannels(rows[i], c, head_dim);
     Transpose(m);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) Store(to + (c + i) * kKeyBlock, m[i]);
@@ -245,23 +272,25 @@ void PackKeys(const Elem* const* rows, int begin, int end, int head_dim, float* 
 }
 
 template <class Elem>
-void PackValues(const Elem* const* rows, int begin, int end, int head_dim, float* values) {
+void PackValues(const Elem* const* rows, int begin, int end, const QueryTile& tile) {
+  const int size = tile.value_dim;
   for (int i = begin; i < end; ++i) {
-    for (int c = 0; c < head_dim; c += kLanes) {
-      Store(values + i * head_dim + c, Load(rows[i] + c));
-    }
+    float* to = tile.values + int64_t{i} * tile.value_stride;
+    int c = 0;
+    for (; c < size; c += kLanes) Store(to + c, LoadChannels(rows[i], c, size));
+    for (; c < tile.value_stride; c += kLanes) Store(to + c, Zero());
   }
 }
 
 // Scores of M queries with kLanes * N entries, channel after channel.
 template <int M, int N>
 void ScoreEntries(const QueryTile& tile, const int* rows, int first) {
-  const int64_t size = tile.head_dim;
+  const int64_t size = tile.key_dim;
   const float* q[M];
   Vec acc[M][N];
 #pragma GCC unroll 4
   for (int r = 0; r < M; ++r) {
-    q[r] = tile.q + rows[r] * size;
+    q[r] = tile.q + int64_t{rows[r]} * tile.key_stride;
 #pragma GCC unroll 4
     for (int i = 0; i < N; ++i) acc[r][i] = Zero();
   }
@@ -307,8 +336,8 @@ inline void WeighScores(QueryTile& tile, int row, int64_t block, int first, int 
     const Vec shrink = Exp(Set1(tile.largest[row] - largest));
     tile.largest[row] = largest;
     weights = weights * shrink;
-    float* acc = tile.acc + int64_t{row} * tile.head_dim;
-    for (int c = 0; c < tile.head_dim; c += kLanes) Store(acc + c, Load(acc + c) * shrink);
+    float* acc = tile.acc + int64_t{row} * tile.value_stride;
+    for (int c = 0; c < tile.value_stride; c += kLanes) Store(acc + c, Load(acc + c) * shrink);
   }
   const Vec reference = Set1(tile.largest[row]);
   for (int i = first; i < last; ++i) {
@@ -340,7 +369,7 @@ void ScoreRows(QueryTile& tile, const int* rows, int64_t block) {
 template <int M, int N, class Elem>
 void WeighValues(const QueryTile& tile, const int* rows, const Elem* values, int channel, int begin,
                  int end) {
-  const int64_t size = tile.head_dim;
+  const int64_t size = tile.value_stride;
   const float* p[M];
   Vec acc[M][N];
 #pragma GCC unroll 4
@@ -372,10 +401,10 @@ void WeighRows(const QueryTile& tile, const int* rows, const Elem* values) {
   const int begin = tile.query[rows[0]].begin;
   const int end = tile.query[rows[0]].end;
   int c = 0;
-  for (; c + kTileVecs * kLanes <= tile.head_dim; c += kTileVecs * kLanes) {
+  for (; c + kTileVecs * kLanes <= tile.value_stride; c += kTileVecs * kLanes) {
     WeighValues<M, kTileVecs>(tile, rows, values, c, begin, end);
   }
-  for (; c < tile.head_dim; c += kLanes) WeighValues<M, 1>(tile, rows, values, c, begin, end);
+  for (; c < tile.value_stride; c += kLanes) WeighValues<M, 1>(tile, rows, values, c, begin, end);
 }
 
 // Calls one<M>(rows) with M = count.
@@ -389,7 +418,7 @@ inline void WithCount(int count, const Function& one) {
   }
 }
 
-// Scores all rows against the packed keys, then adds the values [kKeyBlock, D].
+// Scores all rows against the packed keys, then adds the values [kKeyBlock, Dv].
 template <class Elem>
 void AttendBlock(QueryTile& tile, int64_t block, const Elem* values) {
   int rows[kTileQueries];
@@ -438,14 +467,14 @@ void LoadAndAttend(QueryTile& tile, const CachedHead& cached, int64_t block) {
   const int last = static_cast<int>(end);
   const Elem* rows[kKeyBlock];
   BlockRows(*cached.k, cached, block, first, last, rows);
-  PackKeys(rows, first, last, tile.head_dim, tile.keys);
+  PackKeys(rows, first, last, tile.key_dim, tile.keys);
   BlockRows(*cached.v, cached, block, first, last, rows);
   // Few queries: widening where the values are used is cheaper than packing them.
-  if (cached.v->entries_per_page >= kKeyBlock &&
+  if (cached.v->entries_per_page >= kKeyBlock && tile.value_dim == tile.value_stride &&
       (sizeof(Elem) == sizeof(float) || tile.rows <= kTileQueries)) {
-    AttendBlock(tile, block, rows[first] - first * tile.head_dim);
+    AttendBlock(tile, block, rows[first] - first * tile.value_stride);
   } else {
-    PackValues(rows, first, last, tile.head_dim, tile.values);
+    PackValues(rows, first, last, tile);
     AttendBlock(tile, block, static_cast<const float*>(tile.values));
   }
 }

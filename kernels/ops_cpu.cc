@@ -103,6 +103,8 @@ class CpuOps : public Ops {
   void MoeRoute(const MoeRouteParams& params) override {
     CheckF32(params.logits);
     CHECK_LE(params.top_k, params.logits.cols);
+    CHECK_EQ(params.logits.cols % params.groups, 0);
+    CHECK_LE(params.groups_chosen, params.groups);
     MoeRouteCpu(params, Begin());
   }
   void MoeExperts(const MoeExpertsParams& params) override {

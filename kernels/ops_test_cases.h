@@ -33,12 +33,14 @@ struct EmbedCase {
   int vocabulary = 512;
   int hidden = 256;
   DType dtype = DType::kBf16;
+  float scale = 1;
 };
 Outputs RunEmbed(const EmbedCase& c, const Run& run);
 
 struct RmsNormCase {
   int hidden = 256;
   bool in_place = false;
+  bool accumulate = false;
 };
 Outputs RunRmsNorm(const RmsNormCase& c, const Run& run);
 
@@ -48,6 +50,7 @@ struct LinearCase {
   DType dtype = DType::kBf16;
   Precision precision = Precision::kF32;
   bool accumulate = false;
+  bool bias = false;
 };
 Outputs RunLinear(const LinearCase& c, const Run& run);
 
@@ -56,6 +59,10 @@ struct HeadNormRopeCase {
   int head_dim = 64;
   bool norm = true;
   bool rope = true;
+  int first_rotated = 0;
+  int rotated_dims = 0;
+  bool interleaved = false;
+  float amplitude = 1;
 };
 Outputs RunHeadNormRope(const HeadNormRopeCase& c, const Run& run);
 
@@ -77,6 +84,8 @@ struct PagedAttentionCase {
   int heads = 8;
   int kv_heads = 2;
   int head_dim = 64;
+  int value_dim = 0;  // 0: head_dim
+  bool sinks = false;
   int window = 0;
   DType dtype = DType::kBf16;
   double closed = 0.3;  // share of heads
@@ -104,6 +113,8 @@ Outputs RunNsaAttention(const NsaCase& c, const Run& run);
 
 struct SwigluCase {
   int size = 768;
+  Activation activation;
+  bool gate_alone = false;
 };
 Outputs RunSwiglu(const SwigluCase& c, const Run& run);
 
@@ -111,6 +122,11 @@ struct MoeRouteCase {
   int experts = 16;
   int top_k = 2;
   bool normalize = true;
+  bool bias = true;
+  RouterScoring scoring = RouterScoring::kSigmoid;
+  GroupScore group_score = GroupScore::kNone;
+  int groups = 1;
+  int groups_chosen = 1;
 };
 Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run);
 
@@ -122,6 +138,9 @@ struct MoeExpertsCase {
   bool shared = true;
   DType dtype = DType::kBf16;
   Precision precision = Precision::kF32;
+  Activation activation;
+  bool bias = false;
+  bool accumulate = true;
 };
 Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run);
 

@@ -37,14 +37,15 @@ Outputs RunEmbed(const EmbedCase& c, const Run& run) {
   const Tensor table = run.device.Put(RandomMatrix(c.vocabulary, c.hidden, random), c.dtype);
   std::vector<uint32_t> ids(TokensOf(run.sequences));
   for (uint32_t& id : ids) id = static_cast<uint32_t>(random() % c.vocabulary);
-  TokenOutput out(run, "out", c.hidden, 0);  // a copy
+  TokenOutput out(run, "out", c.hidden, 0);  // one product at most
   for (const Step& step : run.steps) {
     const StepBatch batch =
         PutStep(run.device, run.sequences, std::vector<uint32_t>(run.sequences.size(), 0), step);
     std::vector<uint32_t> tokens;
     for (const int token : batch.tokens) tokens.push_back(ids[token]);
     const Tensor to = run.device.Put(RandomMatrix(batch.view.tokens, c.hidden, random));
-    run.device.ops().Embed({.tokens = run.device.Put(tokens), .table = table, .out = to});
+    run.device.ops().Embed(
+        {.tokens = run.device.Put(tokens), .table = table, .out = to, .scale = c.scale});
     out.Put(batch.tokens, run.device.Get(to).values);
   }
   return {out.output()};
@@ -53,6 +54,7 @@ Outputs RunEmbed(const EmbedCase& c, const Run& run) {
 Outputs RunRmsNorm(const RmsNormCase& c, const Run& run) {
   TestRandom random(run.seed);
   const Matrix x = RandomMatrix(TokensOf(run.sequences), c.hidden, random, 3);
+  const Matrix before = RandomMatrix(TokensOf(run.sequences), c.hidden, random);
   const Tensor weight = run.device.Put(RandomMatrix(1, c.hidden, random));
   // Sums of squares of f32 in another order, then products of three.
   TokenOutput out(run, "out", c.hidden, 2e-6F);
@@ -60,8 +62,9 @@ Outputs RunRmsNorm(const RmsNormCase& c, const Run& run) {
     const StepBatch batch =
         PutStep(run.device, run.sequences, std::vector<uint32_t>(run.sequences.size(), 0), step);
     const Tensor from = run.device.Put(x.Pick(batch.tokens));
-    const Tensor to = c.in_place ? from : run.device.Put(x.Pick(batch.tokens));
-    run.device.ops().RmsNorm({.x = from, .weight = weight, .eps = 1e-6F, .out = to});
+    const Tensor to = c.in_place ? from : run.device.Put(before.Pick(batch.tokens));
+    run.device.ops().RmsNorm(
+        {.x = from, .weight = weight, .eps = 1e-6F, .out = to, .accumulate = c.accumulate});
     out.Put(batch.tokens, run.device.Get(to).values);
   }
   return {out.output()};
@@ -77,6 +80,7 @@ Outputs RunLinear(const LinearCase& c, const Run& run) {
   const auto w = run.device.ops().Pack(parts, c.precision);
   const Matrix x = RandomMatrix(TokensOf(run.sequences), c.inputs, random);
   const Matrix before = RandomMatrix(TokensOf(run.sequences), outputs, random);
+  const float* bias = run.device.Put(RandomVector(outputs, random));
   // Inputs are rounded alike on both sides; what differs is an f32 sum of `inputs` products of
   // about one.
   const float tolerance = 1.2e-7F * static_cast<float>(c.inputs) * 2;
@@ -88,7 +92,8 @@ Outputs RunLinear(const LinearCase& c, const Run& run) {
     run.device.ops().Linear({.x = run.device.Put(x.Pick(batch.tokens)),
                              .w = w.get(),
                              .out = to,
-                             .accumulate = c.accumulate});
+                             .accumulate = c.accumulate,
+                             .bias = c.bias ? bias : nullptr});
     out.Put(batch.tokens, run.device.Get(to).values);
   }
   return {out.output()};
@@ -117,7 +122,11 @@ Outputs RunHeadNormRope(const HeadNormRopeCase& c, const Run& run) {
                                    .norm_weight = c.norm ? weight : nullptr,
                                    .eps = 1e-6F,
                                    .inverse_frequency = c.rope ? inverse_frequency : nullptr,
-                                   .position = batch.view.position});
+                                   .position = batch.view.position,
+                                   .first_rotated = c.first_rotated,
+                                   .rotated_dims = c.rotated_dims,
+                                   .interleaved = c.interleaved,
+                                   .amplitude = c.amplitude});
     out.Put(batch.tokens, run.device.Get(to).values);
   }
   return {out.output()};
@@ -172,13 +181,17 @@ Outputs RunHeadGate(const HeadGateCase& c, const Run& run) {
 
 Outputs RunSwiglu(const SwigluCase& c, const Run& run) {
   TestRandom random(run.seed);
-  const Matrix x = RandomMatrix(TokensOf(run.sequences), 2 * c.size, random, 3);
-  TokenOutput out(run, "out", c.size, 1e-6F);  // relative: an exponential and two products
+  const int64_t cols = c.gate_alone ? c.size : 2 * c.size;
+  const Matrix x = RandomMatrix(TokensOf(run.sequences), cols, random, 3);
+  // Relative: an exponential and two products; gelu's is of a sum that loses some digits.
+  const bool gelu = c.activation.kind == ActivationKind::kGeluTanh;
+  TokenOutput out(run, "out", c.size, gelu ? 4e-6F : 1e-6F);
   for (const Step& step : run.steps) {
     const StepBatch batch =
         PutStep(run.device, run.sequences, std::vector<uint32_t>(run.sequences.size(), 0), step);
     const Tensor to = run.device.Put(RandomMatrix(batch.view.tokens, c.size, random));
-    run.device.ops().Swiglu({.gate_up = run.device.Put(x.Pick(batch.tokens)), .out = to});
+    run.device.ops().Swiglu(
+        {.gate_up = run.device.Put(x.Pick(batch.tokens)), .out = to, .activation = c.activation});
     out.Put(batch.tokens, run.device.Get(to).values);
   }
   return {out.output()};
@@ -186,10 +199,10 @@ Outputs RunSwiglu(const SwigluCase& c, const Run& run) {
 
 Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run) {
   TestRandom random(run.seed);
-  // Multiples of 1/16, and biases that are equal or further apart than any two scores: experts tie
-  // exactly, or differ clearly, on every device.
+  // Steps of 1/16, and biases that are equal or further apart than any two scores: experts tie
+  // exactly, or differ clearly, on every device. So do sums of two: no logit is another's negative.
   Matrix logits = RandomMatrix(TokensOf(run.sequences), c.experts, random);
-  for (float& value : logits.values) value = std::round(value * 16) / 16;
+  for (float& value : logits.values) value = (std::round(value * 16) + 0.25F) / 16;
   std::vector<float> bias(c.experts);
   for (float& value : bias) value = 2.0F * static_cast<float>(random() % 2);
   TokenOutput experts(run, "experts", c.top_k, 0);
@@ -202,13 +215,17 @@ Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run) {
     int32_t* to_experts = run.device.Put(std::vector<int32_t>(count));
     float* to_weights = run.device.Put(std::vector<float>(count));
     run.device.ops().MoeRoute({.logits = run.device.Put(logits.Pick(batch.tokens)),
-                               .bias = run.device.Put(bias),
+                               .bias = c.bias ? run.device.Put(bias) : nullptr,
                                .top_k = c.top_k,
                                .normalize = c.normalize,
                                .scale = 1.5F,
                                .experts = to_experts,
                                .weights = to_weights,
-                               .load = load});
+                               .load = load,
+                               .scoring = c.scoring,
+                               .group_score = c.group_score,
+                               .groups = c.groups,
+                               .groups_chosen = c.groups_chosen});
     experts.Put(batch.tokens, run.device.Get(to_experts, count));
     weights.Put(batch.tokens, run.device.Get(to_weights, count));
   }
@@ -233,6 +250,9 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
   for (ExpertWeights& expert : experts) {
     expert.gate_up = pack(2 * int64_t{c.size}, c.hidden);
     expert.down = pack(c.hidden, c.size);
+    if (!c.bias) continue;
+    expert.gate_up_bias = run.device.Put(RandomVector(2 * int64_t{c.size}, random));
+    expert.down_bias = run.device.Put(RandomVector(c.hidden, random));
   }
   const int tokens = TokensOf(run.sequences);
   const Matrix x = RandomMatrix(tokens, c.hidden, random);
@@ -268,7 +288,9 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
                                  .top_k = c.top_k,
                                  .chosen = run.device.Put(step_chosen),
                                  .weights = run.device.Put(step_weights),
-                                 .out = to});
+                                 .out = to,
+                                 .activation = c.activation,
+                                 .accumulate = c.accumulate});
     out.Put(batch.tokens, run.device.Get(to).values);
   }
   return {out.output()};

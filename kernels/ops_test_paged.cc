@@ -163,8 +163,10 @@ Outputs RunKvWrite(const KvWriteCase& c, const Run& run) {
 Outputs RunPagedAttention(const PagedAttentionCase& c, const Run& run) {
   TestRandom random(run.seed);
   const std::vector<uint32_t> slots = RandomSlots(run.sequences.size(), random);
-  TestPages pages({.kv_heads = c.kv_heads, .head_dim = c.head_dim, .dtype = c.dtype}, slots,
-                  BlocksFor(run.sequences), random);
+  const int value_dim = c.value_dim > 0 ? c.value_dim : c.head_dim;
+  TestPages pages(
+      {.kv_heads = c.kv_heads, .head_dim = c.head_dim, .dtype = c.dtype, .value_dim = value_dim},
+      slots, BlocksFor(run.sequences), random);
   for (size_t row = 0; row < slots.size(); ++row) {
     const Sequence& sequence = run.sequences[row];
     const int oldest = c.window > 0 ? std::max(0, sequence.start - c.window + 1) : 0;
@@ -173,8 +175,10 @@ Outputs RunPagedAttention(const PagedAttentionCase& c, const Run& run) {
   }
   const TestPages::OnDevice cache = pages.Put(run.device);
   const int tokens = TokensOf(run.sequences);
-  const int64_t cols = int64_t{c.heads} * c.head_dim;
-  const Matrix q = RandomMatrix(tokens, cols, random, c.sharpness);
+  const int64_t cols = int64_t{c.heads} * value_dim;
+  const Matrix q = RandomMatrix(tokens, int64_t{c.heads} * c.head_dim, random, c.sharpness);
+  // About as large as scores are, and as the largest of some hundred.
+  const float* sinks = run.device.Put(RandomVector(c.heads, random, 1.5F, 2));
   const Matrix before = RandomMatrix(tokens, cols, random);
   const Matrix factors = RandomFactors(tokens, c.heads, 3, c.closed, random);
   // Large scores lose digits in proportion.
@@ -192,7 +196,8 @@ Outputs RunPagedAttention(const PagedAttentionCase& c, const Run& run) {
                                      .v = cache.v,
                                      .tables = cache.tables,
                                      .mix = MixOf(step_factors, 3, c.accumulate),
-                                     .out = to});
+                                     .out = to,
+                                     .sinks = c.sinks ? sinks : nullptr});
     out.Put(batch.tokens, run.device.Get(to).values);
   }
   return {out.output()};

@@ -183,8 +183,7 @@ Matrix RandomMatrix(int64_t rows, int64_t cols, TestRandom& random, float scale)
 TestPages::TestPages(const Shape& shape, const std::vector<uint32_t>& slots, int blocks,
                      TestRandom& random)
     : shape_(shape), stride_(blocks) {
-  // A gap after each stream, as between the layers of a group.
-  page_bytes_ = 2 * (StreamBytes() + 64);
+  page_bytes_ = ValueOffset() + StreamBytes(/*is_key=*/false) + kGapBytes;
   const auto pages = static_cast<uint32_t>(slots.size() * blocks + 3);
   pages_.resize(pages * page_bytes_);
   for (int64_t i = 0; i < static_cast<int64_t>(pages_.size()) / BytesOf(shape.dtype); ++i) {
@@ -202,8 +201,8 @@ TestPages::TestPages(const Shape& shape, const std::vector<uint32_t>& slots, int
   }
 }
 
-int64_t TestPages::StreamBytes() const {
-  return int64_t{shape_.kv_heads} * shape_.entries_per_page * shape_.head_dim *
+int64_t TestPages::StreamBytes(bool is_key) const {
+  return int64_t{shape_.kv_heads} * shape_.entries_per_page * shape_.Dim(is_key) *
          BytesOf(shape_.dtype);
 }
 
@@ -211,28 +210,28 @@ const std::byte* TestPages::Find(uint32_t slot, int64_t entry, int head, bool is
   const uint32_t page = tables_[slot * stride_ + entry / shape_.entries_per_page];
   CHECK_NE(page, kNoPage);
   const int64_t row = int64_t{head} * shape_.entries_per_page + entry % shape_.entries_per_page;
-  return pages_.data() + page * page_bytes_ + (is_key ? 0 : StreamBytes() + 64) +
-         row * shape_.head_dim * BytesOf(shape_.dtype);
+  return pages_.data() + page * page_bytes_ + (is_key ? 0 : ValueOffset()) +
+         row * shape_.Dim(is_key) * BytesOf(shape_.dtype);
 }
 
 std::vector<float> TestPages::Entry(uint32_t slot, int64_t entry, int head, bool is_key) const {
-  std::vector<float> values(shape_.head_dim);
+  std::vector<float> values(shape_.Dim(is_key));
   const std::byte* from = Find(slot, entry, head, is_key);
-  for (int c = 0; c < shape_.head_dim; ++c) values[c] = LoadElement(from, shape_.dtype, c);
+  for (int c = 0; c < shape_.Dim(is_key); ++c) values[c] = LoadElement(from, shape_.dtype, c);
   return values;
 }
 
 void TestPages::SetEntry(uint32_t slot, int64_t entry, int head, bool is_key,
                          const std::vector<float>& values) {
   auto* to = const_cast<std::byte*>(Find(slot, entry, head, is_key));
-  for (int c = 0; c < shape_.head_dim; ++c) StoreElement(to, shape_.dtype, c, values[c]);
+  for (int c = 0; c < shape_.Dim(is_key); ++c) StoreElement(to, shape_.dtype, c, values[c]);
 }
 
 void TestPages::FillEntries(uint32_t slot, int64_t begin, int64_t end, TestRandom& random) {
   for (int64_t entry = begin; entry < end; ++entry) {
     for (int head = 0; head < shape_.kv_heads; ++head) {
       for (const bool is_key : {true, false}) {
-        SetEntry(slot, entry, head, is_key, RandomVector(shape_.head_dim, random));
+        SetEntry(slot, entry, head, is_key, RandomVector(shape_.Dim(is_key), random));
       }
     }
   }
@@ -250,7 +249,8 @@ TestPages::OnDevice TestPages::Put(TestDevice& device) const {
            .head_dim = shape_.head_dim,
            .dtype = shape_.dtype};
   out.v = out.k;
-  out.v.base += StreamBytes() + 64;
+  out.v.base += ValueOffset();
+  out.v.head_dim = shape_.Dim(/*is_key=*/false);
   out.tables = {device.Put(tables_), stride_};
   return out;
 }

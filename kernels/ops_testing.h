@@ -143,6 +143,9 @@ class TestPages {
     int head_dim = 16;
     int entries_per_page = kBlockTokens;
     DType dtype = DType::kF32;
+    int value_dim = 0;  // 0: head_dim
+
+    int Dim(bool is_key) const { return is_key || value_dim == 0 ? head_dim : value_dim; }
   };
 
   // Block tables for `slots`, `blocks` each. Pages are given out in random order.
@@ -168,8 +171,12 @@ class TestPages {
   std::vector<float> Get(TestDevice& device, const OnDevice& on_device) const;
 
  private:
-  int64_t StreamBytes() const;
+  int64_t StreamBytes(bool is_key) const;
+  int64_t ValueOffset() const { return StreamBytes(/*is_key=*/true) + kGapBytes; }
   const std::byte* Find(uint32_t slot, int64_t entry, int head, bool is_key) const;
+
+  // After each stream, as between the layers of a group.
+  static constexpr int64_t kGapBytes = 64;
 
   Shape shape_;
   int64_t page_bytes_;

@@ -20,9 +20,9 @@ std::vector<double> LoadEntry(const KvStream& stream, const BlockTables& tables,
 
 std::vector<double> AttentionWeights(const float* q, double scale, const KvStream& k,
                                      const BlockTables& tables, uint32_t slot, int kv_head,
-                                     const std::vector<int64_t>& entries) {
+                                     const std::vector<int64_t>& entries, const float* sink) {
   std::vector<double> weights;
-  double largest = -std::numeric_limits<double>::infinity();
+  double largest = sink == nullptr ? -std::numeric_limits<double>::infinity() : *sink;
   for (const int64_t entry : entries) {
     const std::vector<double> key = LoadEntry(k, tables, slot, entry, kv_head);
     double score = 0;
@@ -30,7 +30,7 @@ std::vector<double> AttentionWeights(const float* q, double scale, const KvStrea
     weights.push_back(score * scale);
     largest = std::max(largest, weights.back());
   }
-  double sum = 0;
+  double sum = sink == nullptr ? 0 : std::exp(*sink - largest);
   for (double& weight : weights) sum += weight = std::exp(weight - largest);
   for (double& weight : weights) weight /= sum;
   return weights;
@@ -61,12 +61,12 @@ void MixHead(const HeadMix& mix, int64_t token, int head, const std::vector<doub
 void AttendAndMix(const Tensor& q, double scale, const KvStream& k, const KvStream& v,
                   const BlockTables& tables, uint32_t slot, int kv_head,
                   const std::vector<int64_t>& entries, const HeadMix& mix, int64_t token, int head,
-                  const Tensor& out) {
+                  const Tensor& out, const float* sink) {
   std::vector<double> attended(v.head_dim, 0.0);
   if (mix.At(token, head) != 0) {
     const float* query = q.f32(token) + static_cast<int64_t>(head) * k.head_dim;
     const std::vector<double> weights =
-        AttentionWeights(query, scale, k, tables, slot, kv_head, entries);
+        AttentionWeights(query, scale, k, tables, slot, kv_head, entries, sink);
     attended = WeightedSum(weights, v, tables, slot, kv_head, entries);
   }
   MixHead(mix, token, head, attended, out);

@@ -14,10 +14,12 @@ namespace troupe {
 std::vector<double> LoadEntry(const KvStream& stream, const BlockTables& tables, uint32_t slot,
                               int64_t entry, int kv_head);
 
-// softmax over `entries` of (q . k * scale); empty where `entries` is.
+// softmax over `entries` of (q . k * scale); empty where `entries` is. A sink, unless null, is one
+// more score, whose weight is left out.
 std::vector<double> AttentionWeights(const float* q, double scale, const KvStream& k,
                                      const BlockTables& tables, uint32_t slot, int kv_head,
-                                     const std::vector<int64_t>& entries);
+                                     const std::vector<int64_t>& entries,
+                                     const float* sink = nullptr);
 
 // The sum of the entries' values by `weights`: D elements, 0 where `entries` is empty.
 std::vector<double> WeightedSum(const std::vector<double>& weights, const KvStream& v,
@@ -32,7 +34,7 @@ void MixHead(const HeadMix& mix, int64_t token, int head, const std::vector<doub
 void AttendAndMix(const Tensor& q, double scale, const KvStream& k, const KvStream& v,
                   const BlockTables& tables, uint32_t slot, int kv_head,
                   const std::vector<int64_t>& entries, const HeadMix& mix, int64_t token, int head,
-                  const Tensor& out);
+                  const Tensor& out, const float* sink = nullptr);
 
 }  // namespace troupe
 

@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/activation.h"
+#include "kernels/moe_route/moe_route.h"
 #include "kernels/tensor.h"
 
 namespace troupe {
@@ -91,37 +93,11 @@ struct AttentionDescription {
   int attended_size() const { return heads * value_dim; }
 };
 
-// How a gated feed-forward network combines its two halves.
-enum class ActivationKind {
-  kSilu,         // silu(gate) * up
-  kGeluTanh,     // gelu(gate) * up, gelu by the tanh formula
-  kClampedSilu,  // gpt-oss: g = min(gate, limit), u = clamp(up, -limit, limit);
-                 // (u + 1) * g * sigmoid(alpha g)
-};
-
-struct ActivationDescription {
-  ActivationKind kind = ActivationKind::kSilu;
-  float alpha = 0.0f;  // kClampedSilu
-  float limit = 0.0f;  // kClampedSilu
-};
-
 // down activation(gate x, up x)
 struct DenseFfn {
   int inner_size = 0;
-  ActivationDescription activation;
+  Activation activation;
   bool bias = false;  // gate, up and down add one
-};
-
-enum class RouterScoring {
-  kSigmoid,
-  kSoftmax,  // over all experts; with normalise_weights the same as softmax over the chosen
-};
-
-// Experts in equal groups, of which only the best few may be chosen from.
-enum class GroupScore {
-  kNone,       // one group
-  kMax,        // a group's score is its best expert's (DeepSeek-V2, group_limited_greedy)
-  kTopTwoSum,  // the sum of its two best, correction included (DeepSeek-V3, noaux_tc)
 };
 
 struct RouterDescription {
@@ -141,7 +117,7 @@ struct MoeFfn {
   int expert_inner_size = 0;
   int shared_inner_size = 0;  // 0: no shared expert; several are one of their summed size
   RouterDescription router;
-  ActivationDescription activation;
+  Activation activation;
   bool expert_bias = false;  // experts' gate, up and down add one
 };
 

@@ -1,261 +1,139 @@
 #include "worker/loaded_model.h"
 
 #include <algorithm>
-#include <cstring>
-#include <deque>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "kernels/element.h"
+#include "worker/weight_loader.h"
 
 namespace troupe {
 namespace {
 
-// Builds a LoadedModel. The first error sticks and ends up in the result, so that the walk over the
-// weights reads as a list of what is loaded.
-class Loader {
- public:
-  Loader(const Checkpoint& checkpoint, Ops* ops, const LoadOptions& options)
-      : checkpoint_(checkpoint), ops_(ops), options_(options) {
-    for (const auto& [name, view] : checkpoint.files().tensors()) {
-      bytes_total_ += static_cast<int64_t>(view.bytes.size());
-    }
-  }
+LoadedSwiglu LoadSwiglu(const SwigluWeights& weights, WeightLoader& loader) {
+  LoadedSwiglu ffn;
+  ffn.gate_up = loader.Matrix({weights.gate_proj, weights.up_proj});
+  ffn.down = loader.Matrix({weights.down_proj});
+  ffn.gate_up_bias = loader.Bias({weights.gate_proj, weights.up_proj});
+  ffn.down_bias = loader.Bias({weights.down_proj});
+  return ffn;
+}
 
-  absl::StatusOr<LoadedModel> Load() {
-    const ModelDescription& description = checkpoint_.description();
-    const ModelWeights& weights = checkpoint_.weights();
-    LoadedModel model;
-    model.description = description;
-    model.mode = options_.mode;
-    model.embedding = Table(weights.embedding);
-    model.lm_head = Matrix({weights.lm_head}, product());
-    model.final_norm = Floats(weights.final_norm);
-    for (size_t i = 0; i < description.layers.size(); ++i) {
-      model.layers.push_back(Layer(static_cast<int>(i), description.layers[i], weights.layers[i]));
-    }
-    for (const TensorView& norm : weights.early_exit_norms) {
-      model.early_exit_norms.push_back(Floats(norm));
-    }
-    if (options_.with_mtp && description.mtp.has_value()) {
-      const MtpWeights& mtp = *weights.mtp;
-      model.mtp.emplace();
-      model.mtp->embedding_norm = Floats(mtp.embedding_norm);
-      model.mtp->hidden_norm = Floats(mtp.hidden_norm);
-      model.mtp->input = Matrix({mtp.input_proj}, product());
-      model.mtp->head_norm = Floats(mtp.head_norm);
-      model.mtp->layer = Layer(description.mtp_layer_index(), description.mtp->layer, mtp.layer);
-    }
-    model.weight_bytes = weight_bytes_;
-    if (!status_.ok()) return status_;
-    return model;
+// `index` is among the model's MoE layers.
+LoadedMoe LoadMoe(int index, const MoeWeights& weights, WeightLoader& loader) {
+  LoadedMoe moe;
+  moe.index = index;
+  moe.router = loader.ExactMatrix({weights.router});
+  moe.router_bias = loader.Bias({weights.router});
+  moe.correction_bias = loader.Floats(weights.correction_bias);
+  for (const SwigluWeights& expert : weights.experts) {
+    moe.owned.push_back(LoadSwiglu(expert, loader));
+    moe.experts.push_back(moe.owned.back().view());
   }
-
- private:
-  Precision product() const {
-    return options_.mode == ComputeMode::kF32 ? Precision::kF32 : Precision::kBf16;
+  if (weights.shared.has_value()) {
+    moe.owned.push_back(LoadSwiglu(*weights.shared, loader));
+    moe.shared = moe.owned.back().view();
   }
+  return moe;
+}
 
-  void Fail(absl::Status status) {
-    if (status_.ok()) status_ = std::move(status);
+LoadedPhi LoadPhi(const CompressorWeights& weights, WeightLoader& loader) {
+  return {loader.Floats(weights.position), loader.SmallMatrix(weights.w1),
+          loader.SmallMatrix(weights.w2)};
+}
+
+LoadedNsa LoadNsa(const NsaDescription& description, const NsaWeights& weights,
+                  WeightLoader& loader) {
+  LoadedNsa nsa;
+  nsa.sizes.compress_block = description.compress_block;
+  nsa.sizes.compress_stride = description.compress_stride;
+  nsa.sizes.selected_blocks = description.selected_blocks;
+  nsa.sizes.initial_blocks = description.init_blocks;
+  nsa.sizes.local_blocks = description.local_blocks;
+  nsa.phi_k = LoadPhi(weights.phi_k, loader);
+  nsa.phi_v = LoadPhi(weights.phi_v, loader);
+  nsa.compressed_k_norm = loader.Norm(weights.compressed.k_norm);
+  return nsa;
+}
+
+DeviceTensor LoadInverseFrequency(const RopeDescription& rope, WeightLoader& loader) {
+  return rope.kind == RopeKind::kNone ? DeviceTensor() : loader.Values(rope.inverse_frequency);
+}
+
+LoadedAttention LoadAttention(const AttentionDescription& description,
+                              const AttentionWeights& weights, WeightLoader& loader) {
+  LoadedAttention attention;
+  std::vector<LinearWeights> parts = {weights.q_proj};
+  int64_t column = weights.q_proj.out_features;
+  const auto append = [&](const LinearWeights& part) {
+    parts.push_back(part);
+    return std::exchange(column, column + part.out_features);
+  };
+  const auto append_kv = [&](const KvWeights& kv, KvBranch branch) {
+    LoadedKv loaded;
+    loaded.branch = branch;
+    loaded.k_column = append(kv.k_proj);
+    loaded.v_column = append(kv.v_proj);
+    if (branch != KvBranch::kNsaRaw) loaded.k_norm = loader.Norm(kv.k_norm);
+    attention.kv.push_back(std::move(loaded));
+  };
+  const auto* nsa = std::get_if<NsaWeights>(&weights.kv);
+  if (nsa == nullptr) {
+    append_kv(std::get<KvWeights>(weights.kv), KvBranch::kSelf);
+  } else {
+    append_kv(nsa->compressed, KvBranch::kNsaRaw);
+    append_kv(nsa->selected, KvBranch::kNsaSelected);
+    append_kv(nsa->window, KvBranch::kNsaWindow);
+    attention.nsa = LoadNsa(*description.nsa, *nsa, loader);
   }
-
-  void Report(int64_t bytes) {
-    bytes_done_ += bytes;
-    if (options_.progress && status_.ok()) options_.progress(bytes_done_, bytes_total_);
+  if (weights.head_gate.has_value()) {
+    attention.head_gate_column = append(weights.head_gate->down_proj);
+    attention.head_gate_up = loader.Matrix({weights.head_gate->up_proj});
   }
+  if (nsa != nullptr) attention.nsa->branch_gate_column = append(nsa->branch_gate);
+  attention.in = loader.Matrix(parts);
+  attention.in_bias = loader.Bias(parts);
+  attention.out = loader.Matrix({weights.o_proj});
+  attention.out_bias = loader.Bias({weights.o_proj});
+  attention.q_norm = loader.Norm(weights.q_norm);
+  attention.sinks = loader.Floats(weights.sinks);
+  attention.inverse_frequency = LoadInverseFrequency(description.rope, loader);
+  return attention;
+}
 
-  DeviceTensor ToDevice(const void* data, DType dtype, int64_t rows, int64_t cols) {
-    const int64_t bytes = rows * cols * BytesOf(dtype);
-    DeviceTensor tensor;
-    auto memory = ops_->Allocate(bytes);
-    if (!memory.ok()) {
-      Fail(memory.status());
-      return tensor;
-    }
-    std::memcpy(memory->get(), data, bytes);
-    tensor.memory = *std::move(memory);
-    tensor.view = {tensor.memory.get(), dtype, rows, cols, cols};
-    weight_bytes_ += bytes;
-    return tensor;
+LoadedNorms LoadNorms(const SublayerNorms& weights, WeightLoader& loader) {
+  return {loader.Norm(weights.before), loader.Norm(weights.after)};
+}
+
+// Unimplemented where the kernels lack a combination of features.
+absl::Status CheckAttention(absl::string_view layer, const AttentionDescription& attention) {
+  if (attention.kind == AttentionKind::kNsa &&
+      (!attention.head_gate.has_value() || attention.rope.kind != RopeKind::kNone ||
+       attention.qk_norm == QkNorm::kFullWidth)) {
+    return absl::UnimplementedError(
+        absl::StrCat(layer,
+                     ": sparse attention runs with head gates, and without RoPE and norms "
+                     "over all heads, only"));
   }
+  return absl::OkStatus();
+}
 
-  DeviceTensor ToDevice(const std::vector<float>& values, int64_t cols) {
-    return ToDevice(values.data(), DType::kF32, static_cast<int64_t>(values.size()) / cols, cols);
+// `moe_layers` counts the MoE layers before this one, and itself.
+LoadedLayer LoadLayer(absl::string_view name, const LayerDescription& description,
+                      const LayerWeights& weights, int& moe_layers, WeightLoader& loader) {
+  loader.Fail(CheckAttention(name, description.attention));
+  LoadedLayer layer;
+  layer.description = description;
+  layer.attention_norms = LoadNorms(weights.attention_norms, loader);
+  layer.ffn_norms = LoadNorms(weights.ffn_norms, loader);
+  layer.attention = LoadAttention(description.attention, weights.attention, loader);
+  if (const auto* moe = std::get_if<MoeWeights>(&weights.ffn)) {
+    layer.ffn = LoadMoe(moe_layers++, *moe, loader);
+  } else {
+    layer.ffn = LoadSwiglu(std::get<SwigluWeights>(weights.ffn), loader);
   }
-
-  // A vector or small matrix in f32; empty when the model has none.
-  DeviceTensor Floats(const TensorView& view) {
-    if (view.empty()) return {};
-    const std::vector<float> values = ReadAsF32(view);
-    Report(static_cast<int64_t>(view.bytes.size()));
-    return ToDevice(values, view.shape.back());
-  }
-
-  // A matrix in f32 and row-major, for the few that kernels take so.
-  DeviceTensor Small(const LinearWeights& weights) {
-    std::vector<float> values(weights.weight.elements());
-    weights.weight.ReadRows(0, weights.weight.rows, absl::MakeSpan(values));
-    Report(weights.weight.stored_bytes());
-    return ToDevice(values, weights.weight.cols);
-  }
-
-  // As stored where kernels take that, else in f32.
-  DeviceTensor Table(const TensorView& view) {
-    Report(static_cast<int64_t>(view.bytes.size()));
-    if (view.dtype == StoredDType::kBF16) {
-      return ToDevice(view.bytes.data(), DType::kBf16, view.shape[0], view.shape[1]);
-    }
-    return ToDevice(ReadAsF32(view), view.shape[1]);
-  }
-
-  // All parts under one another, as stored where they agree and kernels take it so, else in f32.
-  std::unique_ptr<PackedMatrix> Matrix(const std::vector<LinearWeights>& parts,
-                                       Precision precision) {
-    const StoredDType stored = parts[0].weight.value_dtype();
-    bool as_stored = stored == StoredDType::kF32 || stored == StoredDType::kBF16;
-    for (const LinearWeights& part : parts) {
-      as_stored =
-          as_stored && part.weight.value_dtype() == stored && part.weight.Contiguous() != nullptr;
-    }
-    std::deque<std::vector<float>> decoded;
-    std::vector<Tensor> tensors;
-    for (const LinearWeights& part : parts) {
-      Tensor tensor;
-      tensor.rows = part.out_features;
-      tensor.cols = tensor.stride = part.in_features;
-      if (as_stored) {
-        tensor.dtype = stored == StoredDType::kF32 ? DType::kF32 : DType::kBf16;
-        tensor.data = const_cast<std::byte*>(part.weight.Contiguous());
-      } else {
-        std::vector<float>& values = decoded.emplace_back(part.weight.elements());
-        part.weight.ReadRows(0, part.weight.rows, absl::MakeSpan(values));
-        tensor.data = values.data();
-      }
-      tensors.push_back(tensor);
-      Report(part.weight.stored_bytes());
-    }
-    std::unique_ptr<PackedMatrix> packed = ops_->Pack(tensors, precision);
-    weight_bytes_ += packed->bytes();
-    return packed;
-  }
-
-  LoadedSwiglu Swiglu(const SwigluWeights& weights) {
-    LoadedSwiglu ffn;
-    ffn.gate_up = Matrix({weights.gate_proj, weights.up_proj}, product());
-    ffn.down = Matrix({weights.down_proj}, product());
-    return ffn;
-  }
-
-  LoadedMoe Moe(const MoeFfn& description, const MoeWeights& weights) {
-    LoadedMoe moe;
-    moe.index = moe_layers_++;
-    moe.router = Matrix({weights.router}, Precision::kF32);
-    moe.correction_bias =
-        weights.correction_bias.empty()
-            ? ToDevice(std::vector<float>(description.experts, 0.0F), description.experts)
-            : Floats(weights.correction_bias);
-    for (const SwigluWeights& expert : weights.experts) {
-      moe.owned.push_back(Swiglu(expert));
-      moe.experts.push_back(moe.owned.back().view());
-    }
-    if (weights.shared.has_value()) {
-      moe.owned.push_back(Swiglu(*weights.shared));
-      moe.shared = moe.owned.back().view();
-    }
-    return moe;
-  }
-
-  LoadedPhi Phi(const CompressorWeights& weights) {
-    return {Floats(weights.position), Small(weights.w1), Small(weights.w2)};
-  }
-
-  LoadedNsa Nsa(const NsaDescription& description, const NsaWeights& weights) {
-    LoadedNsa nsa;
-    nsa.sizes.compress_block = description.compress_block;
-    nsa.sizes.compress_stride = description.compress_stride;
-    nsa.sizes.selected_blocks = description.selected_blocks;
-    nsa.sizes.initial_blocks = description.init_blocks;
-    nsa.sizes.local_blocks = description.local_blocks;
-    nsa.phi_k = Phi(weights.phi_k);
-    nsa.phi_v = Phi(weights.phi_v);
-    nsa.compressed_k_norm = Floats(weights.compressed.k_norm);
-    return nsa;
-  }
-
-  DeviceTensor InverseFrequency(const RopeDescription& rope) {
-    if (rope.kind == RopeKind::kNone) return {};
-    return ToDevice(rope.inverse_frequency, static_cast<int64_t>(rope.inverse_frequency.size()));
-  }
-
-  LoadedAttention Attention(const AttentionDescription& description,
-                            const AttentionWeights& weights) {
-    LoadedAttention attention;
-    std::vector<LinearWeights> parts = {weights.q_proj};
-    int64_t column = weights.q_proj.out_features;
-    const auto append = [&](const LinearWeights& part) {
-      parts.push_back(part);
-      return std::exchange(column, column + part.out_features);
-    };
-    const auto append_kv = [&](const KvWeights& kv, KvBranch branch) {
-      LoadedKv loaded;
-      loaded.branch = branch;
-      loaded.k_column = append(kv.k_proj);
-      loaded.v_column = append(kv.v_proj);
-      if (branch != KvBranch::kNsaRaw) loaded.k_norm = Floats(kv.k_norm);
-      attention.kv.push_back(std::move(loaded));
-    };
-    const auto* nsa = std::get_if<NsaWeights>(&weights.kv);
-    if (nsa == nullptr) {
-      append_kv(std::get<KvWeights>(weights.kv), KvBranch::kSelf);
-    } else {
-      append_kv(nsa->compressed, KvBranch::kNsaRaw);
-      append_kv(nsa->selected, KvBranch::kNsaSelected);
-      append_kv(nsa->window, KvBranch::kNsaWindow);
-      attention.nsa = Nsa(*description.nsa, *nsa);
-    }
-    if (weights.head_gate.has_value()) {
-      attention.head_gate_column = append(weights.head_gate->down_proj);
-      attention.head_gate_up = Matrix({weights.head_gate->up_proj}, product());
-    }
-    if (nsa != nullptr) attention.nsa->branch_gate_column = append(nsa->branch_gate);
-    attention.in = Matrix(parts, product());
-    attention.out = Matrix({weights.o_proj}, product());
-    attention.q_norm = Floats(weights.q_norm);
-    attention.inverse_frequency = InverseFrequency(description.rope);
-    return attention;
-  }
-
-  LoadedLayer Layer(int index, const LayerDescription& description, const LayerWeights& weights) {
-    const AttentionDescription& attention = description.attention;
-    if (attention.kind == AttentionKind::kNsa &&
-        (!attention.head_gate.has_value() || attention.rope.kind != RopeKind::kNone)) {
-      Fail(absl::UnimplementedError(absl::StrCat(
-          "layer ", index, ": sparse attention runs with head gates and without RoPE only")));
-    }
-    LoadedLayer layer;
-    layer.description = description;
-    layer.attention_norm = Floats(weights.attention_norms.before);
-    layer.ffn_norm = Floats(weights.ffn_norms.before);
-    layer.attention = Attention(attention, weights.attention);
-    if (const auto* moe = std::get_if<MoeWeights>(&weights.ffn)) {
-      layer.ffn = Moe(std::get<MoeFfn>(description.ffn), *moe);
-    } else {
-      layer.ffn = Swiglu(std::get<SwigluWeights>(weights.ffn));
-    }
-    return layer;
-  }
-
-  const Checkpoint& checkpoint_;
-  Ops* ops_;
-  const LoadOptions& options_;
-  absl::Status status_;
-  int64_t bytes_done_ = 0;
-  int64_t bytes_total_ = 0;
-  int64_t weight_bytes_ = 0;
-  int moe_layers_ = 0;
-};
+  return layer;
+}
 
 }  // namespace
 
@@ -287,7 +165,44 @@ int LoadedModel::gated_heads() const {
 
 absl::StatusOr<LoadedModel> LoadModel(const Checkpoint& checkpoint, Ops* ops,
                                       const LoadOptions& options) {
-  return Loader(checkpoint, ops, options).Load();
+  int64_t bytes_total = 0;
+  for (const auto& [name, view] : checkpoint.files().tensors()) {
+    bytes_total += static_cast<int64_t>(view.bytes.size());
+  }
+  WeightLoader::Progress progress;
+  if (options.progress) {
+    progress = [&](int64_t bytes_done) { options.progress(bytes_done, bytes_total); };
+  }
+  const ModelDescription& description = checkpoint.description();
+  const ModelWeights& weights = checkpoint.weights();
+  WeightLoader loader(ops, options.mode, description.norm_weight_offset, std::move(progress));
+  LoadedModel model;
+  model.description = description;
+  model.mode = options.mode;
+  model.embedding = loader.Table(weights.embedding);
+  model.lm_head = loader.Matrix({weights.lm_head});
+  model.final_norm = loader.Norm(weights.final_norm);
+  int moe_layers = 0;
+  for (size_t i = 0; i < description.layers.size(); ++i) {
+    model.layers.push_back(LoadLayer(absl::StrCat("layer ", i), description.layers[i],
+                                     weights.layers[i], moe_layers, loader));
+  }
+  for (const TensorView& norm : weights.early_exit_norms) {
+    model.early_exit_norms.push_back(loader.Norm(norm));
+  }
+  if (options.with_mtp && description.mtp.has_value()) {
+    const MtpWeights& mtp = *weights.mtp;
+    model.mtp.emplace();
+    model.mtp->embedding_norm = loader.Norm(mtp.embedding_norm);
+    model.mtp->hidden_norm = loader.Norm(mtp.hidden_norm);
+    model.mtp->input = loader.Matrix({mtp.input_proj});
+    model.mtp->head_norm = loader.Norm(mtp.head_norm);
+    model.mtp->layer =
+        LoadLayer("the MTP layer", description.mtp->layer, mtp.layer, moe_layers, loader);
+  }
+  model.weight_bytes = loader.device_bytes();
+  if (!loader.status().ok()) return loader.status();
+  return model;
 }
 
 }  // namespace troupe

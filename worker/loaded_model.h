@@ -35,6 +35,8 @@ struct DeviceTensor {
 
   bool empty() const { return memory == nullptr; }
   const float* f32() const { return view.f32(); }
+  // Null where empty, as kernels take what is optional.
+  const float* data() const { return empty() ? nullptr : f32(); }
 };
 
 // One K/V pair inside LoadedAttention::in, columns counted in its output.
@@ -42,7 +44,7 @@ struct LoadedKv {
   KvBranch branch = KvBranch::kSelf;
   int64_t k_column = 0;
   int64_t v_column = 0;
-  DeviceTensor k_norm;  // [D] f32; empty: keys are stored as projected
+  DeviceTensor k_norm;  // [D] or, over all heads, [G * D] f32; empty: none
 };
 
 // NSA's pairs in LoadedAttention::kv, and its branches in the order of their gates: compressed,
@@ -73,9 +75,12 @@ struct LoadedAttention {
   // part of the head gates. [in->outputs(), d]
   std::unique_ptr<PackedMatrix> in;
   std::unique_ptr<PackedMatrix> head_gate_up;  // [H, head gate inner]; null: heads are not gated
-  std::unique_ptr<PackedMatrix> out;           // [d, H * D]
+  std::unique_ptr<PackedMatrix> out;           // [d, H * Dv]
+  DeviceTensor in_bias;                        // [in->outputs()] f32; empty: none
+  DeviceTensor out_bias;                       // [d] f32; empty: none
   int64_t head_gate_column = 0;
-  DeviceTensor q_norm;             // [D] f32; empty without QK-norm
+  DeviceTensor q_norm;             // [D] or, over all heads, [H * D] f32; empty without QK-norm
+  DeviceTensor sinks;              // [H] f32; empty without
   DeviceTensor inverse_frequency;  // [rotated dims / 2] f32; empty without RoPE
   std::vector<LoadedKv> kv;        // one, or NSA's compressed, selected and window
   std::optional<LoadedNsa> nsa;
@@ -84,23 +89,34 @@ struct LoadedAttention {
 struct LoadedSwiglu {
   std::unique_ptr<PackedMatrix> gate_up;  // [2 * inner, d]
   std::unique_ptr<PackedMatrix> down;     // [d, inner]
+  DeviceTensor gate_up_bias;              // [2 * inner] f32; empty: none
+  DeviceTensor down_bias;                 // [d] f32; empty: none
 
-  ExpertWeights view() const { return {gate_up.get(), down.get()}; }
+  ExpertWeights view() const {
+    return {gate_up.get(), down.get(), gate_up_bias.data(), down_bias.data()};
+  }
 };
 
 struct LoadedMoe {
   int index = 0;                         // among the model's MoE layers, the MTP module's last
   std::unique_ptr<PackedMatrix> router;  // [E, d], products in f32 in every mode
-  DeviceTensor correction_bias;          // [E] f32, zeros where the model has none
+  DeviceTensor router_bias;              // [E] f32; empty: none
+  DeviceTensor correction_bias;          // [E] f32; empty: none
   std::vector<LoadedSwiglu> owned;       // experts, then the shared one if there is one
   std::vector<ExpertWeights> experts;    // [E], into `owned`
   std::optional<ExpertWeights> shared;   // into `owned`
 };
 
+// Norms of a sublayer's input and of its result; empty where there is none.
+struct LoadedNorms {
+  DeviceTensor before;  // [d] f32
+  DeviceTensor after;   // [d] f32
+};
+
 struct LoadedLayer {
   LayerDescription description;
-  DeviceTensor attention_norm;  // [d] f32
-  DeviceTensor ffn_norm;        // [d] f32
+  LoadedNorms attention_norms;
+  LoadedNorms ffn_norms;
   LoadedAttention attention;
   std::variant<LoadedSwiglu, LoadedMoe> ffn;
 };

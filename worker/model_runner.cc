@@ -1,12 +1,12 @@
 #include "worker/model_runner.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
-#include <variant>
 
 #include "absl/status/status.h"
 #include "base/check.h"
+#include "worker/attention_layer.h"
+#include "worker/ffn_layer.h"
 #include "worker/runner_arena.h"
 #include "worker/tensor_parts.h"
 
@@ -24,15 +24,31 @@ void ForEachRun(absl::Span<const int32_t> tokens, const Visit& visit) {
   }
 }
 
+// The residual stream x becomes x + f(x), normed before f, after it, or both, as `norms` says.
+template <class Sublayer>
+void RunSublayer(const LayerContext& context, const LoadedNorms& norms, const Sublayer& run) {
+  const Tensor hidden = FirstRows(context.arena.hidden, context.tokens());
+  Tensor x = hidden;
+  if (!norms.before.empty()) {
+    x = FirstRows(context.arena.normed, context.tokens());
+    context.ops.RmsNorm({hidden, norms.before.view, context.rms_epsilon(), x});
+  }
+  if (norms.after.empty()) return run(x, SublayerOut{hidden, /*accumulate=*/true});
+  const Tensor change = FirstRows(context.arena.change, context.tokens());
+  run(x, SublayerOut{change, /*accumulate=*/false});
+  context.ops.RmsNorm(
+      {change, norms.after.view, context.rms_epsilon(), hidden, /*accumulate=*/true});
+}
+
 }  // namespace
 
-ModelRunner::ModelRunner(const LoadedModel* model, KvPages* pages, Ops* ops, const Options& options)
-    : model_(model), pages_(pages), ops_(ops), options_(options) {}
+ModelRunner::ModelRunner(const LoadedModel* model, Ops* ops, const Options& options)
+    : model_(model), ops_(ops), options_(options) {}
 
 ModelRunner::~ModelRunner() = default;
 
 absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const LoadedModel* model,
-                                                                 KvPages* pages, Ops* ops,
+                                                                 const KvPages* pages, Ops* ops,
                                                                  const Options& options) {
   if (options.max_rows < 1 || options.max_step_tokens < 1 || options.max_logit_tokens < 1) {
     return absl::InvalidArgumentError(
@@ -42,25 +58,17 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const LoadedMod
     return absl::FailedPreconditionError(
         "runner: the MTP module was asked for but is not loaded; see LoadOptions::with_mtp");
   }
-  auto runner = std::unique_ptr<ModelRunner>(new ModelRunner(model, pages, ops, options));
+  auto runner = std::unique_ptr<ModelRunner>(new ModelRunner(model, ops, options));
   auto arena = RunnerArena::Allocate(*model, options, ops);
   if (!arena.ok()) return arena.status();
   runner->arena_ = *std::move(arena);
-  for (const LoadedLayer& layer : model->layers) runner->AddState(layer);
-  if (options.mtp) runner->AddState(model->mtp->layer);
+  const auto add_state = [&](const LoadedLayer& layer) {
+    const int index = static_cast<int>(runner->state_.size());
+    runner->state_.push_back(LocateState(*pages, index, layer.attention));
+  };
+  for (const LoadedLayer& layer : model->layers) add_state(layer);
+  if (options.mtp) add_state(model->mtp->layer);
   return runner;
-}
-
-void ModelRunner::AddState(const LoadedLayer& layer) {
-  const int index = static_cast<int>(state_.size());
-  LayerState state;
-  for (const LoadedKv& kv : layer.attention.kv) {
-    state.kv.push_back(pages_->Locate(index, kv.branch));
-  }
-  if (layer.attention.nsa.has_value()) {
-    state.compressed = pages_->Locate(index, KvBranch::kNsaCompressed);
-  }
-  state_.push_back(std::move(state));
 }
 
 int64_t ModelRunner::activation_bytes() const { return arena_->bytes; }
@@ -75,7 +83,7 @@ StepOutput ModelRunner::Forward(const StepInput& input) {
   StepOutput output;
   if (input.tokens() > 0) {
     const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
-    ops_->Embed({input.token_ids(), model_->embedding.view, hidden});
+    Embed(input.token_ids(), hidden);
     TapHidden(-1, hidden);
     size_t exit = 0;
     for (size_t i = 0; i < model_->layers.size(); ++i) {
@@ -109,7 +117,7 @@ Tensor ModelRunner::ForwardMtp(const StepInput& input, absl::Span<const uint32_t
   const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
   const Tensor joined = FirstRows(arena_->mtp_joined, input.tokens());
   const Tensor embedding = FirstRows(arena_->normed, input.tokens());
-  ops_->Embed({next_tokens.data(), model_->embedding.view, embedding});
+  Embed(next_tokens.data(), embedding);
   ops_->RmsNorm({embedding, mtp.embedding_norm.view, eps, Columns(joined, 0, size)});
   ops_->RmsNorm({hidden, mtp.hidden_norm.view, eps, Columns(joined, size, size)});
   ops_->Linear({joined, mtp.input.get(), hidden});
@@ -119,239 +127,13 @@ Tensor ModelRunner::ForwardMtp(const StepInput& input, absl::Span<const uint32_t
 }
 
 void ModelRunner::RunLayer(int index, const LoadedLayer& layer, const StepInput& input) {
-  const float eps = model_->description.rms_epsilon;
-  const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
-  const Tensor normed = FirstRows(arena_->normed, input.tokens());
-  ops_->RmsNorm({hidden, layer.attention_norm.view, eps, normed});
-  RunAttention(index, layer, input);
-  ops_->RmsNorm({hidden, layer.ffn_norm.view, eps, normed});
-  if (const auto* moe = std::get_if<LoadedMoe>(&layer.ffn)) {
-    RunExperts(index, std::get<MoeFfn>(layer.description.ffn), *moe, input.tokens());
-  } else {
-    RunDense(std::get<LoadedSwiglu>(layer.ffn), input.tokens());
-  }
-  TapHidden(index, hidden);
-}
-
-void ModelRunner::RunAttention(int index, const LoadedLayer& layer, const StepInput& input) {
-  const AttentionDescription& description = layer.description.attention;
-  const LoadedAttention& attention = layer.attention;
-  const int64_t tokens = input.tokens();
-  const Tensor projected =
-      Columns(FirstRows(arena_->projected, tokens), 0, attention.in->outputs());
-  ops_->Linear({FirstRows(arena_->normed, tokens), attention.in.get(), projected});
-
-  const Tensor q = Columns(projected, 0, description.query_size());
-  NormAndRotate(q, description.heads, attention.q_norm, layer, input);
-  WriteKeysAndValues(index, layer, projected, input);
-  ComputeGates(index, layer, projected, input);
-
-  const Tensor attended =
-      Columns(FirstRows(arena_->attended, tokens), 0, description.attended_size());
-  if (attention.nsa.has_value()) {
-    AttendSparse(index, layer, q, attended, input);
-  } else {
-    Attend(layer, q, state_[index].kv[0], GateMix(layer, 0), attended, input);
-  }
-  ops_->Linear(
-      {attended, attention.out.get(), FirstRows(arena_->hidden, tokens), /*accumulate=*/true});
-}
-
-void ModelRunner::NormAndRotate(const Tensor& x, int heads, const DeviceTensor& norm,
-                                const LoadedLayer& layer, const StepInput& input) {
-  const DeviceTensor& inverse_frequency = layer.attention.inverse_frequency;
-  if (norm.empty() && inverse_frequency.empty()) return;
-  HeadNormRopeParams params;
-  params.x = x;
-  params.heads = heads;
-  params.head_dim = layer.description.attention.head_dim;
-  params.norm_weight = norm.empty() ? nullptr : norm.f32();
-  params.eps = model_->description.rms_epsilon;
-  params.inverse_frequency = inverse_frequency.empty() ? nullptr : inverse_frequency.f32();
-  params.position = input.batch().position;
-  ops_->HeadNormRope(params);
-}
-
-void ModelRunner::WriteKeysAndValues(int index, const LoadedLayer& layer, const Tensor& projected,
-                                     const StepInput& input) {
-  const AttentionDescription& description = layer.description.attention;
-  const LayerState& state = state_[index];
-  for (size_t b = 0; b < layer.attention.kv.size(); ++b) {
-    const LoadedKv& kv = layer.attention.kv[b];
-    const Tensor k = Columns(projected, kv.k_column, description.key_size());
-    const Tensor v = Columns(projected, kv.v_column, description.value_size());
-    NormAndRotate(k, description.kv_heads, kv.k_norm, layer, input);
-    ops_->KvWrite({input.batch(), k, v, state.kv[b].k, state.kv[b].v, state.kv[b].tables});
-  }
-  if (!layer.attention.nsa.has_value()) return;
-
-  const LoadedNsa& nsa = *layer.attention.nsa;
-  const KvLocation& raw = state.kv[kNsaRawIndex];
-  NsaCompressParams params;
-  params.batch = input.batch();
-  params.sizes = nsa.sizes;
-  params.raw_k = raw.k;
-  params.raw_v = raw.v;
-  params.raw_tables = raw.tables;
-  params.phi_k = nsa.phi_k.view();
-  params.phi_v = nsa.phi_v.view();
-  params.k_norm = nsa.compressed_k_norm.f32();
-  params.eps = model_->description.rms_epsilon;
-  params.k = state.compressed.k;
-  params.v = state.compressed.v;
-  params.tables = state.compressed.tables;
-  ops_->NsaCompress(params);
-}
-
-void ModelRunner::ComputeGates(int index, const LoadedLayer& layer, const Tensor& projected,
-                               const StepInput& input) {
-  const AttentionDescription& description = layer.description.attention;
-  const LoadedAttention& attention = layer.attention;
-  if (attention.head_gate_up == nullptr) return;
-  const int64_t tokens = input.tokens();
-  const int64_t inner = attention.head_gate_up->inputs();
-  const Tensor gate_inner = Columns(FirstRows(arena_->gate_inner, tokens), 0, inner);
-  const Tensor gate_logits = Columns(FirstRows(arena_->gate_logits, tokens), 0, description.heads);
-  ops_->Swiglu({Columns(projected, attention.head_gate_column, inner), gate_inner});
-  ops_->Linear({gate_inner, attention.head_gate_up.get(), gate_logits});
-
-  HeadGateParams params;
-  params.batch = input.batch();
-  params.heads = description.heads;
-  params.gate_logits = gate_logits;
-  if (attention.nsa.has_value()) {
-    params.branches = kNsaBranches;
-    params.branch_logits = Columns(projected, attention.nsa->branch_gate_column,
-                                   static_cast<int64_t>(description.heads) * kNsaBranches);
-  }
-  params.rule = input.gate_rules();
-  params.gates = Columns(FirstRows(arena_->gates, tokens), 0, description.heads);
-  params.factors = Columns(FirstRows(arena_->factors, tokens), 0,
-                           static_cast<int64_t>(description.heads) * std::max(params.branches, 1));
-  params.closed = arena_->closed.data();
-  ops_->HeadGate(params);
-  if (tap_ != nullptr) {
-    ops_->Synchronize();
-    tap_->OnGates(index, params.gates);
-  }
-}
-
-HeadMix ModelRunner::GateMix(const LoadedLayer& layer, int branch) const {
-  HeadMix mix;
-  if (layer.attention.head_gate_up == nullptr) {
-    mix.factor = arena_->one;
-    return mix;
-  }
-  const int branches = layer.attention.nsa.has_value() ? kNsaBranches : 1;
-  mix.factor = arena_->factors.f32() + branch;
-  mix.token_stride = arena_->factors.stride;
-  mix.head_stride = branches;
-  mix.accumulate = branch > 0;
-  return mix;
-}
-
-void ModelRunner::Attend(const LoadedLayer& layer, const Tensor& q, const KvLocation& kv,
-                         const HeadMix& mix, const Tensor& out, const StepInput& input) {
-  const AttentionDescription& description = layer.description.attention;
-  PagedAttentionParams params;
-  params.batch = input.batch();
-  params.heads = description.heads;
-  params.window = description.kind == AttentionKind::kFull ? 0 : description.window_tokens;
-  params.scale = description.score_scale;
-  params.q = q;
-  params.k = kv.k;
-  params.v = kv.v;
-  params.tables = kv.tables;
-  params.mix = mix;
-  params.out = out;
-  ops_->PagedAttention(params);
-}
-
-void ModelRunner::AttendSparse(int index, const LoadedLayer& layer, const Tensor& q,
-                               const Tensor& out, const StepInput& input) {
-  const AttentionDescription& description = layer.description.attention;
-  const NsaSizes& sizes = layer.attention.nsa->sizes;
-  const LayerState& state = state_[index];
-  NsaSelectParams select;
-  select.batch = input.batch();
-  select.sizes = sizes;
-  select.heads = description.heads;
-  select.scale = description.score_scale;
-  select.q = q;
-  select.k = state.compressed.k;
-  select.v = state.compressed.v;
-  select.tables = state.compressed.tables;
-  select.mix = GateMix(layer, 0);
-  select.out = out;
-  select.selected = arena_->selected.data();
-  ops_->NsaSelect(select);
-  if (tap_ != nullptr) {
-    ops_->Synchronize();
-    tap_->OnSelectedBlocks(
-        index, arena_->selected.subspan(0, static_cast<size_t>(input.tokens()) *
-                                               description.kv_heads * sizes.selected_blocks));
-  }
-
-  const KvLocation& selected = state.kv[kNsaSelectedIndex];
-  NsaAttentionParams attend;
-  attend.batch = input.batch();
-  attend.heads = description.heads;
-  attend.selected_blocks = sizes.selected_blocks;
-  attend.scale = select.scale;
-  attend.q = q;
-  attend.k = selected.k;
-  attend.v = selected.v;
-  attend.tables = selected.tables;
-  attend.selected = select.selected;
-  attend.mix = GateMix(layer, 1);
-  attend.out = out;
-  ops_->NsaAttention(attend);
-
-  Attend(layer, q, state.kv[kNsaWindowIndex], GateMix(layer, 2), out, input);
-}
-
-void ModelRunner::RunDense(const LoadedSwiglu& ffn, int tokens) {
-  const Tensor inner = Columns(FirstRows(arena_->ffn_inner, tokens), 0, ffn.gate_up->outputs());
-  const Tensor activated = Columns(FirstRows(arena_->ffn_activated, tokens), 0, ffn.down->inputs());
-  ops_->Linear({FirstRows(arena_->normed, tokens), ffn.gate_up.get(), inner});
-  ops_->Swiglu({inner, activated});
-  ops_->Linear({activated, ffn.down.get(), FirstRows(arena_->hidden, tokens), /*accumulate=*/true});
-}
-
-void ModelRunner::RunExperts(int index, const MoeFfn& description, const LoadedMoe& moe,
-                             int tokens) {
-  const Tensor normed = FirstRows(arena_->normed, tokens);
-  const Tensor logits = Columns(FirstRows(arena_->router_logits, tokens), 0, description.experts);
-  ops_->Linear({normed, moe.router.get(), logits});
-
-  MoeRouteParams route;
-  route.logits = logits;
-  route.bias = moe.correction_bias.f32();
-  route.top_k = description.experts_per_token;
-  route.normalize = description.router.normalise_weights;
-  route.scale = description.router.weight_scale;
-  route.experts = arena_->chosen.data();
-  route.weights = arena_->expert_weights.data();
-  route.load =
-      arena_->expert_tokens.data() + static_cast<ptrdiff_t>(moe.index) * model_->max_experts();
-  ops_->MoeRoute(route);
-  if (tap_ != nullptr) {
-    ops_->Synchronize();
-    const size_t count = static_cast<size_t>(tokens) * description.experts_per_token;
-    tap_->OnExperts(index, arena_->chosen.subspan(0, count),
-                    arena_->expert_weights.subspan(0, count));
-  }
-
-  MoeExpertsParams params;
-  params.x = normed;
-  params.expert_count = description.experts;
-  params.experts = moe.experts.data();
-  params.shared = moe.shared.has_value() ? &*moe.shared : nullptr;
-  params.top_k = description.experts_per_token;
-  params.chosen = route.experts;
-  params.weights = route.weights;
-  params.out = FirstRows(arena_->hidden, tokens);
-  ops_->MoeExperts(params);
+  const LayerContext context{*model_, *ops_, *arena_, tap_, input, index, layer};
+  RunSublayer(context, layer.attention_norms, [&](const Tensor& x, const SublayerOut& out) {
+    RunAttention(context, state_[index], x, out);
+  });
+  RunSublayer(context, layer.ffn_norms,
+              [&](const Tensor& x, const SublayerOut& out) { RunFfn(context, x, out); });
+  TapHidden(index, FirstRows(arena_->hidden, input.tokens()));
 }
 
 void ModelRunner::NormLogitTokens(const DeviceTensor& norm, const StepInput& input,
@@ -368,6 +150,10 @@ Tensor ModelRunner::Logits(const Tensor& normed, const StepInput& input) {
   if (count > 0) ops_->Linear({FirstRows(normed, count), model_->lm_head.get(), logits});
   ops_->Synchronize();
   return logits;
+}
+
+void ModelRunner::Embed(const uint32_t* tokens, const Tensor& out) {
+  ops_->Embed({tokens, model_->embedding.view, out, model_->description.embedding_scale});
 }
 
 void ModelRunner::TapHidden(int layer, const Tensor& hidden) {

@@ -1,4 +1,5 @@
-// The forward pass: straight-line code over Ops that walks a model's layer descriptions.
+// The forward pass: straight-line code over Ops that walks a model's layer descriptions. What a
+// layer does is in worker/attention_layer.h and worker/ffn_layer.h.
 //
 // Thread model: one caller at a time, the one that owns the Ops.
 // Ownership: borrows model, pages and Ops, which must outlive it; owns the activations, allocated
@@ -78,6 +79,7 @@ class RunnerTap {
   virtual void OnSelectedBlocks(int /*layer*/, absl::Span<const int32_t> /*blocks*/) {}
 };
 
+struct AttentionState;
 struct RunnerArena;
 
 class ModelRunner {
@@ -93,7 +95,7 @@ class ModelRunner {
   // ResourceExhausted when the activations do not fit the device; FailedPrecondition when an option
   // asks for what the model or the pages lack.
   static absl::StatusOr<std::unique_ptr<ModelRunner>> Create(const LoadedModel* model,
-                                                             KvPages* pages, Ops* ops,
+                                                             const KvPages* pages, Ops* ops,
                                                              const Options& options);
   ~ModelRunner();
 
@@ -116,41 +118,20 @@ class ModelRunner {
   void SetTap(RunnerTap* tap) { tap_ = tap; }
 
  private:
-  // Where a layer keeps its state: `kv` is parallel to LoadedAttention::kv.
-  struct LayerState {
-    std::vector<KvLocation> kv;
-    KvLocation compressed;
-  };
-
-  ModelRunner(const LoadedModel* model, KvPages* pages, Ops* ops, const Options& options);
-  void AddState(const LoadedLayer& layer);
+  ModelRunner(const LoadedModel* model, Ops* ops, const Options& options);
 
   void RunLayer(int index, const LoadedLayer& layer, const StepInput& input);
-  void RunAttention(int index, const LoadedLayer& layer, const StepInput& input);
-  void NormAndRotate(const Tensor& x, int heads, const DeviceTensor& norm, const LoadedLayer& layer,
-                     const StepInput& input);
-  void WriteKeysAndValues(int index, const LoadedLayer& layer, const Tensor& projected,
-                          const StepInput& input);
-  void ComputeGates(int index, const LoadedLayer& layer, const Tensor& projected,
-                    const StepInput& input);
-  HeadMix GateMix(const LoadedLayer& layer, int branch) const;
-  void Attend(const LoadedLayer& layer, const Tensor& q, const KvLocation& kv, const HeadMix& mix,
-              const Tensor& out, const StepInput& input);
-  void AttendSparse(int index, const LoadedLayer& layer, const Tensor& q, const Tensor& out,
-                    const StepInput& input);
-  void RunDense(const LoadedSwiglu& ffn, int tokens);
-  void RunExperts(int index, const MoeFfn& description, const LoadedMoe& moe, int tokens);
   void NormLogitTokens(const DeviceTensor& norm, const StepInput& input, const Tensor& out);
   Tensor Logits(const Tensor& normed, const StepInput& input);
+  void Embed(const uint32_t* tokens, const Tensor& out);
   void TapHidden(int layer, const Tensor& hidden);
 
   const LoadedModel* model_;
-  KvPages* pages_;
   Ops* ops_;
   Options options_;
   RunnerTap* tap_ = nullptr;
   std::unique_ptr<RunnerArena> arena_;
-  std::vector<LayerState> state_;  // [layers], then the MTP layer's
+  std::vector<AttentionState> state_;  // [layers], then the MTP layer's
 };
 
 }  // namespace troupe

@@ -51,10 +51,12 @@ struct Widths {
   int64_t top_k = 0;
   int64_t selected = 0;
   int64_t moe_layers = 0;
+  bool norms_after = false;
 
   void Include(const LoadedLayer& layer) {
     const AttentionDescription& description = layer.description.attention;
     const LoadedAttention& attention = layer.attention;
+    norms_after = norms_after || layer.description.norm_place != NormPlace::kBefore;
     projected = std::max(projected, attention.in->outputs());
     heads = std::max<int64_t>(heads, description.heads);
     attended = std::max<int64_t>(attended, description.attended_size());
@@ -86,6 +88,7 @@ void Carve(const LoadedModel& model, const ModelRunner::Options& options, Carver
   const int64_t size = model.description.hidden_size;
   arena.hidden = carver.Matrix(tokens, size);
   arena.normed = carver.Matrix(tokens, size);
+  if (widths.norms_after) arena.change = carver.Matrix(tokens, size);
   arena.projected = carver.Matrix(tokens, widths.projected);
   arena.gate_inner = carver.Matrix(tokens, widths.gate_inner);
   arena.gate_logits = carver.Matrix(tokens, widths.heads);

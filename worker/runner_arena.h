@@ -23,12 +23,13 @@ struct RunnerArena {
 
   Tensor hidden;                    // [T, d] the residual stream
   Tensor normed;                    // [T, d] what a sublayer reads
+  Tensor change;                    // [T, d] what a sublayer gives, where a norm comes after it
   Tensor projected;                 // [T, LoadedAttention::in outputs]
   Tensor gate_inner;                // [T, head gate inner]
   Tensor gate_logits;               // [T, H]
   Tensor gates;                     // [T, H]
   Tensor factors;                   // [T, H * branches]
-  Tensor attended;                  // [T, H * D]
+  Tensor attended;                  // [T, H * Dv]
   Tensor ffn_inner;                 // [T, 2 * dense inner]
   Tensor ffn_activated;             // [T, dense inner]
   Tensor router_logits;             // [T, E]

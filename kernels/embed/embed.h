@@ -1,4 +1,4 @@
-// Token embedding: out[t] = table[token[t]].
+// Token embedding: out[t] = scale * table[token[t]].
 #ifndef TROUPE_KERNELS_EMBED_EMBED_H_
 #define TROUPE_KERNELS_EMBED_EMBED_H_
 
@@ -10,6 +10,7 @@ struct EmbedParams {
   const uint32_t* tokens = nullptr;  // [T], each under table.rows
   Tensor table;                      // [V, d] f32 or bf16
   Tensor out;                        // [T, d] f32
+  float scale = 1;
 };
 
 }  // namespace troupe

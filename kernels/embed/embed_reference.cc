@@ -12,6 +12,7 @@ void EmbedReference(const EmbedParams& params) {
     CHECK_LT(params.tokens[token], table.rows);
     for (int64_t c = 0; c < table.cols; ++c) {
       params.out.f32(token)[c] =
+          params.scale *
           LoadElement(table.data, table.dtype, params.tokens[token] * table.stride + c);
     }
   }

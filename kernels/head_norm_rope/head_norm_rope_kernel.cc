@@ -24,17 +24,18 @@ void Normalise(float* x, const float* weight, int size, float eps) {
              [&](int i, int n) { Store(x + i, Load(x + i, n) * scale * Load(weight + i, n), n); });
 }
 
-// cosines [half], then sines.
-void Angles(const float* inverse_frequency, int32_t position, int half, float* out) {
+// cosines [half], then sines, times the amplitude.
+void Angles(const HeadNormRopeParams& params, int32_t position, int half, float* out) {
   const Vec at = Set1(static_cast<float>(position));
+  const Vec amplitude = Set1(params.amplitude);
   ForVectors(half, [&](int i, int n) {
-    const SinCosVec value = SinCos(at * Load(inverse_frequency + i, n));
-    Store(out + i, value.cos, n);
-    Store(out + half + i, value.sin, n);
+    const SinCosVec value = SinCos(at * Load(params.inverse_frequency + i, n));
+    Store(out + i, value.cos * amplitude, n);
+    Store(out + half + i, value.sin * amplitude, n);
   });
 }
 
-void Rotate(float* x, const float* angles, int half) {
+void RotateHalves(float* x, const float* angles, int half) {
   ForVectors(half, [&](int i, int n) {
     const Vec a = Load(x + i, n);
     const Vec b = Load(x + half + i, n);
@@ -45,21 +46,31 @@ void Rotate(float* x, const float* angles, int half) {
   });
 }
 
+void RotatePairs(float* x, const float* angles, int half) {
+  for (int j = 0; j < half; ++j) {
+    const float a = x[2 * j];
+    const float b = x[2 * j + 1];
+    x[2 * j] = a * angles[j] - b * angles[half + j];
+    x[2 * j + 1] = b * angles[j] + a * angles[half + j];
+  }
+}
+
 }  // namespace
 
 void HeadNormRopeTokens(const HeadNormRopeParams& params, int64_t begin, int64_t end,
                         float* scratch) {
-  const int half = params.head_dim / 2;
+  const int half = params.RotatedDims() / 2;
+  const auto rotate = params.interleaved ? RotatePairs : RotateHalves;
   for (int64_t token = begin; token < end; ++token) {
     if (params.inverse_frequency != nullptr) {
-      Angles(params.inverse_frequency, params.position[token], half, scratch);
+      Angles(params, params.position[token], half, scratch);
     }
     for (int head = 0; head < params.heads; ++head) {
       float* x = params.x.f32(token) + int64_t{head} * params.head_dim;
       if (params.norm_weight != nullptr) {
         Normalise(x, params.norm_weight, params.head_dim, params.eps);
       }
-      if (params.inverse_frequency != nullptr) Rotate(x, scratch, half);
+      if (params.inverse_frequency != nullptr) rotate(x + params.first_rotated, scratch, half);
     }
   }
 }

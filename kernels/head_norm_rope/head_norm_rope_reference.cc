@@ -15,15 +15,19 @@ void Normalise(std::vector<double>& x, const float* weight, double eps) {
   for (size_t c = 0; c < x.size(); ++c) x[c] *= scale * weight[c];
 }
 
-void Rotate(std::vector<double>& x, const float* inverse_frequency, int32_t position) {
-  const size_t half = x.size() / 2;
-  for (size_t j = 0; j < half; ++j) {
+void Rotate(const HeadNormRopeParams& params, int32_t position, std::vector<double>& x) {
+  const int half = params.RotatedDims() / 2;
+  for (int j = 0; j < half; ++j) {
     // The angle is formed in f32, as the models that define it do.
-    const double angle = static_cast<float>(position) * inverse_frequency[j];
-    const double a = x[j];
-    const double b = x[j + half];
-    x[j] = a * std::cos(angle) - b * std::sin(angle);
-    x[j + half] = b * std::cos(angle) + a * std::sin(angle);
+    const double angle = static_cast<float>(position) * params.inverse_frequency[j];
+    const double cosine = std::cos(angle) * params.amplitude;
+    const double sine = std::sin(angle) * params.amplitude;
+    double& first = x[params.first_rotated + (params.interleaved ? 2 * j : j)];
+    double& second = x[params.first_rotated + (params.interleaved ? 2 * j + 1 : j + half)];
+    const double a = first;
+    const double b = second;
+    first = a * cosine - b * sine;
+    second = b * cosine + a * sine;
   }
 }
 
@@ -36,9 +40,7 @@ void HeadNormRopeReference(const HeadNormRopeParams& params) {
       float* values = params.x.f32(token) + static_cast<int64_t>(head) * params.head_dim;
       std::vector<double> x(values, values + params.head_dim);
       if (params.norm_weight != nullptr) Normalise(x, params.norm_weight, params.eps);
-      if (params.inverse_frequency != nullptr) {
-        Rotate(x, params.inverse_frequency, params.position[token]);
-      }
+      if (params.inverse_frequency != nullptr) Rotate(params, params.position[token], x);
       for (int c = 0; c < params.head_dim; ++c) values[c] = static_cast<float>(x[c]);
     }
   }

@@ -1,4 +1,4 @@
-// Matrix product with weights that were packed for the device: out = x W^T, or out += x W^T.
+// Matrix product with weights that were packed for the device: out = x W^T + bias, or out += that.
 //
 // Invariant: a row of the result does not depend on the other rows of x, bit for bit, so that a
 // sequence gets the same tokens in any batch.
@@ -40,6 +40,7 @@ struct LinearParams {
   const PackedMatrix* w = nullptr;  // [outputs, inputs]
   Tensor out;                       // [T, outputs] f32
   bool accumulate = false;
+  const float* bias = nullptr;  // [outputs]; null: none
 };
 
 }  // namespace troupe

@@ -56,8 +56,10 @@ void LinearCpu(const LinearParams& params, const CpuContext& context) {
   RowsView rows{
       .x = params.x.f32(), .stride = params.x.stride, .rows = params.x.rows, .tiles = config.tiles};
   PackRowsCpu(w, rows, context);
-  const RowsOut out{
-      .out = params.out.f32(), .stride = params.out.stride, .accumulate = params.accumulate};
+  const RowsOut out{.out = params.out.f32(),
+                    .stride = params.out.stride,
+                    .accumulate = params.accumulate,
+                    .bias = params.bias};
   const auto multiply = kMultiplyPanels[context.isa];
   const int64_t panels = CeilDiv(w.outputs, PanelShapeOf(context.isa).outputs);
   const int64_t panel_groups = CeilDiv(panels, config.panels_per_task);

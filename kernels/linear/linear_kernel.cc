@@ -83,7 +83,8 @@ struct TileOut {
   int64_t cols;  // of the matrix
 
   template <int kRows, int kVecs>
-  void Write(const Vec (&acc)[kRows][kVecs]) const {
+  void Write(Vec (&acc)[kRows][kVecs]) const {
+    if (out->bias != nullptr) AddBias(acc);
     for (int r = 0; r < kRows; ++r) {
       const int64_t row = first_row + r;
       float* to = out->out + (out->index != nullptr ? out->index[row] : row) * out->stride;
@@ -97,6 +98,17 @@ struct TileOut {
           Store(to + col, Fma(scale, acc[r][j], out->accumulate ? Load(to + col, n) : Zero()), n);
         }
       }
+    }
+  }
+
+  template <int kRows, int kVecs>
+  void AddBias(Vec (&acc)[kRows][kVecs]) const {
+    for (int j = 0; j < kVecs; ++j) {
+      const int64_t col = first_col + j * kLanes;
+      if (col >= cols) break;
+      const Vec bias = col + kLanes <= cols ? Load(out->bias + col)
+                                            : Load(out->bias + col, static_cast<int>(cols - col));
+      for (int r = 0; r < kRows; ++r) acc[r][j] = acc[r][j] + bias;
     }
   }
 };

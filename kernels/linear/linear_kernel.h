@@ -37,13 +37,14 @@ struct RowsView {
   void* packed = nullptr;  // rows * (inputs rounded up to even) * 4 bytes
 };
 
-// out[index[r], :] = (accumulate ? out : 0) + scale[r] * (W x[r])
+// out[index[r], :] = (accumulate ? out : 0) + scale[r] * (W x[r] + bias)
 struct RowsOut {
   float* out = nullptr;
   int64_t stride = 0;
   const int32_t* index = nullptr;  // null: r
   const float* scale = nullptr;    // null: 1
   bool accumulate = false;
+  const float* bias = nullptr;  // [outputs]; null: 0
 };
 
 struct PanelRange {

@@ -60,7 +60,8 @@ void LinearReference(const LinearParams& params) {
     const std::vector<double> product = w.Times(params.x.f32(token));
     float* out = params.out.f32(token);
     for (int64_t i = 0; i < w.outputs(); ++i) {
-      out[i] = static_cast<float>((params.accumulate ? out[i] : 0.0) + product[i]);
+      const double bias = params.bias == nullptr ? 0.0 : params.bias[i];
+      out[i] = static_cast<float>((params.accumulate ? out[i] : 0.0) + product[i] + bias);
     }
   }
 }

@@ -1,8 +1,10 @@
-// The chosen experts' SwiGLU networks and the shared one: out[t] += sum_e weight_e expert_e(x[t]) +
-// shared(x[t]). Each expert reads its weights once for all of its tokens.
+// The chosen experts' gated networks and the shared one, each expert reading its weights once for
+// all of its tokens: out[t] = sum_e weight_e expert_e(x[t]) + shared(x[t]), or out[t] += that, with
+//     expert(x) = down activation(gate_up x + gate_up_bias) + down_bias
 #ifndef TROUPE_KERNELS_MOE_EXPERTS_MOE_EXPERTS_H_
 #define TROUPE_KERNELS_MOE_EXPERTS_MOE_EXPERTS_H_
 
+#include "kernels/activation.h"
 #include "kernels/linear/linear.h"
 #include "kernels/tensor.h"
 
@@ -11,6 +13,8 @@ namespace troupe {
 struct ExpertWeights {
   const PackedMatrix* gate_up = nullptr;  // [2 * m, d]: gate, then up
   const PackedMatrix* down = nullptr;     // [d, m]
+  const float* gate_up_bias = nullptr;    // [2 * m]; null: none
+  const float* down_bias = nullptr;       // [d]; null: none
 };
 
 struct MoeExpertsParams {
@@ -21,7 +25,9 @@ struct MoeExpertsParams {
   int top_k = 0;
   const int32_t* chosen = nullptr;  // [T, top_k]
   const float* weights = nullptr;   // [T, top_k]
-  Tensor out;                       // [T, d] f32, added to
+  Tensor out;                       // [T, d] f32
+  Activation activation;            // of all experts
+  bool accumulate = true;           // added to `out`
 };
 
 }  // namespace troupe

@@ -81,14 +81,18 @@ Segment& ExpertsPass::AddSegment(const ExpertWeights& weights, int64_t rows) {
                .tiles = tiles,
                .packed = context_.scratch.Take<float>(rows * (segment.gate_up->inputs + 1))};
   const int64_t inner = segment.down->inputs;
-  segment.gate_up_out =
-      RowsOut{.out = context_.scratch.Take<float>(rows * 2 * inner), .stride = 2 * inner};
+  segment.gate_up_out = RowsOut{.out = context_.scratch.Take<float>(rows * 2 * inner),
+                                .stride = 2 * inner,
+                                .bias = weights.gate_up_bias};
   segment.inner = RowsView{.x = context_.scratch.Take<float>(rows * inner),
                            .stride = inner,
                            .rows = rows,
                            .tiles = tiles,
                            .packed = context_.scratch.Take<float>(rows * (inner + 1))};
-  segment.out = RowsOut{.out = params_.out.f32(), .stride = params_.out.stride, .accumulate = true};
+  segment.out = RowsOut{.out = params_.out.f32(),
+                        .stride = params_.out.stride,
+                        .accumulate = true,
+                        .bias = weights.down_bias};
   segment.first_tile = tiles_;
   tiles_ += tiles;
   return segment;
@@ -177,6 +181,7 @@ void ExpertsPass::Activate(const Segment& segment) const {
       Tensor{segment.gate_up_out.out, DType::kF32, segment.inner.rows, 2 * inner, 2 * inner};
   swiglu.out =
       Tensor{const_cast<float*>(segment.inner.x), DType::kF32, segment.inner.rows, inner, inner};
+  swiglu.activation = params_.activation;
   swiglu_(swiglu, 0, segment.inner.rows);
   pack_(*segment.down, segment.inner, 0, segment.inner.tiles);
 }
@@ -204,6 +209,9 @@ void ExpertsPass::Down() {
 
 void MoeExpertsCpu(const MoeExpertsParams& params, const CpuContext& context) {
   if (params.x.rows == 0) return;
+  for (int64_t row = 0; !params.accumulate && row < params.out.rows; ++row) {
+    std::fill_n(params.out.f32(row), params.out.cols, 0.0F);
+  }
   ExpertsPass(params, context).Run();
 }
 

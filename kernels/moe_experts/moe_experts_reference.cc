@@ -1,23 +1,30 @@
 #include "kernels/moe_experts/moe_experts_reference.h"
 
-#include <cmath>
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/activation_reference.h"
 #include "kernels/linear/linear_reference.h"
 
 namespace troupe {
 namespace {
 
-std::vector<double> Expert(const ExpertWeights& weights, const float* x) {
-  const std::vector<double> gate_up = AsReference(weights.gate_up).Times(x);
+// W x + bias; `bias` may be null.
+std::vector<double> Product(const PackedMatrix* w, const float* bias, const float* x) {
+  std::vector<double> y = AsReference(w).Times(x);
+  for (size_t i = 0; bias != nullptr && i < y.size(); ++i) y[i] += bias[i];
+  return y;
+}
+
+std::vector<double> Expert(const ExpertWeights& weights, const Activation& activation,
+                           const float* x) {
+  const std::vector<double> gate_up = Product(weights.gate_up, weights.gate_up_bias, x);
   const size_t size = gate_up.size() / 2;
   std::vector<float> inner(size);
   for (size_t i = 0; i < size; ++i) {
-    const double gate = gate_up[i];
-    inner[i] = static_cast<float>(gate / (1 + std::exp(-gate)) * gate_up[size + i]);
+    inner[i] = static_cast<float>(ActivateReference(activation, gate_up[i], gate_up[size + i]));
   }
-  return AsReference(weights.down).Times(inner.data());
+  return Product(weights.down, weights.down_bias, inner.data());
 }
 
 }  // namespace
@@ -27,7 +34,7 @@ void MoeExpertsReference(const MoeExpertsParams& params) {
     const float* x = params.x.f32(token);
     std::vector<double> sum(params.out.cols, 0.0);
     const auto add = [&](const ExpertWeights& weights, double factor) {
-      const std::vector<double> y = Expert(weights, x);
+      const std::vector<double> y = Expert(weights, params.activation, x);
       for (size_t c = 0; c < sum.size(); ++c) sum[c] += factor * y[c];
     };
     for (int k = 0; k < params.top_k; ++k) {
@@ -37,7 +44,9 @@ void MoeExpertsReference(const MoeExpertsParams& params) {
     }
     if (params.shared != nullptr) add(*params.shared, 1.0);
     float* out = params.out.f32(token);
-    for (size_t c = 0; c < sum.size(); ++c) out[c] = static_cast<float>(out[c] + sum[c]);
+    for (size_t c = 0; c < sum.size(); ++c) {
+      out[c] = static_cast<float>((params.accumulate ? out[c] : 0.0) + sum[c]);
+    }
   }
 }
 

@@ -6,9 +6,9 @@
 
 namespace troupe {
 
-// Experts and weights of the rows [begin, end); `scores` holds 2 * E floats.
+// Experts and weights of the rows [begin, end); `scratch` holds 2 * E + groups floats.
 TROUPE_DECLARE_KERNEL(MoeRouteRows, const MoeRouteParams& params, int64_t begin, int64_t end,
-                      float* scores);
+                      float* scratch);
 
 }  // namespace troupe
 

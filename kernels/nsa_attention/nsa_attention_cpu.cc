@@ -10,7 +10,7 @@ void NsaAttentionCpu(const NsaAttentionParams& params, const CpuContext& context
   const std::vector<AttentionTile> tiles =
       ListTiles(params.batch, VisibleEntries{}, params.k.kv_heads, kNsaTileTokens);
   const int rows = MostTokens(tiles) * (params.heads / params.k.kv_heads);
-  const int64_t stride = TileScratchFloats(rows, params.k.head_dim);
+  const int64_t stride = TileScratchFloats(rows, params.k.head_dim, params.v.head_dim);
   float* scratch = context.scratch.Take<float>(context.pool.threads() * stride);
   context.pool.ParallelFor(tiles.size(), 1, [&](WorkRange range) {
     for (int64_t i = range.begin; i < range.end; ++i) {

@@ -73,12 +73,12 @@ void Attend(const NsaAttentionParams& params, const AttentionTile& tile, Selecte
 
 void NsaAttentionTile(const NsaAttentionParams& params, const AttentionTile& tile, float* scratch) {
   const int group = params.heads / params.k.kv_heads;
-  QueryTile queries = MakeTile(scratch, tile.tokens * group, params.k.head_dim);
+  QueryTile queries = MakeTile(scratch, tile.tokens * group, params.k.head_dim, params.v.head_dim);
   SelectedBlocks blocks(params, tile);
   for (int token = tile.first_token; token < tile.first_token + tile.tokens; ++token) {
     for (int head = tile.kv_head * group; head < (tile.kv_head + 1) * group; ++head) {
       if (params.mix.At(token, head) == 0) {
-        WriteClosedHead(params.mix, params.out, token, head, params.k.head_dim);
+        WriteClosedHead(params.mix, params.out, token, head, params.v.head_dim);
         continue;
       }
       AddQuery(queries, params.q, params.scale, token, head, /*weigh=*/true);

@@ -50,9 +50,9 @@ void NsaSelectCpu(const NsaSelectParams& params, const CpuContext& context) {
                                                           .tile_tokens = tile_tokens,
                                                           .threads = context.pool.threads()});
   const int rows = MostTokens(plan.tiles) * group;
-  const int64_t scratch_stride =
-      NsaSelectScratchFloats(params.sizes, rows, params.k.head_dim, score_stride);
-  const int64_t part_stride = PartFloats(rows, params.k.head_dim);
+  const int64_t scratch_stride = NsaSelectScratchFloats(params.sizes, rows, params.k.head_dim,
+                                                        params.v.head_dim, score_stride);
+  const int64_t part_stride = PartFloats(rows, params.v.head_dim);
   const int64_t tile_scores = rows * score_stride;
   float* scratch = context.scratch.Take<float>(context.pool.threads() * scratch_stride);
   float* parts = context.scratch.Take<float>(plan.parts * part_stride);

@@ -18,7 +18,7 @@ QueryTile ScoredHeads(const NsaSelectParams& params, const AttentionTile& tile, 
                       float* scratch) {
   const int group = params.heads / params.k.kv_heads;
   const int first_head = tile.kv_head * group;
-  QueryTile queries = MakeTile(scratch, tile.tokens * group, params.k.head_dim);
+  QueryTile queries = MakeTile(scratch, tile.tokens * group, params.k.head_dim, params.v.head_dim);
   queries.scores = scores.data;
   queries.score_stride = scores.stride;
   for (int token = tile.first_token; token < tile.first_token + tile.tokens; ++token) {
@@ -129,7 +129,7 @@ void Finish(const NsaSelectParams& params, const AttentionTile& tile, const Quer
   for (int token = tile.first_token; token < tile.first_token + tile.tokens; ++token) {
     for (int head = first_head; head < first_head + group; ++head) {
       if (params.mix.At(token, head) != 0) continue;
-      WriteClosedHead(params.mix, params.out, token, head, params.k.head_dim);
+      WriteClosedHead(params.mix, params.out, token, head, params.v.head_dim);
     }
     const int64_t list = int64_t{token} * params.k.kv_heads + tile.kv_head;
     int32_t* selected = params.selected + list * params.sizes.selected_blocks;
@@ -165,7 +165,7 @@ void NsaSelectTile(const NsaSelectParams& params, const AttentionTile& tile, int
   }
   if (part != nullptr) return;
   Finish(params, tile, queries,
-         scratch + TileScratchFloats(tile.tokens * group, params.k.head_dim));
+         scratch + TileScratchFloats(tile.tokens * group, params.k.head_dim, params.v.head_dim));
 }
 
 void NsaSelectMerge(const NsaSelectParams& params, const AttentionTile& tile, const float* parts,
@@ -174,7 +174,7 @@ void NsaSelectMerge(const NsaSelectParams& params, const AttentionTile& tile, co
   QueryTile queries = ScoredHeads(params, tile, scores, scratch);
   for (int i = 0; i < tile.parts; ++i) MergePart(queries, parts + i * part_stride);
   Finish(params, tile, queries,
-         scratch + TileScratchFloats(tile.tokens * group, params.k.head_dim));
+         scratch + TileScratchFloats(tile.tokens * group, params.k.head_dim, params.v.head_dim));
 }
 
 }  // namespace troupe::TROUPE_ISA

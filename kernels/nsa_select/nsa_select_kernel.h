@@ -26,9 +26,10 @@ struct NsaScores {
 
 // Floats of scratch for a tile of up to `rows` queries.
 [[gnu::always_inline]] inline int64_t NsaSelectScratchFloats(const NsaSizes& sizes, int rows,
-                                                             int head_dim, int64_t score_stride) {
+                                                             int key_dim, int value_dim,
+                                                             int64_t score_stride) {
   const int64_t mass = score_stride + kBlockTokens + sizes.compress_block + 16;
-  return TileScratchFloats(rows, head_dim) + (mass + 15) / 16 * 16;
+  return TileScratchFloats(rows, key_dim, value_dim) + (mass + 15) / 16 * 16;
 }
 
 // Blocks [first_block, end_block) of a tile; see PagedAttentionTile. `part` null: params.out and

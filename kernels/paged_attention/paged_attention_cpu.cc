@@ -18,8 +18,8 @@ void PagedAttentionCpu(const PagedAttentionParams& params, const CpuContext& con
                                                           .tile_tokens = kTileTokens,
                                                           .threads = context.pool.threads()});
   const int rows = MostTokens(plan.tiles) * (params.heads / params.k.kv_heads);
-  const int64_t scratch_stride = TileScratchFloats(rows, params.k.head_dim);
-  const int64_t part_stride = PartFloats(rows, params.k.head_dim);
+  const int64_t scratch_stride = TileScratchFloats(rows, params.k.head_dim, params.v.head_dim);
+  const int64_t part_stride = PartFloats(rows, params.v.head_dim);
   float* scratch = context.scratch.Take<float>(context.pool.threads() * scratch_stride);
   float* parts = context.scratch.Take<float>(plan.parts * part_stride);
 

@@ -8,7 +8,7 @@ namespace {
 // The open heads of the tile's tokens.
 QueryTile OpenHeads(const PagedAttentionParams& params, const AttentionTile& tile, float* scratch) {
   const int group = params.heads / params.k.kv_heads;
-  QueryTile queries = MakeTile(scratch, tile.tokens * group, params.k.head_dim);
+  QueryTile queries = MakeTile(scratch, tile.tokens * group, params.k.head_dim, params.v.head_dim);
   for (int token = tile.first_token; token < tile.first_token + tile.tokens; ++token) {
     for (int head = tile.kv_head * group; head < (tile.kv_head + 1) * group; ++head) {
       if (params.mix.At(token, head) == 0) continue;
@@ -18,16 +18,18 @@ QueryTile OpenHeads(const PagedAttentionParams& params, const AttentionTile& til
   return queries;
 }
 
-void Write(const PagedAttentionParams& params, const AttentionTile& tile,
-           const QueryTile& queries) {
+void Write(const PagedAttentionParams& params, const AttentionTile& tile, QueryTile& queries) {
   const int group = params.heads / params.k.kv_heads;
   for (int token = tile.first_token; token < tile.first_token + tile.tokens; ++token) {
     for (int head = tile.kv_head * group; head < (tile.kv_head + 1) * group; ++head) {
       if (params.mix.At(token, head) != 0) continue;
-      WriteClosedHead(params.mix, params.out, token, head, params.k.head_dim);
+      WriteClosedHead(params.mix, params.out, token, head, params.v.head_dim);
     }
   }
-  for (int row = 0; row < queries.rows; ++row) WriteHead(queries, row, params.mix, params.out);
+  for (int row = 0; row < queries.rows; ++row) {
+    if (params.sinks != nullptr) AddSink(queries, row, params.sinks[queries.query[row].head]);
+    WriteHead(queries, row, params.mix, params.out);
+  }
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ void PagedAttentionReference(const PagedAttentionParams& params) {
     for (int head = 0; head < params.heads; ++head) {
       AttendAndMix(params.q, params.scale, params.k, params.v, params.tables, slot,
                    head / (params.heads / params.k.kv_heads), entries, params.mix, token, head,
-                   params.out);
+                   params.out, params.sinks == nullptr ? nullptr : &params.sinks[head]);
     }
   }
 }

@@ -34,11 +34,13 @@ void RmsNormRows(const RmsNormParams& params, int64_t begin, int64_t end) {
     const Vec scale = Set1(1.0f) / Sqrt(Set1(mean + params.eps));
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
-      Store(out + i, Load(x + i) * scale * Load(weight + i));
+      const Vec normed = Load(x + i) * scale * Load(weight + i);
+      Store(out + i, params.accumulate ? Load(out + i) + normed : normed);
     }
     if (i < count) {
       const int tail = static_cast<int>(count - i);
-      Store(out + i, Load(x + i, tail) * scale * Load(weight + i, tail), tail);
+      const Vec normed = Load(x + i, tail) * scale * Load(weight + i, tail);
+      Store(out + i, params.accumulate ? Load(out + i, tail) + normed : normed, tail);
     }
   }
 }

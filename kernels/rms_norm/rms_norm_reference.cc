@@ -16,7 +16,8 @@ void RmsNormReference(const RmsNormParams& params) {
     const double scale = 1 / std::sqrt(squares / static_cast<double>(size) + params.eps);
     float* out = params.out.f32(token);
     for (int64_t c = 0; c < size; ++c) {
-      out[c] = static_cast<float>(x[c] * scale * params.weight.f32()[c]);
+      const double before = params.accumulate ? out[c] : 0.0;
+      out[c] = static_cast<float>(before + x[c] * scale * params.weight.f32()[c]);
     }
   }
 }

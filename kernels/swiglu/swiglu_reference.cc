@@ -1,8 +1,7 @@
 #include "kernels/swiglu/swiglu_reference.h"
 
-#include <cmath>
-
 #include "base/check.h"
+#include "kernels/activation_reference.h"
 
 namespace troupe {
 
@@ -14,9 +13,8 @@ void SwigluReference(const SwigluParams& params) {
     const float* gate = params.gate_up.f32(token);
     const float* up = gate + size;
     for (int64_t c = 0; c < size; ++c) {
-      const double x = gate[c];
-      params.out.f32(token)[c] =
-          static_cast<float>(x / (1 + std::exp(-x)) * (gated ? up[c] : 1.0F));
+      params.out.f32(token)[c] = static_cast<float>(
+          gated ? ActivateReference(params.activation, gate[c], up[c]) : SiluReference(gate[c]));
     }
   }
 }

@@ -1,0 +1,108 @@
+#include "worker/attention_steps.h"
+
+#include <algorithm>
+
+#include "worker/tensor_parts.h"
+
+namespace troupe {
+
+AttentionState LocateState(const KvPages& pages, int index, const LoadedAttention& attention) {
+  AttentionState state;
+  for (const LoadedKv& kv : attention.kv) state.kv.push_back(pages.Locate(index, kv.branch));
+  if (attention.nsa.has_value()) {
+    state.compressed = pages.Locate(index, KvBranch::kNsaCompressed);
+  }
+  return state;
+}
+
+void NormAndRotate(const LayerContext& context, const Tensor& x, int heads,
+                   const DeviceTensor& norm) {
+  const AttentionDescription& description = context.attention();
+  const DeviceTensor& inverse_frequency = context.layer.attention.inverse_frequency;
+  const bool full_width = description.qk_norm == QkNorm::kFullWidth;
+  if (full_width && !norm.empty()) {
+    context.ops.RmsNorm({x, norm.view, context.rms_epsilon(), x});
+  }
+  const bool norm_heads = !full_width && !norm.empty();
+  if (!norm_heads && inverse_frequency.empty()) return;
+  HeadNormRopeParams params;
+  params.x = x;
+  params.heads = heads;
+  params.head_dim = description.head_dim;
+  params.norm_weight = norm_heads ? norm.f32() : nullptr;
+  params.eps = context.rms_epsilon();
+  params.inverse_frequency = inverse_frequency.empty() ? nullptr : inverse_frequency.f32();
+  params.position = context.input.batch().position;
+  params.rotated_dims = description.rope.rotated_dims;
+  params.interleaved = description.rope.kind == RopeKind::kInterleaved;
+  params.amplitude = description.rope.amplitude;
+  context.ops.HeadNormRope(params);
+}
+
+void ComputeGates(const LayerContext& context, const Tensor& projected) {
+  const AttentionDescription& description = context.attention();
+  const LoadedAttention& attention = context.layer.attention;
+  if (attention.head_gate_up == nullptr) return;
+  RunnerArena& arena = context.arena;
+  const int64_t tokens = context.tokens();
+  const int64_t inner = attention.head_gate_up->inputs();
+  const Tensor gate_inner = Columns(FirstRows(arena.gate_inner, tokens), 0, inner);
+  const Tensor gate_logits = Columns(FirstRows(arena.gate_logits, tokens), 0, description.heads);
+  context.ops.Swiglu({Columns(projected, attention.head_gate_column, inner), gate_inner});
+  context.ops.Linear({gate_inner, attention.head_gate_up.get(), gate_logits});
+
+  HeadGateParams params;
+  params.batch = context.input.batch();
+  params.heads = description.heads;
+  params.gate_logits = gate_logits;
+  if (attention.nsa.has_value()) {
+    params.branches = kNsaBranches;
+    params.branch_logits = Columns(projected, attention.nsa->branch_gate_column,
+                                   static_cast<int64_t>(description.heads) * kNsaBranches);
+  }
+  params.rule = context.input.gate_rules();
+  params.gates = Columns(FirstRows(arena.gates, tokens), 0, description.heads);
+  params.factors = Columns(FirstRows(arena.factors, tokens), 0,
+                           static_cast<int64_t>(description.heads) * std::max(params.branches, 1));
+  params.closed = arena.closed.data();
+  context.ops.HeadGate(params);
+  if (context.tap != nullptr) {
+    context.ops.Synchronize();
+    context.tap->OnGates(context.index, params.gates);
+  }
+}
+
+HeadMix GateMix(const LayerContext& context, int branch) {
+  const LoadedAttention& attention = context.layer.attention;
+  HeadMix mix;
+  if (attention.head_gate_up == nullptr) {
+    mix.factor = context.arena.one;
+    return mix;
+  }
+  mix.factor = context.arena.factors.f32() + branch;
+  mix.token_stride = context.arena.factors.stride;
+  mix.head_stride = attention.nsa.has_value() ? kNsaBranches : 1;
+  mix.accumulate = branch > 0;
+  return mix;
+}
+
+void AttendPages(const LayerContext& context, const Tensor& q, const KvLocation& kv,
+                 const HeadMix& mix, const Tensor& out) {
+  const AttentionDescription& description = context.attention();
+  const DeviceTensor& sinks = context.layer.attention.sinks;
+  PagedAttentionParams params;
+  params.batch = context.input.batch();
+  params.heads = description.heads;
+  params.window = description.kind == AttentionKind::kFull ? 0 : description.window_tokens;
+  params.scale = description.score_scale;
+  params.q = q;
+  params.k = kv.k;
+  params.v = kv.v;
+  params.tables = kv.tables;
+  params.mix = mix;
+  params.out = out;
+  params.sinks = sinks.empty() ? nullptr : sinks.f32();
+  context.ops.PagedAttention(params);
+}
+
+}  // namespace troupe

@@ -1,0 +1,83 @@
+#include "worker/ffn_layer.h"
+
+#include <variant>
+
+#include "worker/tensor_parts.h"
+
+namespace troupe {
+namespace {
+
+void RunDense(const LayerContext& context, const DenseFfn& description, const LoadedSwiglu& ffn,
+              const Tensor& x, const SublayerOut& out) {
+  const int64_t tokens = context.tokens();
+  const Tensor inner =
+      Columns(FirstRows(context.arena.ffn_inner, tokens), 0, ffn.gate_up->outputs());
+  const Tensor activated =
+      Columns(FirstRows(context.arena.ffn_activated, tokens), 0, ffn.down->inputs());
+  context.ops.Linear({x, ffn.gate_up.get(), inner, /*accumulate=*/false, ffn.gate_up_bias.data()});
+  context.ops.Swiglu({inner, activated, description.activation});
+  context.ops.Linear({activated, ffn.down.get(), out.tensor, out.accumulate, ffn.down_bias.data()});
+}
+
+// Chooses experts for x; what was chosen is left in the arena.
+void Route(const LayerContext& context, const MoeFfn& description, const LoadedMoe& moe,
+           const Tensor& x) {
+  RunnerArena& arena = context.arena;
+  const RouterDescription& router = description.router;
+  const int64_t tokens = context.tokens();
+  const Tensor logits = Columns(FirstRows(arena.router_logits, tokens), 0, description.experts);
+  context.ops.Linear({x, moe.router.get(), logits, /*accumulate=*/false, moe.router_bias.data()});
+
+  MoeRouteParams params;
+  params.logits = logits;
+  params.bias = moe.correction_bias.data();
+  params.top_k = description.experts_per_token;
+  params.normalize = router.normalise_weights;
+  params.scale = router.weight_scale;
+  params.experts = arena.chosen.data();
+  params.weights = arena.expert_weights.data();
+  params.load =
+      arena.expert_tokens.data() + static_cast<ptrdiff_t>(moe.index) * context.model.max_experts();
+  params.scoring = router.scoring;
+  params.group_score = router.group_score;
+  params.groups = router.groups;
+  params.groups_chosen = router.groups_chosen;
+  context.ops.MoeRoute(params);
+  if (context.tap != nullptr) {
+    context.ops.Synchronize();
+    const size_t count = static_cast<size_t>(tokens) * description.experts_per_token;
+    context.tap->OnExperts(context.index, arena.chosen.subspan(0, count),
+                           arena.expert_weights.subspan(0, count));
+  }
+}
+
+void RunExperts(const LayerContext& context, const MoeFfn& description, const LoadedMoe& moe,
+                const Tensor& x, const SublayerOut& out) {
+  Route(context, description, moe, x);
+  MoeExpertsParams params;
+  params.x = x;
+  params.expert_count = description.experts;
+  params.experts = moe.experts.data();
+  params.shared = moe.shared.has_value() ? &*moe.shared : nullptr;
+  params.top_k = description.experts_per_token;
+  params.chosen = context.arena.chosen.data();
+  params.weights = context.arena.expert_weights.data();
+  params.out = out.tensor;
+  params.activation = description.activation;
+  params.accumulate = out.accumulate;
+  context.ops.MoeExperts(params);
+}
+
+}  // namespace
+
+void RunFfn(const LayerContext& context, const Tensor& x, const SublayerOut& out) {
+  const FfnDescription& description = context.layer.description.ffn;
+  if (const auto* moe = std::get_if<LoadedMoe>(&context.layer.ffn)) {
+    RunExperts(context, std::get<MoeFfn>(description), *moe, x, out);
+  } else {
+    RunDense(context, std::get<DenseFfn>(description), std::get<LoadedSwiglu>(context.layer.ffn), x,
+             out);
+  }
+}
+
+}  // namespace troupe

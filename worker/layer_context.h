@@ -1,0 +1,38 @@
+// What the parts of one layer's forward pass run with, for one step.
+//
+// Thread model and ownership: ModelRunner's; a context borrows everything and lives for one layer.
+#ifndef TROUPE_WORKER_LAYER_CONTEXT_H_
+#define TROUPE_WORKER_LAYER_CONTEXT_H_
+
+#include <cstdint>
+
+#include "kernels/ops.h"
+#include "worker/loaded_model.h"
+#include "worker/model_runner.h"
+#include "worker/runner_arena.h"
+
+namespace troupe {
+
+struct LayerContext {
+  const LoadedModel& model;
+  Ops& ops;
+  RunnerArena& arena;
+  RunnerTap* tap;  // null: none
+  const StepInput& input;
+  int index;  // of the layer; mtp_layer_index() for the MTP module's
+  const LoadedLayer& layer;
+
+  int64_t tokens() const { return input.tokens(); }
+  float rms_epsilon() const { return model.description.rms_epsilon; }
+  const AttentionDescription& attention() const { return layer.description.attention; }
+};
+
+// Where a sublayer puts its result, [T, d].
+struct SublayerOut {
+  Tensor tensor;
+  bool accumulate = false;  // added to what is there
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_WORKER_LAYER_CONTEXT_H_

@@ -1,0 +1,66 @@
+// Brings single tensors and matrices of a checkpoint to a device, in the form that kernels want.
+//
+// Thread model: one thread. Ownership: borrows the Ops, which owns no part of what is returned.
+// The first error sticks, and what is loaded after it is empty, so that the walk over a model's
+// weights reads as a list of what is loaded.
+#ifndef TROUPE_WORKER_WEIGHT_LOADER_H_
+#define TROUPE_WORKER_WEIGHT_LOADER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "kernels/ops.h"
+#include "model/checkpoint.h"
+#include "worker/loaded_model.h"
+
+namespace troupe {
+
+class WeightLoader {
+ public:
+  // `progress` is told the stored bytes that have been loaded so far; may be null.
+  using Progress = std::function<void(int64_t bytes_done)>;
+
+  WeightLoader(Ops* ops, ComputeMode mode, float norm_weight_offset, Progress progress);
+
+  // A vector in f32; empty where the model has none.
+  DeviceTensor Floats(const TensorView& view);
+  DeviceTensor Values(const std::vector<float>& values);
+  // A norm's weight as kernels multiply by it.
+  DeviceTensor Norm(const TensorView& view);
+  // A small matrix in f32, for the few that kernels take so.
+  DeviceTensor SmallMatrix(const LinearWeights& weights);
+  // Rows to be looked up: as stored where kernels take that, else in f32.
+  DeviceTensor Table(const TensorView& view);
+
+  // All parts under one another, as stored where they agree and kernels take it so, else in f32.
+  std::unique_ptr<PackedMatrix> Matrix(const std::vector<LinearWeights>& parts);
+  // The same with products in f32 in every mode.
+  std::unique_ptr<PackedMatrix> ExactMatrix(const std::vector<LinearWeights>& parts);
+  // The parts' biases, one after another, zeros for those that have none; empty when none has.
+  DeviceTensor Bias(const std::vector<LinearWeights>& parts);
+
+  void Fail(absl::Status status);
+  const absl::Status& status() const { return status_; }
+  int64_t device_bytes() const { return device_bytes_; }
+
+ private:
+  std::unique_ptr<PackedMatrix> Pack(const std::vector<LinearWeights>& parts, Precision precision);
+  DeviceTensor ToDevice(const void* data, DType dtype, int64_t rows, int64_t cols);
+  DeviceTensor ToDevice(const std::vector<float>& values, int64_t cols);
+  void Report(int64_t stored_bytes);
+
+  Ops* ops_;
+  Precision precision_;
+  float norm_weight_offset_;
+  Progress progress_;
+  absl::Status status_;
+  int64_t bytes_done_ = 0;
+  int64_t device_bytes_ = 0;
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_WORKER_WEIGHT_LOADER_H_
