@@ -340,6 +340,11 @@ INSTANTIATE_TEST_SUITE_P(All, OpsTest,
                                {{"/", "_"}, {" ", "_"}});
                          });
 
+TEST(CudaTest, IsAmongTheBackends) {
+  const absl::Status missing = CudaMissing();
+  if (!missing.ok()) GTEST_SKIP() << "not tested on a GPU: " << missing;
+}
+
 // ---- NSA decode touches what it selects, and nothing else ----
 
 struct NsaDecode {

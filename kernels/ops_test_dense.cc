@@ -74,7 +74,7 @@ Outputs RunLinear(const LinearCase& c, const Run& run) {
   TestRandom random(run.seed);
   std::vector<Tensor> parts;
   for (const int rows : c.parts) {
-    parts.push_back(run.device.Put(RandomMatrix(rows, c.inputs, random), c.dtype));
+    parts.push_back(run.device.Keep(RandomMatrix(rows, c.inputs, random), c.dtype));
   }
   const auto outputs = std::accumulate(c.parts.begin(), c.parts.end(), int64_t{0});
   const auto w = run.device.ops().Pack(parts, c.precision);
@@ -242,7 +242,7 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
   const auto pack = [&](int64_t rows, int64_t cols) {
     // Scaled so that a layer's output is about as large as its input.
     const float scale = 1 / std::sqrt(static_cast<float>(cols));
-    const Tensor part = run.device.Put(RandomMatrix(rows, cols, random, scale), c.dtype);
+    const Tensor part = run.device.Keep(RandomMatrix(rows, cols, random, scale), c.dtype);
     matrices.push_back(run.device.ops().Pack({part}, c.precision));
     return matrices.back().get();
   };

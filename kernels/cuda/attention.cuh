@@ -11,7 +11,7 @@
 #define TROUPE_KERNELS_CUDA_ATTENTION_CUH_
 
 #include "kernels/cuda/attention_choice.h"
-#include "kernels/cuda/math.cuh"
+#include "kernels/cuda/pages.cuh"
 #include "kernels/tensor.h"
 
 namespace troupe {
@@ -32,6 +32,7 @@ struct AttentionParams {
   HeadMix mix;
   float* out = nullptr;
   int64_t out_stride = 0;
+  const float* sinks = nullptr;  // [H] a score each beside those of the keys; null: none
 
   int window = 0;                     // kWindow: tokens, 0: all
   const int32_t* selected = nullptr;  // kSelected: [T, G, selected_blocks]
@@ -42,7 +43,7 @@ struct AttentionParams {
   int slices = 1;
   int parts = 1;
   int stages = 1;
-  float* partial = nullptr;  // [T, H, parts, D + 2] where parts > 1: sums, largest, weight
+  float* partial = nullptr;  // [T, H, parts, Dv + 2] where parts > 1: sums, largest, weight
   float2* softmax = nullptr;  // [T, H] out: largest score and sum of weights; may be null
 };
 
@@ -92,7 +93,7 @@ __device__ __forceinline__ int64_t TileEntry(const AttentionParams& params, int6
 // Shared memory of a block; see AttentionSharedBytes.
 template <class Element>
 struct AttentionShared {
-  float* q;        // [heads, D]
+  float* q;        // [heads, key_stride], zeros behind a query's end
   float* weights;  // [heads, 64]: scores, then weights
   float* largest;  // [heads] of the part so far
   float* sum;      // [heads] of weights so far
@@ -100,20 +101,23 @@ struct AttentionShared {
   int* open;       // [heads] the open heads, of the block's
   std::byte* keys;
   std::byte* values;
+  int key_stride;  // elements of a key, padded; those behind its end are zero
   int64_t key_row_bytes;
   int64_t value_row_bytes;
 
-  __device__ AttentionShared(float* shared, int head_dim, int stages)
+  __device__ AttentionShared(float* shared, const AttentionParams& params)
       : q(shared),
-        weights(q + kAttentionHeads * head_dim),
-        largest(weights + kAttentionHeads * kAttentionTile),
-        sum(largest + kAttentionHeads),
-        rescale(sum + kAttentionHeads),
-        open(reinterpret_cast<int*>(rescale + kAttentionHeads)),
-        keys(reinterpret_cast<std::byte*>(largest + kAttentionHeads * 8)),
-        key_row_bytes(head_dim * static_cast<int64_t>(sizeof(Element)) + 16),
-        value_row_bytes(head_dim * static_cast<int64_t>(sizeof(Element))) {
-    values = keys + stages * kAttentionTile * key_row_bytes;
+        key_stride(static_cast<int>(PaddedRowBytes(params.k.head_dim, sizeof(Element)) /
+                                    sizeof(Element))),
+        key_row_bytes(key_stride * static_cast<int64_t>(sizeof(Element)) + 16),
+        value_row_bytes(PaddedRowBytes(params.v.head_dim, sizeof(Element))) {
+    weights = q + kAttentionHeads * key_stride;
+    largest = weights + kAttentionHeads * kAttentionTile;
+    sum = largest + kAttentionHeads;
+    rescale = sum + kAttentionHeads;
+    open = reinterpret_cast<int*>(rescale + kAttentionHeads);
+    keys = reinterpret_cast<std::byte*>(largest + kAttentionHeads * 8);
+    values = keys + params.stages * kAttentionTile * key_row_bytes;
   }
 
   __device__ std::byte* KeyTile(int stage) const {
@@ -124,35 +128,39 @@ struct AttentionShared {
   }
 };
 
-// Starts to copy 64 entries of one head, zeros where the token sees none.
+// Starts to copy 64 entries of one head to rows in shared memory, zeros where the token sees none
+// and behind a row's end.
 template <class Element>
 __device__ void StartTile(const KvStream& stream, const BlockTables& tables, uint32_t slot,
                           int kv_head, int64_t first, const SeenEntries& seen, std::byte* to,
                           int64_t to_row_bytes) {
-  const int chunks = stream.head_dim * static_cast<int>(sizeof(Element)) / 16;
+  constexpr int kUnit = 16 / sizeof(Element);
+  const int chunks = (stream.head_dim + kUnit - 1) / kUnit;
+  const bool whole = stream.head_dim % kUnit == 0 && stream.page_bytes % 16 == 0 &&
+                     reinterpret_cast<uintptr_t>(stream.base) % 16 == 0;
   for (int i = static_cast<int>(threadIdx.x); i < kAttentionTile * chunks;
        i += kAttentionThreads) {
     const int row = i / chunks;
-    const int chunk = i % chunks;
+    const int channel = i % chunks * kUnit;
     const int64_t entry = first + row;
     const bool valid = entry >= seen.first_entry && entry < seen.end_entry;
-    const std::byte* from = stream.base;
-    if (valid) {
-      const uint32_t page = tables.pages[slot * tables.stride + entry / stream.entries_per_page];
-      const int64_t at = static_cast<int64_t>(kv_head) * stream.entries_per_page +
-                         entry % stream.entries_per_page;
-      from += page * stream.page_bytes +
-              at * stream.head_dim * static_cast<int64_t>(sizeof(Element)) + chunk * 16;
+    const auto* from = reinterpret_cast<const Element*>(stream.base);
+    if (valid) from = EntryAt<Element>(stream, tables, slot, entry, kv_head) + channel;
+    auto* chunk = reinterpret_cast<Element*>(to + row * to_row_bytes) + channel;
+    if (whole) {
+      CopyAsync16(chunk, from, valid);
+      continue;
     }
-    CopyAsync16(to + row * to_row_bytes + chunk * 16, from, valid);
+    for (int c = 0; c < kUnit; ++c) {
+      chunk[c] = valid && channel + c < stream.head_dim ? from[c] : Narrow<Element>(0);
+    }
   }
 }
 
 // Scores of a tile, -inf where the token sees no entry: `weights` [heads, 64].
 template <class Element>
-__device__ void ScoreTile(const AttentionShared<Element>& shared, const std::byte* keys,
-                          int head_dim, int heads, float scale_log2, int64_t first,
-                          const SeenEntries& seen) {
+__device__ void ScoreTile(const AttentionShared<Element>& shared, const std::byte* keys, int heads,
+                          float scale_log2, int64_t first, const SeenEntries& seen) {
   constexpr int kUnit = 16 / sizeof(Element);
   constexpr int kSides = kAttentionThreads / kAttentionTile;
   constexpr int kMine = kAttentionHeads / kSides;
@@ -160,7 +168,7 @@ __device__ void ScoreTile(const AttentionShared<Element>& shared, const std::byt
   const int side = static_cast<int>(threadIdx.x) / kAttentionTile;
   const auto* row = reinterpret_cast<const Element*>(keys + key * shared.key_row_bytes);
   float scores[kMine] = {};
-  for (int c = 0; c < head_dim; c += kUnit) {
+  for (int c = 0; c < shared.key_stride; c += kUnit) {
     float k[kUnit];
     LoadElements<kUnit>(row + c, k);
 #pragma unroll
@@ -168,7 +176,7 @@ __device__ void ScoreTile(const AttentionShared<Element>& shared, const std::byt
       const int head = side + i * kSides;
       if (head >= heads) continue;
       float q[kUnit];
-      LoadElements<kUnit>(shared.q + head * head_dim + c, q);
+      LoadElements<kUnit>(shared.q + head * shared.key_stride + c, q);
 #pragma unroll
       for (int u = 0; u < kUnit; ++u) scores[i] = __fmaf_rn(q[u], k[u], scores[i]);
     }
@@ -288,15 +296,19 @@ __device__ __forceinline__ float MergeSums(float before, float next, const float
   return __fmaf_rn(before, factors.x, __fmul_rn(next, factors.y));
 }
 
-// `sum` of weights is 0 where the token sees nothing.
-__device__ __forceinline__ void StoreMixed(const HeadMix& mix, float factor, float value, float sum,
-                                           float* out) {
-  const float attended = sum > 0 ? __fdiv_rn(value, sum) : 0.0F;
-  *out = mix.accumulate ? __fmaf_rn(factor, attended, *out) : __fmul_rn(factor, attended);
-}
-
 __device__ __forceinline__ float FactorOf(const HeadMix& mix, int64_t token, int64_t head) {
   return mix.factor[token * mix.token_stride + head * mix.head_stride];
+}
+
+// Puts down one channel of a token's head. A sum of weights of 0 means that the token sees nothing.
+__device__ __forceinline__ void StoreHead(const AttentionParams& params, int64_t token,
+                                          int64_t head, int channel, PartMerge merge, float value) {
+  constexpr float kLog2E = 1.4426950408889634F;
+  if (params.sinks != nullptr) value *= merge.Add(params.sinks[head] * kLog2E, 1).x;
+  const float attended = merge.sum > 0 ? __fdiv_rn(value, merge.sum) : 0.0F;
+  const float factor = FactorOf(params.mix, token, head);
+  float* out = params.out + token * params.out_stride + head * params.v.head_dim + channel;
+  *out = params.mix.accumulate ? __fmaf_rn(factor, attended, *out) : __fmul_rn(factor, attended);
 }
 
 // Whether a block has anything to attend to, and which of its heads take part: the open ones; for

@@ -21,28 +21,35 @@ struct AttentionShape {
   int kv_heads = 0;
   int group_heads = 0;    // query heads of a KV head
   int64_t most_tiles = 0;  // that any token sees
-  int64_t row_bytes = 0;   // of a key
+  int key_dim = 0;
+  int value_dim = 0;
+  int64_t element_bytes = 4;  // of keys and values
 };
 
 struct AttentionChoice {
   int slices = 1;  // blocks that share out a KV head's query heads
   int parts = 1;   // blocks that share out a token's context; 1: one walks over all of it
   int stages = 1;  // tiles in shared memory at once
-  int64_t shared_bytes = 0;
+  int64_t shared_bytes = 0;  // -1: more than there is
 };
+
+// Bytes of a key or a value in shared memory: whole 16 bytes.
+constexpr int64_t PaddedRowBytes(int64_t dim, int64_t element_bytes) {
+  return (dim * element_bytes + 15) / 16 * 16;
+}
 
 // Shared memory of a block: queries, tiles of keys (rows a little apart, so that threads that read
 // a column meet in no bank) and values, weights, and some numbers a head.
-inline int64_t AttentionSharedBytes(int64_t row_bytes, int64_t element_bytes, int stages) {
+inline int64_t AttentionSharedBytes(const AttentionShape& shape, int stages) {
   constexpr int64_t kFloatBytes = 4;
-  const int64_t head_dim = row_bytes / element_bytes;
-  const int64_t keys = kAttentionTile * (row_bytes + 16);
-  const int64_t values = kAttentionTile * row_bytes;
-  return kAttentionHeads * (head_dim + kAttentionTile + 8) * kFloatBytes + stages * (keys + values);
+  const int64_t key_bytes = PaddedRowBytes(shape.key_dim, shape.element_bytes);
+  const int64_t value_bytes = PaddedRowBytes(shape.value_dim, shape.element_bytes);
+  const int64_t a_head = key_bytes / shape.element_bytes + kAttentionTile + 8;
+  return kAttentionHeads * a_head * kFloatBytes +
+         stages * kAttentionTile * (key_bytes + 16 + value_bytes);
 }
 
-inline AttentionChoice ChooseAttention(const AttentionShape& shape, int64_t element_bytes,
-                                       int multiprocessors) {
+inline AttentionChoice ChooseAttention(const AttentionShape& shape, int multiprocessors) {
   // What a block may have, and what lets two of them share a multiprocessor.
   constexpr int64_t kMostShared = int64_t{226} << 10;
   constexpr int64_t kSharedForTwo = int64_t{112} << 10;
@@ -54,9 +61,8 @@ inline AttentionChoice ChooseAttention(const AttentionShape& shape, int64_t elem
   if (blocks < int64_t{2} * multiprocessors) {
     choice.parts = static_cast<int>(std::clamp<int64_t>(parts, 1, 65535));
   }
-  const int64_t with_two = AttentionSharedBytes(shape.row_bytes, element_bytes, 2);
-  choice.stages = with_two <= kSharedForTwo ? 2 : 1;
-  choice.shared_bytes = AttentionSharedBytes(shape.row_bytes, element_bytes, choice.stages);
+  choice.stages = AttentionSharedBytes(shape, 2) <= kSharedForTwo ? 2 : 1;
+  choice.shared_bytes = AttentionSharedBytes(shape, choice.stages);
   if (choice.shared_bytes > kMostShared) choice.shared_bytes = -1;
   return choice;
 }

@@ -52,7 +52,6 @@ template <class Element, Seen kSeen, int kChannels, class Visit>
 __device__ void WalkTiles(const AttentionParams& params, const AttentionBlock& block,
                           const SeenEntries& seen, const AttentionShared<Element>& shared,
                           const SumShare& share, const Visit& visit_part) {
-  const int head_dim = params.k.head_dim;
   const uint32_t slot = params.batch.slot[params.batch.token_row[block.token]];
   const auto start = [&](int tile) {
     const int stage = (tile - block.first_tile) % params.stages;
@@ -83,13 +82,13 @@ __device__ void WalkTiles(const AttentionParams& params, const AttentionBlock& b
     WaitForCopies<1>();
     __syncthreads();
     const int stage = (tile - block.first_tile) % params.stages;
-    ScoreTile(shared, shared.KeyTile(stage), head_dim, block.heads, params.scale_log2,
+    ScoreTile(shared, shared.KeyTile(stage), block.heads, params.scale_log2,
               TileEntry<kSeen>(params, block.token, block.kv_head, tile), seen);
     __syncthreads();
     WeighTile(shared, block.heads);
     __syncthreads();
-    SumTile<Element, kChannels>(shared, shared.ValueTile(stage), head_dim, block.heads, share,
-                                sums);
+    SumTile<Element, kChannels>(shared, shared.ValueTile(stage), params.v.head_dim, block.heads,
+                                share, sums);
     __syncthreads();
     if (params.stages == 1 && more) start(tile + 1);
     if (params.stages == 1) CommitCopies();
@@ -103,10 +102,12 @@ __device__ void WalkTiles(const AttentionParams& params, const AttentionBlock& b
 template <class Element>
 __device__ void LoadQueries(const AttentionParams& params, const AttentionBlock& block,
                             const AttentionShared<Element>& shared) {
-  const int head_dim = params.k.head_dim;
-  for (int i = static_cast<int>(threadIdx.x); i < block.heads * head_dim; i += kAttentionThreads) {
-    const int head = block.first_head + shared.open[i / head_dim];
-    shared.q[i] = params.q[block.token * params.q_stride + head * head_dim + i % head_dim];
+  const int stride = shared.key_stride;
+  for (int i = static_cast<int>(threadIdx.x); i < block.heads * stride; i += kAttentionThreads) {
+    const int head = block.first_head + shared.open[i / stride];
+    const int channel = i % stride;
+    const float* q = params.q + block.token * params.q_stride + head * params.k.head_dim;
+    shared.q[i] = channel < params.k.head_dim ? q[channel] : 0.0F;
   }
   // The first barrier of WalkTiles stands between this and its use.
 }
@@ -131,8 +132,8 @@ inline __device__ void ClearClosed(const AttentionParams& params, int64_t token,
 template <class Element, Seen kSeen, int kChannels>
 __global__ void __launch_bounds__(kAttentionThreads) AttentionKernel(AttentionParams params) {
   extern __shared__ __align__(16) float attention_shared[];
-  const int head_dim = params.k.head_dim;
-  const AttentionShared<Element> shared(attention_shared, head_dim, params.stages);
+  const int head_dim = params.v.head_dim;
+  const AttentionShared<Element> shared(attention_shared, params);
   const int group_heads = params.heads / params.k.kv_heads;
   const int slice = static_cast<int>(blockIdx.y) % params.slices;
   AttentionBlock block;
@@ -171,7 +172,6 @@ __global__ void __launch_bounds__(kAttentionThreads) AttentionKernel(AttentionPa
     const int64_t row = block.token * params.heads + head;
     float* partial =
         whole ? nullptr : params.partial + (row * params.parts + part) * (head_dim + 2);
-    const float factor = FactorOf(params.mix, block.token, head);
     if (share.channel == 0) {
       if (!whole) {
         partial[head_dim] = merge.largest;
@@ -186,8 +186,7 @@ __global__ void __launch_bounds__(kAttentionThreads) AttentionKernel(AttentionPa
       if (channel >= head_dim) continue;
       const float value = merged.any ? merged.sums[i][c] : 0.0F;
       if (whole) {
-        StoreMixed(params.mix, factor, value, merge.sum,
-                   params.out + block.token * params.out_stride + head * head_dim + channel);
+        StoreHead(params, block.token, head, channel, merge, value);
       } else {
         partial[channel] = value;
       }
@@ -213,7 +212,6 @@ __global__ void __launch_bounds__(kAttentionThreads) MergePartsKernel(AttentionP
   const int end_part = (seen.end_tile + kAttentionPartTiles - 1) / kAttentionPartTiles;
   const int64_t row = token * params.heads + head;
   const float* partial = params.partial + row * params.parts * (head_dim + 2);
-  const float factor = FactorOf(params.mix, token, head);
   for (int channel = static_cast<int>(threadIdx.x); channel < head_dim;
        channel += kAttentionThreads) {
     PartMerge merge = {-INFINITY, 0};
@@ -231,8 +229,7 @@ __global__ void __launch_bounds__(kAttentionThreads) MergePartsKernel(AttentionP
     if (channel == 0 && params.softmax != nullptr) {
       params.softmax[row] = {merge.largest, merge.sum};
     }
-    StoreMixed(params.mix, factor, value, merge.sum,
-               params.out + token * params.out_stride + head * head_dim + channel);
+    StoreHead(params, token, head, channel, merge, value);
   }
 }
 
@@ -241,19 +238,19 @@ template <Seen kSeen>
 void LaunchAttention(AttentionParams params, int64_t most_tiles, const CudaContext& context) {
   const KvStream& k = params.k;
   CHECK_EQ(params.heads % k.kv_heads, 0);
-  CHECK_EQ(k.head_dim, params.v.head_dim);
   CHECK_EQ(k.kv_heads, params.v.kv_heads);
   CHECK_EQ(k.entries_per_page, params.v.entries_per_page);
   CHECK(k.dtype == params.v.dtype) << "keys and values of different dtypes";
-  CHECK_EQ(k.head_dim % 8, 0) << "head size";
-  CHECK_LE(k.head_dim, 2 * kAttentionThreads) << "head size";
+  CHECK_LE(params.v.head_dim, 2 * kAttentionThreads) << "head size of values";
   if (params.batch.tokens == 0) return;
   const AttentionChoice choice = ChooseAttention({.tokens = params.batch.tokens,
                                                   .kv_heads = k.kv_heads,
                                                   .group_heads = params.heads / k.kv_heads,
                                                   .most_tiles = most_tiles,
-                                                  .row_bytes = k.head_dim * BytesOf(k.dtype)},
-                                                 BytesOf(k.dtype), context.multiprocessors);
+                                                  .key_dim = k.head_dim,
+                                                  .value_dim = params.v.head_dim,
+                                                  .element_bytes = BytesOf(k.dtype)},
+                                                 context.multiprocessors);
   CHECK_GE(choice.shared_bytes, 0) << "head size " << k.head_dim;
   params.slices = choice.slices;
   params.parts = choice.parts;
@@ -261,7 +258,7 @@ void LaunchAttention(AttentionParams params, int64_t most_tiles, const CudaConte
   const auto tokens = static_cast<unsigned>(params.batch.tokens);
   if (params.parts > 1) {
     params.partial = context.scratch.Take<float>(int64_t{params.batch.tokens} * params.heads *
-                                                 params.parts * (k.head_dim + 2));
+                                                 params.parts * (params.v.head_dim + 2));
     if (!context.errors.ok()) return;
   }
   const dim3 grid(tokens, static_cast<unsigned>(k.kv_heads * params.slices),
@@ -272,7 +269,7 @@ void LaunchAttention(AttentionParams params, int64_t most_tiles, const CudaConte
   };
   WithElement(k.dtype, [&](auto element) {
     using Element = decltype(element);
-    if (k.head_dim <= kAttentionThreads) {
+    if (params.v.head_dim <= kAttentionThreads) {
       launch(AttentionKernel<Element, kSeen, 1>);
     } else {
       launch(AttentionKernel<Element, kSeen, 2>);

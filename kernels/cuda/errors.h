@@ -6,8 +6,6 @@
 #ifndef TROUPE_KERNELS_CUDA_ERRORS_H_
 #define TROUPE_KERNELS_CUDA_ERRORS_H_
 
-#include <utility>
-
 #include "absl/status/status.h"
 
 namespace troupe {
@@ -17,9 +15,7 @@ class CudaErrors {
   bool ok() const { return status_.ok(); }
   const absl::Status& status() const { return status_; }
 
-  void Note(absl::Status status) {
-    if (status_.ok()) status_ = std::move(status);
-  }
+  void Note(const absl::Status& status) { status_.Update(status); }
 
  private:
   absl::Status status_;

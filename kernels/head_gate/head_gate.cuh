@@ -40,7 +40,7 @@ inline __device__ void CloseWeakest(const float* gates, int heads, float adaptiv
 }
 
 // Dynamic shared memory: three numbers a head.
-inline __global__ void __launch_bounds__(kHeadGateThreads) HeadGateKernel(HeadGateParams params) {
+__global__ void __launch_bounds__(kHeadGateThreads) HeadGateKernel(HeadGateParams params) {
   extern __shared__ float shared[];
   float* gates = shared;
   int* open = reinterpret_cast<int*>(gates + params.heads);

@@ -9,7 +9,8 @@ namespace troupe {
 
 inline constexpr int kHeadNormRopeThreads = 128;
 
-inline __global__ void __launch_bounds__(kHeadNormRopeThreads)
+// params.rotated_dims is resolved.
+__global__ void __launch_bounds__(kHeadNormRopeThreads)
     HeadNormRopeKernel(HeadNormRopeParams params) {
   const int64_t item = (static_cast<int64_t>(blockIdx.x) * kHeadNormRopeThreads + threadIdx.x) /
                        kWarpSize;
@@ -28,20 +29,27 @@ inline __global__ void __launch_bounds__(kHeadNormRopeThreads)
     scale = 1.0F / sqrtf(squares / static_cast<float>(size) + params.eps);
   }
   const auto normed = [&](int c) { return weight == nullptr ? x[c] : x[c] * scale * weight[c]; };
-  if (params.inverse_frequency == nullptr) {
-    for (int c = lane; c < size; c += kWarpSize) x[c] = normed(c);
-    return;
+  const int first = params.inverse_frequency == nullptr ? size : params.first_rotated;
+  const int rotated = params.inverse_frequency == nullptr ? 0 : params.rotated_dims;
+  if (weight != nullptr) {
+    for (int c = lane; c < size; c += kWarpSize) {
+      if (c < first || c >= first + rotated) x[c] = normed(c);
+    }
   }
+  if (rotated == 0) return;
   const auto position = static_cast<float>(params.position[token]);
-  const int half = size / 2;
-  for (int j = lane; j < half; j += kWarpSize) {
+  for (int j = lane; j < rotated / 2; j += kWarpSize) {
     float sine;
     float cosine;
     sincosf(position * params.inverse_frequency[j], &sine, &cosine);
-    const float a = normed(j);
-    const float b = normed(j + half);
-    x[j] = a * cosine - b * sine;
-    x[j + half] = b * cosine + a * sine;
+    sine *= params.amplitude;
+    cosine *= params.amplitude;
+    const int at = first + (params.interleaved ? 2 * j : j);
+    const int other = first + (params.interleaved ? 2 * j + 1 : j + rotated / 2);
+    const float a = normed(at);
+    const float b = normed(other);
+    x[at] = a * cosine - b * sine;
+    x[other] = b * cosine + a * sine;
   }
 }
 

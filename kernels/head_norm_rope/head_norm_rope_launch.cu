@@ -7,11 +7,16 @@ namespace troupe {
 
 void HeadNormRopeCuda(const HeadNormRopeParams& params, const CudaContext& context) {
   CHECK_EQ(params.x.cols, static_cast<int64_t>(params.heads) * params.head_dim);
-  if (params.inverse_frequency != nullptr) CHECK_EQ(params.head_dim % 2, 0);
+  HeadNormRopeParams resolved = params;
+  if (params.inverse_frequency != nullptr) {
+    resolved.rotated_dims = params.RotatedDims();
+    CHECK_EQ(resolved.rotated_dims % 2, 0);
+    CHECK_LE(params.first_rotated + resolved.rotated_dims, params.head_dim);
+  }
   const int64_t threads = params.x.rows * params.heads * kWarpSize;
   if (threads == 0) return;
   HeadNormRopeKernel<<<static_cast<unsigned>(CeilDiv(threads, kHeadNormRopeThreads)),
-                       kHeadNormRopeThreads, 0, context.stream>>>(params);
+                       kHeadNormRopeThreads, 0, context.stream>>>(resolved);
 }
 
 }  // namespace troupe

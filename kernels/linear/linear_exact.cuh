@@ -74,9 +74,10 @@ __global__ void __launch_bounds__(kExactWarps* kWarpSize) ExactProductKernel(Exa
   for (int r = 0; r < kRows; ++r) {
 #pragma unroll
     for (int o = 0; o < kExactOutputs; ++o) {
-      const float sum = WarpSum(sums[r][o]);
+      float sum = WarpSum(sums[r][o]);
       const int64_t output = first_output + o;
       if (lane != 0 || r >= tile.count || output >= product.outputs) continue;
+      sum += BiasOf(tile, output);
       float* to = product.out + (tile.first + r) * product.out_stride + output;
       *to = product.accumulate ? *to + sum : sum;
     }

@@ -28,23 +28,23 @@ void LaunchExactOf(const ExactProduct& product, int rows_a_tile, const dim3& gri
   }
 }
 
-template <int kRowTiles, bool kSwiglu>
+template <int kRowTiles, bool kGated>
 void LaunchUnitsOf(const UnitProduct& product, const dim3& grid, const CudaContext& context) {
   constexpr int64_t kSharedBytes = UnitSharedBytes(kRowTiles);
-  AllowSharedMemory(UnitProductKernel<kRowTiles, kSwiglu>, kSharedBytes, context.errors);
-  UnitProductKernel<kRowTiles, kSwiglu>
+  AllowSharedMemory(UnitProductKernel<kRowTiles, kGated>, kSharedBytes, context.errors);
+  UnitProductKernel<kRowTiles, kGated>
       <<<grid, kUnitThreads, kSharedBytes, context.stream>>>(product);
 }
 
-template <bool kSwiglu>
+template <bool kGated>
 void LaunchUnitsWith(const UnitProduct& product, int rows_a_tile, const dim3& grid,
                      const CudaContext& context) {
   if (rows_a_tile == 16) {
-    LaunchUnitsOf<1, kSwiglu>(product, grid, context);
+    LaunchUnitsOf<1, kGated>(product, grid, context);
   } else if (rows_a_tile == 64) {
-    LaunchUnitsOf<4, kSwiglu>(product, grid, context);
+    LaunchUnitsOf<4, kGated>(product, grid, context);
   } else {
-    LaunchUnitsOf<8, kSwiglu>(product, grid, context);
+    LaunchUnitsOf<8, kGated>(product, grid, context);
   }
 }
 
@@ -55,7 +55,7 @@ void RunUnits(const LinearParams& params, const CudaMatrix& w, const ProductChoi
   if (!context.errors.ok()) return;
   LaunchRound(params.x, rounded, context);
   auto* out = static_cast<float*>(params.out.data);
-  if (context.cublas != nullptr) {
+  if (context.cublas != nullptr && params.bias == nullptr) {
     const DenseProduct product = {.x = rounded,
                                   .w = w.data(),
                                   .out = out,
@@ -69,6 +69,7 @@ void RunUnits(const LinearParams& params, const CudaMatrix& w, const ProductChoi
   }
   UnitProduct product;
   product.rows.weights = w.data();
+  product.rows.bias = params.bias;
   product.rows.rows = static_cast<int>(rows);
   product.x = rounded;
   product.x_stride = w.inputs();
@@ -77,7 +78,7 @@ void RunUnits(const LinearParams& params, const CudaMatrix& w, const ProductChoi
   product.out = out;
   product.out_stride = params.out.stride;
   product.accumulate = params.accumulate;
-  LaunchUnits(product, /*swiglu=*/false, choice, CeilDiv(rows, choice.rows_a_tile), context);
+  LaunchUnits(product, /*gated=*/false, choice, CeilDiv(rows, choice.rows_a_tile), context);
 }
 
 }  // namespace
@@ -115,12 +116,12 @@ void LaunchExact(const ExactProduct& product, DType weights, bool round_x,
   });
 }
 
-void LaunchUnits(const UnitProduct& product, bool swiglu, const ProductChoice& choice,
+void LaunchUnits(const UnitProduct& product, bool gated, const ProductChoice& choice,
                  int64_t tiles, const CudaContext& context) {
-  const int64_t outputs_a_block = swiglu ? kUnitOutputs / 2 : kUnitOutputs;
+  const int64_t outputs_a_block = gated ? kUnitOutputs / 2 : kUnitOutputs;
   const dim3 grid(static_cast<unsigned>(CeilDiv(product.outputs, outputs_a_block)),
                   static_cast<unsigned>(tiles));
-  if (swiglu) {
+  if (gated) {
     LaunchUnitsWith<true>(product, choice.rows_a_tile, grid, context);
   } else {
     LaunchUnitsWith<false>(product, choice.rows_a_tile, grid, context);
@@ -141,6 +142,7 @@ void LinearCuda(const LinearParams& params, const CudaContext& context) {
   if (choice.kernel == ProductKernel::kMatrixUnits) return RunUnits(params, w, choice, context);
   ExactProduct product;
   product.rows.weights = w.data();
+  product.rows.bias = params.bias;
   product.rows.rows = static_cast<int>(params.x.rows);
   product.x = static_cast<const float*>(params.x.data);
   product.x_stride = params.x.stride;

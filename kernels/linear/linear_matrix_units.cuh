@@ -8,6 +8,7 @@
 #ifndef TROUPE_KERNELS_LINEAR_LINEAR_MATRIX_UNITS_CUH_
 #define TROUPE_KERNELS_LINEAR_LINEAR_MATRIX_UNITS_CUH_
 
+#include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/grouped.cuh"
 #include "kernels/cuda/math.cuh"
 
@@ -26,10 +27,11 @@ struct UnitProduct {
   const CudaBf16* x = nullptr;
   int64_t x_stride = 0;  // a multiple of kChunk, as are `inputs`
   int64_t inputs = 0;
-  int64_t outputs = 0;  // columns of `out`; SwiGLU's weights have twice as many rows
-  void* out = nullptr;  // f32; SwiGLU's bf16
+  int64_t outputs = 0;  // columns of `out`; with kGated the weights have twice as many rows
+  void* out = nullptr;  // f32; with kGated bf16: activation(gate, up)
   int64_t out_stride = 0;
   bool accumulate = false;
+  Activation activation;  // with kGated
 };
 
 inline constexpr int64_t UnitSharedBytes(int row_tiles) {
@@ -58,11 +60,11 @@ __device__ __forceinline__ void MultiplyAdd(float (&sum)[4], const uint32_t (&a)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// The weight row that row `row` of a block's tile holds; -1 beyond the last. With SwiGLU each
+// The weight row that row `row` of a block's tile holds; -1 beyond the last. With kGated each
 // warp's 32 rows are 16 of the gate and the same 16 of `up`, so that both end up in one thread.
-template <bool kSwiglu>
+template <bool kGated>
 __device__ __forceinline__ int64_t WeightRow(const UnitProduct& product, int row) {
-  if constexpr (!kSwiglu) {
+  if constexpr (!kGated) {
     const int64_t output = static_cast<int64_t>(blockIdx.x) * kUnitOutputs + row;
     return output < product.outputs ? output : -1;
   } else {
@@ -74,7 +76,7 @@ __device__ __forceinline__ int64_t WeightRow(const UnitProduct& product, int row
 }
 
 // What a thread copies: one chunk of a few rows of x and of the weights, stage after stage.
-template <int kRowTiles, bool kSwiglu>
+template <int kRowTiles, bool kGated>
 struct UnitCopies {
   static constexpr int kXRows = kRowTiles * 16 / kRowsAPass;
   static constexpr int kWRows = kUnitOutputs / kRowsAPass;
@@ -96,7 +98,7 @@ struct UnitCopies {
     }
 #pragma unroll
     for (int i = 0; i < kWRows; ++i) {
-      const int64_t weight_row = WeightRow<kSwiglu>(product, row + i * kRowsAPass);
+      const int64_t weight_row = WeightRow<kGated>(product, row + i * kRowsAPass);
       w[i] = weight_row < 0 ? nullptr
                             : static_cast<const CudaBf16*>(tile.weights) +
                                   weight_row * product.inputs + chunk * kChunk;
@@ -148,7 +150,7 @@ __device__ __forceinline__ void MultiplyStage(const uint4* x_stage, const uint4*
   }
 }
 
-template <int kRowTiles, bool kSwiglu>
+template <int kRowTiles, bool kGated>
 __device__ __forceinline__ void StoreSums(const UnitProduct& product, const RowTile& tile,
                                           const float (&sums)[kRowTiles][4][4]) {
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
@@ -161,14 +163,16 @@ __device__ __forceinline__ void StoreSums(const UnitProduct& product, const RowT
       if (row >= tile.count) continue;
       const int64_t row_at = static_cast<int64_t>(tile.first + row) * product.out_stride;
       const int within = lane % 4 * 2 + part % 2;
-      if constexpr (kSwiglu) {
+      if constexpr (kGated) {
 #pragma unroll
         for (int group = 0; group < 2; ++group) {
           const int64_t col = static_cast<int64_t>(blockIdx.x) * (kUnitOutputs / 2) + warp * 16 +
                               group * 8 + within;
           if (col >= product.outputs) continue;
-          static_cast<CudaBf16*>(product.out)[row_at + col] = Narrow<CudaBf16>(
-              Silu(sums[row_tile][group][part]) * sums[row_tile][group + 2][part]);
+          const float gate = sums[row_tile][group][part] + BiasOf(tile, col);
+          const float up = sums[row_tile][group + 2][part] + BiasOf(tile, product.outputs + col);
+          static_cast<CudaBf16*>(product.out)[row_at + col] =
+              Narrow<CudaBf16>(Activate(product.activation, gate, up));
         }
       } else {
 #pragma unroll
@@ -177,7 +181,7 @@ __device__ __forceinline__ void StoreSums(const UnitProduct& product, const RowT
               static_cast<int64_t>(blockIdx.x) * kUnitOutputs + warp * 32 + group * 8 + within;
           if (col >= product.outputs) continue;
           float* to = static_cast<float*>(product.out) + row_at + col;
-          const float sum = sums[row_tile][group][part];
+          const float sum = sums[row_tile][group][part] + BiasOf(tile, col);
           *to = product.accumulate ? *to + sum : sum;
         }
       }
@@ -186,7 +190,7 @@ __device__ __forceinline__ void StoreSums(const UnitProduct& product, const RowT
 }
 
 // Grid: groups of outputs in x, tiles of rows in y. Dynamic shared memory: UnitSharedBytes.
-template <int kRowTiles, bool kSwiglu>
+template <int kRowTiles, bool kGated>
 __global__ void __launch_bounds__(kUnitThreads) UnitProductKernel(UnitProduct product) {
   extern __shared__ uint4 unit_shared[];
   constexpr int kXChunks = kRowTiles * 16 * kRowChunks;
@@ -195,7 +199,7 @@ __global__ void __launch_bounds__(kUnitThreads) UnitProductKernel(UnitProduct pr
   uint4* w_stages = unit_shared + kUnitStages * kXChunks;
   const RowTile tile = FindTile(product.rows, static_cast<int>(blockIdx.y), kRowTiles * 16);
   if (tile.count == 0) return;
-  const UnitCopies<kRowTiles, kSwiglu> copies(product, tile);
+  const UnitCopies<kRowTiles, kGated> copies(product, tile);
   const int64_t steps = (product.inputs + kUnitInputs - 1) / kUnitInputs;
   const auto start = [&](int64_t step) {
     const auto stage = static_cast<int>(step % kUnitStages);
@@ -215,7 +219,7 @@ __global__ void __launch_bounds__(kUnitThreads) UnitProductKernel(UnitProduct pr
     MultiplyStage<kRowTiles>(x_stages + stage * kXChunks, w_stages + stage * kWChunks, sums);
   }
   WaitForCopies<0>();
-  StoreSums<kRowTiles, kSwiglu>(product, tile, sums);
+  StoreSums<kRowTiles, kGated>(product, tile, sums);
 }
 
 }  // namespace troupe

@@ -13,7 +13,7 @@ namespace troupe {
 // At most `tiles` tiles of choice.rows_a_tile rows.
 void LaunchExact(const ExactProduct& product, DType weights, bool round_x,
                  const ProductChoice& choice, int64_t tiles, const CudaContext& context);
-void LaunchUnits(const UnitProduct& product, bool swiglu, const ProductChoice& choice,
+void LaunchUnits(const UnitProduct& product, bool gated, const ProductChoice& choice,
                  int64_t tiles, const CudaContext& context);
 
 // x rounded to bf16, packed: [rows, x.cols].

@@ -18,8 +18,11 @@
 namespace troupe {
 
 struct ExpertTable {
-  const void* const* gate_up = nullptr;  // [experts] on the device
-  const void* const* down = nullptr;     // likewise
+  // [experts] on the device, each.
+  const void* const* gate_up = nullptr;
+  const void* const* down = nullptr;
+  const float* const* gate_up_bias = nullptr;
+  const float* const* down_bias = nullptr;
 };
 
 class ExpertTables {
@@ -32,7 +35,7 @@ class ExpertTables {
 
  private:
   struct Entry {
-    std::vector<const void*> host;  // gate_up of every expert, then down
+    std::vector<const void*> host;  // gate_up of every expert, then down, then the biases
     std::shared_ptr<std::byte> device;
   };
 

@@ -16,10 +16,11 @@ struct ExpertSums {
   const float* weights = nullptr;  // [T, top_k]
   int top_k = 0;
   Tensor out;  // [T, cols]
+  bool accumulate = true;
 };
 
 // Grid: tokens in x, columns in y. A token's experts are added in the order of its choices.
-inline __global__ void __launch_bounds__(kCombineThreads) CombineExpertsKernel(ExpertSums sums) {
+__global__ void __launch_bounds__(kCombineThreads) CombineExpertsKernel(ExpertSums sums) {
   const int64_t token = blockIdx.x;
   const int64_t col = static_cast<int64_t>(blockIdx.y) * kCombineThreads + threadIdx.x;
   const int64_t cols = sums.out.cols;
@@ -30,7 +31,8 @@ inline __global__ void __launch_bounds__(kCombineThreads) CombineExpertsKernel(E
     sum = __fmaf_rn(sums.weights[pair], sums.routed[sums.place[pair] * cols + col], sum);
   }
   if (sums.shared != nullptr) sum += sums.shared[token * cols + col];
-  static_cast<float*>(sums.out.data)[token * sums.out.stride + col] += sum;
+  float* out = static_cast<float*>(sums.out.data) + token * sums.out.stride + col;
+  *out = sums.accumulate ? *out + sum : sum;
 }
 
 }  // namespace troupe

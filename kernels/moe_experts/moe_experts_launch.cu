@@ -19,10 +19,11 @@ struct ExpertLayer {
   const CudaMatrix* gate_up = nullptr;  // of any of them: shapes and dtypes are all alike
   const CudaMatrix* down = nullptr;
   GroupedRows gate_up_rows;  // of x
-  GroupedRows down_rows;     // of what SwiGLU gives
+  GroupedRows down_rows;     // of what the activation gives
   int64_t rows = 0;
   int64_t tiles = 0;
   ProductChoice choice;
+  Activation activation;
 };
 
 void CheckExpert(const ExpertWeights& expert, const ExpertWeights& like, int64_t hidden) {
@@ -64,8 +65,9 @@ float* RunOnUnits(const ExpertLayer& layer, const CudaBf16* x, const CudaContext
   product.x_stride = product.inputs = hidden;
   product.outputs = size;
   product.out = inner;
+  product.activation = layer.activation;
   product.out_stride = size;
-  LaunchUnits(product, /*swiglu=*/true, layer.choice, layer.tiles, context);
+  LaunchUnits(product, /*gated=*/true, layer.choice, layer.tiles, context);
   product = {};
   product.rows = layer.down_rows;
   product.x = inner;
@@ -73,7 +75,7 @@ float* RunOnUnits(const ExpertLayer& layer, const CudaBf16* x, const CudaContext
   product.outputs = hidden;
   product.out = out;
   product.out_stride = hidden;
-  LaunchUnits(product, /*swiglu=*/false, layer.choice, layer.tiles, context);
+  LaunchUnits(product, /*gated=*/false, layer.choice, layer.tiles, context);
   return out;
 }
 
@@ -97,7 +99,7 @@ float* RunExact(const ExpertLayer& layer, const Tensor& x, const CudaContext& co
   product.inputs = hidden;
   product.outputs = 2 * size;
   LaunchExact(product, dtype, round_x, layer.choice, layer.tiles, context);
-  SwigluCuda({inner, activated}, context);
+  SwigluCuda({inner, activated, layer.activation}, context);
   product = {};
   product.rows = layer.down_rows;
   product.x = static_cast<const float*>(activated.data);
@@ -147,21 +149,27 @@ bool SortRows(const MoeExpertsParams& params, ExpertLayer& layer, ExpertRows& ro
   layer.gate_up_rows.group_end = rows.end;
   layer.down_rows = layer.gate_up_rows;
   layer.gate_up_rows.group_weights = table.gate_up;
+  layer.gate_up_rows.group_bias = table.gate_up_bias;
   layer.down_rows.group_weights = table.down;
+  layer.down_rows.group_bias = table.down_bias;
   layer.gate_up_rows.source = rows.source;
   return true;
 }
 
-ExpertLayer SharedLayer(const ExpertWeights& shared, int64_t tokens, bool x_aligned) {
+ExpertLayer SharedLayer(const ExpertWeights& shared, const Activation& activation, int64_t tokens,
+                        bool x_aligned) {
   ExpertLayer layer;
+  layer.activation = activation;
   layer.gate_up = &AsCuda(shared.gate_up);
   layer.down = &AsCuda(shared.down);
   layer.choice = ChooseExperts(shared, tokens, x_aligned);
   layer.rows = tokens;
   layer.tiles = CeilDiv(tokens, layer.choice.rows_a_tile);
   layer.gate_up_rows.weights = layer.gate_up->data();
+  layer.gate_up_rows.bias = shared.gate_up_bias;
   layer.gate_up_rows.rows = static_cast<int>(tokens);
   layer.down_rows.weights = layer.down->data();
+  layer.down_rows.bias = shared.down_bias;
   layer.down_rows.rows = static_cast<int>(tokens);
   return layer;
 }
@@ -170,9 +178,11 @@ ExpertLayer SharedLayer(const ExpertWeights& shared, int64_t tokens, bool x_alig
 
 ExpertTable ExpertTables::Find(const ExpertWeights* experts, int count) {
   std::vector<const void*> host;
-  host.reserve(2 * static_cast<size_t>(count));
+  host.reserve(4 * static_cast<size_t>(count));
   for (int e = 0; e < count; ++e) host.push_back(AsCuda(experts[e].gate_up).data());
   for (int e = 0; e < count; ++e) host.push_back(AsCuda(experts[e].down).data());
+  for (int e = 0; e < count; ++e) host.push_back(experts[e].gate_up_bias);
+  for (int e = 0; e < count; ++e) host.push_back(experts[e].down_bias);
   Entry& entry = entries_[experts];
   if (entry.host != host) {
     const size_t bytes = host.size() * sizeof(host.front());
@@ -187,7 +197,8 @@ ExpertTable ExpertTables::Find(const ExpertWeights* experts, int count) {
            "copy of a table of experts", *errors_);
   }
   auto* table = reinterpret_cast<const void* const*>(entry.device.get());
-  return {table, table + count};
+  auto* biases = reinterpret_cast<const float* const*>(entry.device.get()) + 2 * count;
+  return {table, table + count, biases, biases + count};
 }
 
 void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) {
@@ -202,6 +213,7 @@ void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) 
   const bool x_aligned = RowsAligned(params.x);
 
   ExpertLayer routed;
+  routed.activation = params.activation;
   routed.gate_up = &AsCuda(params.experts[0].gate_up);
   routed.down = &AsCuda(params.experts[0].down);
   routed.choice = ChooseExperts(params.experts[0],
@@ -211,13 +223,16 @@ void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) 
   ExpertSums sums;
   sums.routed = RunExperts(routed, params.x, context);
   if (params.shared != nullptr && context.errors.ok()) {
-    sums.shared = RunExperts(SharedLayer(*params.shared, tokens, x_aligned), params.x, context);
+    const ExpertLayer shared =
+        SharedLayer(*params.shared, params.activation, tokens, x_aligned);
+    sums.shared = RunExperts(shared, params.x, context);
   }
   if (!context.errors.ok()) return;
   sums.place = rows.place;
   sums.weights = params.weights;
   sums.top_k = params.top_k;
   sums.out = params.out;
+  sums.accumulate = params.accumulate;
   const dim3 grid(static_cast<unsigned>(tokens),
                   static_cast<unsigned>(CeilDiv(params.out.cols, kCombineThreads)));
   CombineExpertsKernel<<<grid, kCombineThreads, 0, context.stream>>>(sums);

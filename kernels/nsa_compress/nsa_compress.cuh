@@ -3,7 +3,7 @@
 #ifndef TROUPE_KERNELS_NSA_COMPRESS_NSA_COMPRESS_CUH_
 #define TROUPE_KERNELS_NSA_COMPRESS_NSA_COMPRESS_CUH_
 
-#include "kernels/cuda/math.cuh"
+#include "kernels/cuda/pages.cuh"
 #include "kernels/nsa_compress/nsa_compress.h"
 
 namespace troupe {
@@ -54,16 +54,6 @@ __device__ __forceinline__ float WeightedMean(const float* logits, const float* 
     weighted = __fmaf_rn(weight, z[m * head_dim + channel], weighted);
   }
   return weighted / sum;
-}
-
-template <class Element>
-__device__ const Element* EntryAt(const KvStream& stream, const BlockTables& tables, uint32_t slot,
-                                  int64_t entry, int head) {
-  const uint32_t page = tables.pages[slot * tables.stride + entry / stream.entries_per_page];
-  const int64_t row = static_cast<int64_t>(head) * stream.entries_per_page +
-                      entry % stream.entries_per_page;
-  return reinterpret_cast<const Element*>(stream.base + page * stream.page_bytes) +
-         row * stream.head_dim;
 }
 
 // Grid: tokens in x, KV heads in y, keys and then values in z. Dynamic shared memory:

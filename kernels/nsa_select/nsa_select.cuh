@@ -28,6 +28,7 @@ __device__ void SumMass(const NsaChoiceParams& params, int64_t token, int kv_hea
                         float* mass) {
   const AttentionParams& attention = params.attention;
   const int head_dim = attention.k.head_dim;
+  const int stride = shared.key_stride;
   const int group_heads = attention.heads / attention.k.kv_heads;
   const uint32_t slot = attention.batch.slot[attention.batch.token_row[token]];
   for (int tile = seen.first_tile; tile < seen.end_tile; ++tile) {
@@ -41,12 +42,13 @@ __device__ void SumMass(const NsaChoiceParams& params, int64_t token, int kv_hea
       const int64_t row = token * attention.heads + kv_head * group_heads + first_head;
       const float* q = attention.q + token * attention.q_stride +
                        (kv_head * group_heads + first_head) * head_dim;
-      for (int i = static_cast<int>(threadIdx.x); i < heads * head_dim; i += kAttentionThreads) {
-        shared.q[i] = q[i];
+      for (int i = static_cast<int>(threadIdx.x); i < heads * stride; i += kAttentionThreads) {
+        const int channel = i % stride;
+        shared.q[i] = channel < head_dim ? q[i / stride * head_dim + channel] : 0.0F;
       }
       WaitForCopies<0>();
       __syncthreads();
-      ScoreTile(shared, shared.KeyTile(0), head_dim, heads, attention.scale_log2, first, seen);
+      ScoreTile(shared, shared.KeyTile(0), heads, attention.scale_log2, first, seen);
       __syncthreads();
       if (threadIdx.x < kAttentionTile) {
         for (int head = 0; head < heads; ++head) {
@@ -145,7 +147,7 @@ template <class Element>
 __global__ void __launch_bounds__(kAttentionThreads) NsaChooseKernel(NsaChoiceParams params) {
   extern __shared__ __align__(16) float attention_shared[];
   const AttentionParams& attention = params.attention;
-  const AttentionShared<Element> shared(attention_shared, attention.k.head_dim, /*stages=*/1);
+  const AttentionShared<Element> shared(attention_shared, attention);
   auto* chosen = reinterpret_cast<int*>(shared.values);  // no values are loaded here
   const int64_t token = params.first_token + static_cast<int64_t>(blockIdx.x);
   const auto kv_head = static_cast<int>(blockIdx.y);

@@ -18,12 +18,14 @@ void LaunchChoice(NsaChoiceParams params, const CudaContext& context) {
   params.mass = context.scratch.Take<float>(at_once * k.kv_heads * params.most_entries);
   params.scores = context.scratch.Take<float>(at_once * k.kv_heads * params.most_blocks);
   if (!context.errors.ok()) return;
-  const int64_t element_bytes = BytesOf(k.dtype);
-  const int64_t shared_bytes =
-      AttentionSharedBytes(k.head_dim * element_bytes, element_bytes, /*stages=*/1);
+  params.attention.stages = 1;
+  const AttentionShape shape = {.key_dim = k.head_dim,
+                                .value_dim = params.attention.v.head_dim,
+                                .element_bytes = BytesOf(k.dtype)};
+  const int64_t shared_bytes = AttentionSharedBytes(shape, /*stages=*/1);
   // The list of choices lies where attention keeps values.
   CHECK_LE(params.sizes.selected_blocks * static_cast<int64_t>(sizeof(int)),
-           kAttentionTile * k.head_dim * element_bytes);
+           kAttentionTile * shape.value_dim * shape.element_bytes);
   WithElement(k.dtype, [&](auto element) {
     auto* kernel = NsaChooseKernel<decltype(element)>;
     AllowSharedMemory(kernel, shared_bytes, context.errors);

@@ -9,6 +9,7 @@ void PagedAttentionCuda(const PagedAttentionParams& params, const CudaContext& c
   CHECK_EQ(params.k.entries_per_page, kBlockTokens);
   AttentionParams attention = CommonAttention(params);
   attention.window = params.window;
+  attention.sinks = params.sinks;
   LaunchAttention<Seen::kWindow>(
       attention, TilesOfTables(params.batch, params.tables, params.k.entries_per_page), context);
 }

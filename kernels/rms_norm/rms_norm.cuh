@@ -10,7 +10,7 @@ namespace troupe {
 inline constexpr int kRmsNormThreads = 256;
 
 // The order of the sum depends on the number of columns alone.
-inline __global__ void __launch_bounds__(kRmsNormThreads) RmsNormKernel(RmsNormParams params) {
+__global__ void __launch_bounds__(kRmsNormThreads) RmsNormKernel(RmsNormParams params) {
   __shared__ float warp_sums[kRmsNormThreads / kWarpSize];
   const int64_t row = blockIdx.x;
   const int64_t cols = params.x.cols;
@@ -24,7 +24,10 @@ inline __global__ void __launch_bounds__(kRmsNormThreads) RmsNormKernel(RmsNormP
   squares = BlockSum(squares, warp_sums);
   const float scale = 1.0F / sqrtf(squares / static_cast<float>(cols) + params.eps);
   // In place is fine: a thread writes only what it alone has read.
-  for (int64_t c = threadIdx.x; c < cols; c += kRmsNormThreads) out[c] = x[c] * scale * weight[c];
+  for (int64_t c = threadIdx.x; c < cols; c += kRmsNormThreads) {
+    const float normed = x[c] * scale;
+    out[c] = params.accumulate ? __fmaf_rn(normed, weight[c], out[c]) : normed * weight[c];
+  }
 }
 
 }  // namespace troupe
