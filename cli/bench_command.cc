@@ -50,6 +50,8 @@ void Declare(Settings* s, ProgramConfig* program) {
                {.help = "Folder of a model to run in this process, instead of --target."});
   program->Add("dtype", &s->cluster.dtype,
                {.help = "With --model: of products, keys and values.", .choices = {"f32", "bf16"}});
+  program->Add("device", &s->cluster.rank.device,
+               {.help = "With --model: what computes: cpu, cuda or cuda:N."});
   program->Add("threads", &s->cluster.rank.threads,
                {.help = "With --model: threads that compute; 0: all cores.", .min = 0});
   program->Add("max_batch_size", &s->cluster.fleet.scheduler.max_batch_size,

@@ -43,6 +43,7 @@ void Declare(Settings* s, ProgramConfig* program) {
   s->request.Declare(program);
   program->Add("dtype", &s->cluster.dtype,
                {.help = "Of products, keys and values.", .choices = {"f32", "bf16"}});
+  program->Add("device", &s->cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add("threads", &s->cluster.rank.threads,
                {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
   program->Add("data_dir", &s->cluster.data_dir,

@@ -34,6 +34,7 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add("cache_bytes", &cluster.cache_bytes,
                {.help = "Most bytes the cache keeps.", .unit = "bytes", .min = uint64_t{1} << 20});
   program->Add("use_cache", &cluster.use_cache, {.help = "Keep KV blocks across requests."});
+  program->Add("device", &cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add("threads", &cluster.rank.threads,
                {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
   program->Add("kv_memory_bytes", &cluster.rank.kv_memory_bytes,

@@ -82,12 +82,7 @@ class CudaOps : public Ops {
     constexpr int64_t kMostStaged = 64 << 10;
     if (bytes <= 0 || !Use()) return;
     if (bytes <= kMostStaged) {
-      const void* staged = transfers_.Stage(from, bytes);
-      transfers_.Flush();
-      if (staged == nullptr) return;
-      Ok(cudaMemcpyAsync(to, staged, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice,
-                         stream_.get()),
-         "copy on the device");
+      transfers_.Upload(to, from, bytes);
       return;
     }
     Ok(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice,

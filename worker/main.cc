@@ -30,6 +30,7 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
   program->Add("dtype", &settings->dtype,
                {.help = "Of products, keys and values; one for all workers of a coordinator.",
                 .choices = {"f32", "bf16"}});
+  program->Add("device", &rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add("threads", &rank.threads,
                {.help = "Threads that compute; 0: the cores that this process may use.",
                 .min = 0,

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_util.h"
+#include "kernels/device.h"
 #include "model/checkpoint.h"
 
 namespace troupe {
@@ -80,8 +81,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config, const Pro
   TROUPE_RETURN_IF_ERROR(ResolveContext(checkpoint.description(), &rank->config.max_context));
   rank->gate_threshold = DefaultThreshold(checkpoint.description());
 
-  TROUPE_ASSIGN_OR_RETURN(const CpuIsa isa, DetectCpuIsa());
-  rank->ops = MakeCpuOps({.threads = config.threads, .isa = isa});
+  TROUPE_ASSIGN_OR_RETURN(rank->ops, MakeOps(config.device, {.threads = config.threads}));
   // Before the weights: that memory is short shows at once.
   TROUPE_ASSIGN_OR_RETURN(rank->pages,
                           MakePages(rank->ops.get(), checkpoint.description(), rank->config));

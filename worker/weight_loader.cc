@@ -1,6 +1,5 @@
 #include "worker/weight_loader.h"
 
-#include <cstring>
 #include <deque>
 #include <utility>
 
@@ -39,7 +38,7 @@ DeviceTensor WeightLoader::ToDevice(const void* data, DType dtype, int64_t rows,
     Fail(memory.status());
     return tensor;
   }
-  std::memcpy(memory->get(), data, bytes);
+  ops_->Upload(memory->get(), data, bytes);
   tensor.memory = *std::move(memory);
   tensor.view = {tensor.memory.get(), dtype, rows, cols, cols};
   device_bytes_ += bytes;
@@ -113,6 +112,7 @@ std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights
     Report(part.weight.stored_bytes());
   }
   std::unique_ptr<PackedMatrix> packed = ops_->Pack(tensors, precision);
+  Fail(ops_->status());
   device_bytes_ += packed->bytes();
   return packed;
 }

@@ -172,6 +172,19 @@ const void* CudaTransfers::Stage(const void* from, int64_t bytes) {
   return region.device + offset;
 }
 
+void CudaTransfers::Upload(void* to, const void* from, int64_t bytes) {
+  Flush();
+  Pool& pool = turns_[turn_].up;
+  const int64_t size = Aligned(bytes);
+  if (!Reserve(pool, size, /*on_device=*/true)) return;
+  std::byte* pinned = pool.regions.back().host + pool.used;
+  pool.used += size;
+  pool.sent = pool.used;  // it goes elsewhere than to the region's own place on the device
+  std::memcpy(pinned, from, static_cast<size_t>(bytes));
+  CudaOk(cudaMemcpyAsync(to, pinned, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+         "copy to the device", *errors_);
+}
+
 void CudaTransfers::Flush() {
   Pool& pool = turns_[turn_].up;
   if (pool.sent == pool.used) return;

@@ -78,6 +78,8 @@ class CudaTransfers {
   // A copy of the caller's bytes at the device address that is returned, once Flush has been called
   // and the stream has come to it.
   const void* Stage(const void* from, int64_t bytes);
+  // Copies to device memory that lives longer than the step; `from` may be used again at once.
+  void Upload(void* to, const void* from, int64_t bytes);
   // Sends what was staged since the last call, in one copy.
   void Flush();
   // Where the caller may read device memory after the stream has come here.
