@@ -1,8 +1,8 @@
 # CUDA where there is a compiler of release 13 or later, for Hopper GPUs (sm_90a). Programs hold the
 # CUDA runtime and open cuBLASLt when they start, so that one build runs with and without a GPU.
 #
-# TROUPE_CUDA: AUTO takes what it finds, ON insists, OFF leaves CUDA out. Compilers are looked for in
-# $CUDACXX, on the PATH, in /usr/local/cuda and where scripts/install-cuda puts one.
+# TROUPE_CUDA: AUTO takes what it finds, ON insists, OFF leaves CUDA out. A compiler is looked for
+# in $CUDACXX, on the PATH, in /usr/local/cuda and where scripts/install-cuda puts one.
 
 set(TROUPE_CUDA AUTO CACHE STRING "AUTO, ON or OFF")
 set_property(CACHE TROUPE_CUDA PROPERTY STRINGS AUTO ON OFF)
@@ -42,8 +42,8 @@ endif()
 # troupe_cuda_sources(TARGET file.cu...)
 function(troupe_cuda_sources target)
   target_sources(${target} PRIVATE ${ARGN})
-  target_compile_options(
-    ${target} PRIVATE
-    "$<$<COMPILE_LANGUAGE:CUDA>:-gencode=arch=compute_90a,code=sm_90a;--expt-relaxed-constexpr;--expt-extended-lambda;-lineinfo;-Xcompiler=-Wall,-Wno-unused-parameter>")
+  set(options -gencode=arch=compute_90a,code=sm_90a --expt-relaxed-constexpr -lineinfo
+      -Xcompiler=-Wall,-Wno-unused-parameter)
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${options}>")
   target_link_libraries(${target} PRIVATE ${CMAKE_DL_LIBS})
 endfunction()

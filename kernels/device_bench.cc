@@ -132,9 +132,11 @@ void TimeCopies(Bench& bench) {
     from[i] = i;
     to[i] = kPages + i;
   }
-  const PageCopyParams params = {
-      .pages = pages, .page_bytes = kPageBytes, .count = kPages, .from = bench.Put(from),
-      .to = bench.Put(to)};
+  const PageCopyParams params = {.pages = pages,
+                                 .page_bytes = kPageBytes,
+                                 .count = kPages,
+                                 .from = bench.Put(from),
+                                 .to = bench.Put(to)};
   bench.Time("copy of 2 GiB", 2 * kPages * kPageBytes, 0,
              [&](int) { bench.ops().PageCopy(params); });
 }
@@ -192,8 +194,7 @@ void TimeExperts(Bench& bench, const std::vector<int64_t>& tokens) {
         .out = bench.Random(count, kHidden, DType::kF32),
         .accumulate = false};
     bench.Time(absl::StrCat("moe_experts ", count, " tokens, ", active, " experts"),
-               active * expert_bytes + count * kHidden * 8,
-               2 * count * kTopK * 3 * kSize * kHidden,
+               active * expert_bytes + count * kHidden * 8, 2 * count * kTopK * 3 * kSize * kHidden,
                [&](int) { bench.ops().MoeExperts(params); });
   }
 }
@@ -213,8 +214,12 @@ Cache MakeCache(Bench& bench, int sequences, int blocks, int kv_heads, int head_
   for (uint32_t i = 0; i < table.size(); ++i) table[i] = i;
   std::shuffle(table.begin(), table.end(), std::mt19937(3));
   Cache cache;
-  cache.k = {.base = memory, .page_bytes = 2 * stream_bytes, .entries_per_page = kBlockTokens,
-             .kv_heads = kv_heads, .head_dim = head_dim, .dtype = DType::kBf16};
+  cache.k = {.base = memory,
+             .page_bytes = 2 * stream_bytes,
+             .entries_per_page = kBlockTokens,
+             .kv_heads = kv_heads,
+             .head_dim = head_dim,
+             .dtype = DType::kBf16};
   cache.v = cache.k;
   cache.v.base += stream_bytes;
   cache.tables = {bench.Put(table), blocks};
@@ -237,9 +242,14 @@ BatchView MakeBatch(Bench& bench, int sequences, int length, int count) {
     }
     first.push_back(static_cast<int32_t>(position.size()));
   }
-  return {.rows = sequences, .tokens = sequences * count, .slot = bench.Put(slot),
-          .start = bench.Put(start), .first = bench.Put(first), .position = bench.Put(position),
-          .token_row = bench.Put(token_row), .longest = length};
+  return {.rows = sequences,
+          .tokens = sequences * count,
+          .slot = bench.Put(slot),
+          .start = bench.Put(start),
+          .first = bench.Put(first),
+          .position = bench.Put(position),
+          .token_row = bench.Put(token_row),
+          .longest = length};
 }
 
 void TimeAttention(Bench& bench, int sequences, int length, int count) {
@@ -260,10 +270,11 @@ void TimeAttention(Bench& bench, int sequences, int length, int count) {
                                        .tables = cache.tables,
                                        .mix = {.factor = factor},
                                        .out = bench.Random(tokens, kHeads * kHeadDim, DType::kF32)};
-  const int64_t seen = int64_t{sequences} * (int64_t{count} * length - int64_t{count} * (count - 1) / 2);
+  const int64_t seen =
+      int64_t{sequences} * (int64_t{count} * length - int64_t{count} * (count - 1) / 2);
   bench.Time(absl::StrCat("paged_attention ", sequences, " x ", length, ", ", count, " new"),
-             int64_t{sequences} * length * kKvHeads * kHeadDim * 4,
-             4 * seen * kHeads * kHeadDim, [&](int) { bench.ops().PagedAttention(params); });
+             int64_t{sequences} * length * kKvHeads * kHeadDim * 4, 4 * seen * kHeads * kHeadDim,
+             [&](int) { bench.ops().PagedAttention(params); });
 }
 
 void TimeRows(Bench& bench, int64_t tokens) {

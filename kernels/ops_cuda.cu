@@ -85,8 +85,7 @@ class CudaOps : public Ops {
       transfers_.Upload(to, from, bytes);
       return;
     }
-    Ok(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice,
-                       stream_.get()),
+    Ok(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_.get()),
        "copy to the device");
     // The driver may read pageable memory after it has returned.
     Ok(cudaStreamSynchronize(stream_.get()), "copy to the device");
@@ -159,8 +158,8 @@ class CudaOps : public Ops {
     if (!Use()) return;
     transfers_.Flush();
     scratch_.Reset();
-    operation(params, {stream_.get(), multiprocessors_, scratch_, cublas_.get(), expert_tables_,
-                       errors_});
+    operation(params,
+              {stream_.get(), multiprocessors_, scratch_, cublas_.get(), expert_tables_, errors_});
     Ok(cudaGetLastError(), name);
   }
 

@@ -23,8 +23,7 @@ absl::Span<T> Fetched(Ops& ops, absl::Span<T> device) {
 }
 inline Tensor Fetched(Ops& ops, const Tensor& device) {
   Tensor fetched = device;
-  const int64_t elements =
-      device.rows == 0 ? 0 : (device.rows - 1) * device.stride + device.cols;
+  const int64_t elements = device.rows == 0 ? 0 : (device.rows - 1) * device.stride + device.cols;
   fetched.data = ops.Fetch(device.data, elements * BytesOf(device.dtype));
   return fetched;
 }

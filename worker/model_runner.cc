@@ -148,8 +148,8 @@ void ModelRunner::RunLayer(int index, const LoadedLayer& layer, const DeviceInpu
   TapHidden(index, FirstRows(arena_->hidden, input.tokens()));
 }
 
-void ModelRunner::NormLogitTokens(const DeviceTensor& norm,
-                                  absl::Span<const int32_t> logit_tokens, const Tensor& out) {
+void ModelRunner::NormLogitTokens(const DeviceTensor& norm, absl::Span<const int32_t> logit_tokens,
+                                  const Tensor& out) {
   ForEachRun(logit_tokens, [&](int64_t token, int64_t count, int64_t index) {
     ops_->RmsNorm({Rows(arena_->hidden, token, count), norm.view, model_->description.rms_epsilon,
                    Rows(out, index, count)});

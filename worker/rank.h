@@ -26,7 +26,7 @@ struct Rank {
     std::string model;  // the checkpoint's folder
     ComputeMode mode = ComputeMode::kBf16;
     std::string device = "cpu";  // see MakeOps
-    int threads = 0;  // that compute; 0: the cores that this process may use
+    int threads = 0;             // that compute; 0: the cores that this process may use
     int64_t kv_memory_bytes = int64_t{1} << 30;
     int max_rows = 64;          // sequences that live at once
     int max_step_tokens = 512;  // tokens of one step

@@ -43,7 +43,7 @@ struct AttentionParams {
   int slices = 1;
   int parts = 1;
   int stages = 1;
-  float* partial = nullptr;  // [T, H, parts, Dv + 2] where parts > 1: sums, largest, weight
+  float* partial = nullptr;   // [T, H, parts, Dv + 2] where parts > 1: sums, largest, weight
   float2* softmax = nullptr;  // [T, H] out: largest score and sum of weights; may be null
 };
 
@@ -107,8 +107,8 @@ struct AttentionShared {
 
   __device__ AttentionShared(float* shared, const AttentionParams& params)
       : q(shared),
-        key_stride(static_cast<int>(PaddedRowBytes(params.k.head_dim, sizeof(Element)) /
-                                    sizeof(Element))),
+        key_stride(
+            static_cast<int>(PaddedRowBytes(params.k.head_dim, sizeof(Element)) / sizeof(Element))),
         key_row_bytes(key_stride * static_cast<int64_t>(sizeof(Element)) + 16),
         value_row_bytes(PaddedRowBytes(params.v.head_dim, sizeof(Element))) {
     weights = q + kAttentionHeads * key_stride;
@@ -138,8 +138,7 @@ __device__ void StartTile(const KvStream& stream, const BlockTables& tables, uin
   const int chunks = (stream.head_dim + kUnit - 1) / kUnit;
   const bool whole = stream.head_dim % kUnit == 0 && stream.page_bytes % 16 == 0 &&
                      reinterpret_cast<uintptr_t>(stream.base) % 16 == 0;
-  for (int i = static_cast<int>(threadIdx.x); i < kAttentionTile * chunks;
-       i += kAttentionThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < kAttentionTile * chunks; i += kAttentionThreads) {
     const int row = i / chunks;
     const int channel = i % chunks * kUnit;
     const int64_t entry = first + row;
@@ -207,13 +206,13 @@ __device__ void WeighTile(const AttentionShared<Element>& shared, int heads) {
     weights[lane] = low_weight;
     weights[lane + kWarpSize] = high_weight;
     const float sum = WarpSum(low_weight + high_weight);
+    __syncwarp();  // every lane has read what the first one replaces
     if (lane == 0) {
       const float rescale = exp2f(before - largest);
       shared.rescale[head] = rescale;
       shared.sum[head] = __fmaf_rn(shared.sum[head], rescale, sum);
       shared.largest[head] = largest;
     }
-    __syncwarp();
   }
 }
 
@@ -239,8 +238,7 @@ using HeadSums = float[kAttentionHeads][kChannels];
 
 template <class Element, int kChannels>
 __device__ void SumTile(const AttentionShared<Element>& shared, const std::byte* values,
-                        int head_dim, int heads, const SumShare& share,
-                        HeadSums<kChannels>& sums) {
+                        int head_dim, int heads, const SumShare& share, HeadSums<kChannels>& sums) {
 #pragma unroll
   for (int i = 0; i < kAttentionHeads; ++i) {
     const int head = share.first_head + i * share.head_step;

@@ -19,7 +19,7 @@ inline constexpr int kAttentionHeads = 8;      // query heads of a block, at mos
 struct AttentionShape {
   int64_t tokens = 0;
   int kv_heads = 0;
-  int group_heads = 0;    // query heads of a KV head
+  int group_heads = 0;     // query heads of a KV head
   int64_t most_tiles = 0;  // that any token sees
   int key_dim = 0;
   int value_dim = 0;
@@ -27,9 +27,9 @@ struct AttentionShape {
 };
 
 struct AttentionChoice {
-  int slices = 1;  // blocks that share out a KV head's query heads
-  int parts = 1;   // blocks that share out a token's context; 1: one walks over all of it
-  int stages = 1;  // tiles in shared memory at once
+  int slices = 1;            // blocks that share out a KV head's query heads
+  int parts = 1;             // blocks that share out a token's context; 1: one walks over all of it
+  int stages = 1;            // tiles in shared memory at once
   int64_t shared_bytes = 0;  // -1: more than there is
 };
 

@@ -1,5 +1,3 @@
-#include "kernels/cuda/cublas_lt.cuh"
-
 #include <cublasLt.h>
 #include <dlfcn.h>
 
@@ -12,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/cublas_lt.cuh"
 
 namespace troupe {
 namespace {
@@ -79,8 +78,8 @@ class LoadedCublasLt final : public CublasLt {
     const float one = 1;
     const float keep = product.accumulate ? 1 : 0;
     const cublasStatus_t status =
-        lt_.Matmul(handle_, desc_, &one, product.w, w.get(), product.x, x.get(), &keep,
-                   product.out, out.get(), product.out, out.get(), &*algorithm, nullptr, 0, stream);
+        lt_.Matmul(handle_, desc_, &one, product.w, w.get(), product.x, x.get(), &keep, product.out,
+                   out.get(), product.out, out.get(), &*algorithm, nullptr, 0, stream);
     if (status == CUBLAS_STATUS_NOT_SUPPORTED) return false;
     if (status != CUBLAS_STATUS_SUCCESS) {
       errors.Note(absl::InternalError(absl::StrCat("cuBLASLt: a product of ", product.rows, " x ",
@@ -137,8 +136,8 @@ class LoadedCublasLt final : public CublasLt {
     const uint64_t workspace_bytes = 0;
     lt_.PreferenceSet(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
                       sizeof(workspace_bytes));
-    for (const auto attribute : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-                                 CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    for (const auto attribute :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
       lt_.PreferenceSet(preference, attribute, &alignment, sizeof(alignment));
     }
     std::array<cublasLtMatmulHeuristicResult_t, 16> results = {};

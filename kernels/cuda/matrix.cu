@@ -1,9 +1,8 @@
-#include "kernels/cuda/matrix.cuh"
-
 #include <utility>
 
 #include "base/check.h"
 #include "kernels/cuda/context.cuh"
+#include "kernels/cuda/matrix.cuh"
 
 namespace troupe {
 

@@ -1,5 +1,3 @@
-#include "kernels/cuda/memory.cuh"
-
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -7,6 +5,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/context.cuh"
+#include "kernels/cuda/memory.cuh"
 
 namespace troupe {
 namespace {
@@ -189,10 +188,10 @@ void CudaTransfers::Flush() {
   Pool& pool = turns_[turn_].up;
   if (pool.sent == pool.used) return;
   const Region& region = pool.regions.back();
-  CudaOk(cudaMemcpyAsync(region.device + pool.sent, region.host + pool.sent,
-                         static_cast<size_t>(pool.used - pool.sent), cudaMemcpyHostToDevice,
-                         stream_),
-         "copy to the device", *errors_);
+  CudaOk(
+      cudaMemcpyAsync(region.device + pool.sent, region.host + pool.sent,
+                      static_cast<size_t>(pool.used - pool.sent), cudaMemcpyHostToDevice, stream_),
+      "copy to the device", *errors_);
   pool.sent = pool.used;
 }
 

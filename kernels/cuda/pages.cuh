@@ -12,8 +12,8 @@ template <class Element>
 __device__ __forceinline__ const Element* EntryAt(const KvStream& stream, const BlockTables& tables,
                                                   uint32_t slot, int64_t entry, int kv_head) {
   const uint32_t page = tables.pages[slot * tables.stride + entry / stream.entries_per_page];
-  const int64_t row = static_cast<int64_t>(kv_head) * stream.entries_per_page +
-                      entry % stream.entries_per_page;
+  const int64_t row =
+      static_cast<int64_t>(kv_head) * stream.entries_per_page + entry % stream.entries_per_page;
   return reinterpret_cast<const Element*>(stream.base + page * stream.page_bytes) +
          row * stream.head_dim;
 }

@@ -12,14 +12,14 @@ inline constexpr int kHeadNormRopeThreads = 128;
 // params.rotated_dims is resolved.
 __global__ void __launch_bounds__(kHeadNormRopeThreads)
     HeadNormRopeKernel(HeadNormRopeParams params) {
-  const int64_t item = (static_cast<int64_t>(blockIdx.x) * kHeadNormRopeThreads + threadIdx.x) /
-                       kWarpSize;
+  const int64_t item =
+      (static_cast<int64_t>(blockIdx.x) * kHeadNormRopeThreads + threadIdx.x) / kWarpSize;
   if (item >= params.x.rows * params.heads) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int64_t token = item / params.heads;
   const int size = params.head_dim;
-  float* x = static_cast<float*>(params.x.data) + token * params.x.stride +
-             item % params.heads * size;
+  float* x =
+      static_cast<float*>(params.x.data) + token * params.x.stride + item % params.heads * size;
   const float* weight = params.norm_weight;
   float scale = 1;
   if (weight != nullptr) {

@@ -27,8 +27,8 @@ struct ProductShape {
 
 struct ProductChoice {
   ProductKernel kernel = ProductKernel::kExact;
-  int unit = 1;          // kExact: inputs that a lane takes at a time, 1 or 4
-  int rows_a_tile = 1;   // kExact: 1 or 8; kMatrixUnits: 16, 64 or 128
+  int unit = 1;         // kExact: inputs that a lane takes at a time, 1 or 4
+  int rows_a_tile = 1;  // kExact: 1 or 8; kMatrixUnits: 16, 64 or 128
 };
 
 inline ProductChoice ChooseProduct(const ProductShape& shape) {

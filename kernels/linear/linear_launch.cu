@@ -116,8 +116,8 @@ void LaunchExact(const ExactProduct& product, DType weights, bool round_x,
   });
 }
 
-void LaunchUnits(const UnitProduct& product, bool gated, const ProductChoice& choice,
-                 int64_t tiles, const CudaContext& context) {
+void LaunchUnits(const UnitProduct& product, bool gated, const ProductChoice& choice, int64_t tiles,
+                 const CudaContext& context) {
   const int64_t outputs_a_block = gated ? kUnitOutputs / 2 : kUnitOutputs;
   const dim3 grid(static_cast<unsigned>(CeilDiv(product.outputs, outputs_a_block)),
                   static_cast<unsigned>(tiles));

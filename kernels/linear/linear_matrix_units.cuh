@@ -18,8 +18,8 @@ inline constexpr int kUnitOutputs = 128;  // weight rows of a block
 inline constexpr int kUnitInputs = 64;    // of a stage: rows of 128 bytes
 inline constexpr int kUnitStages = 4;
 inline constexpr int kUnitThreads = 128;
-inline constexpr int kChunk = 8;                           // elements of 16 bytes
-inline constexpr int kRowChunks = kUnitInputs / kChunk;    // of a row in a stage
+inline constexpr int kChunk = 8;                              // elements of 16 bytes
+inline constexpr int kRowChunks = kUnitInputs / kChunk;       // of a row in a stage
 inline constexpr int kRowsAPass = kUnitThreads / kRowChunks;  // that all threads copy at once
 
 struct UnitProduct {
@@ -92,9 +92,10 @@ struct UnitCopies {
 #pragma unroll
     for (int i = 0; i < kXRows; ++i) {
       const int at = row + i * kRowsAPass;
-      x[i] = at >= tile.count ? nullptr
-                              : product.x + SourceRow(product.rows, tile.first + at) *
-                                                product.x_stride + chunk * kChunk;
+      x[i] = at >= tile.count
+                 ? nullptr
+                 : product.x + SourceRow(product.rows, tile.first + at) * product.x_stride +
+                       chunk * kChunk;
     }
 #pragma unroll
     for (int i = 0; i < kWRows; ++i) {

@@ -13,8 +13,8 @@ namespace troupe {
 // At most `tiles` tiles of choice.rows_a_tile rows.
 void LaunchExact(const ExactProduct& product, DType weights, bool round_x,
                  const ProductChoice& choice, int64_t tiles, const CudaContext& context);
-void LaunchUnits(const UnitProduct& product, bool gated, const ProductChoice& choice,
-                 int64_t tiles, const CudaContext& context);
+void LaunchUnits(const UnitProduct& product, bool gated, const ProductChoice& choice, int64_t tiles,
+                 const CudaContext& context);
 
 // x rounded to bf16, packed: [rows, x.cols].
 void LaunchRound(const Tensor& x, CudaBf16* to, const CudaContext& context);

@@ -84,10 +84,10 @@ float* RunExact(const ExpertLayer& layer, const Tensor& x, const CudaContext& co
   const int64_t hidden = layer.down->outputs();
   const DType dtype = layer.gate_up->dtype();
   const bool round_x = layer.gate_up->precision() == Precision::kBf16;
-  const Tensor inner = {context.scratch.Take<float>(layer.rows * 2 * size), DType::kF32,
-                        layer.rows, 2 * size, 2 * size};
-  const Tensor activated = {context.scratch.Take<float>(layer.rows * size), DType::kF32,
-                            layer.rows, size, size};
+  const Tensor inner = {context.scratch.Take<float>(layer.rows * 2 * size), DType::kF32, layer.rows,
+                        2 * size, 2 * size};
+  const Tensor activated = {context.scratch.Take<float>(layer.rows * size), DType::kF32, layer.rows,
+                            size, size};
   auto* out = context.scratch.Take<float>(layer.rows * hidden);
   if (!context.errors.ok()) return nullptr;
   ExactProduct product;
@@ -223,8 +223,7 @@ void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) 
   ExpertSums sums;
   sums.routed = RunExperts(routed, params.x, context);
   if (params.shared != nullptr && context.errors.ok()) {
-    const ExpertLayer shared =
-        SharedLayer(*params.shared, params.activation, tokens, x_aligned);
+    const ExpertLayer shared = SharedLayer(*params.shared, params.activation, tokens, x_aligned);
     sums.shared = RunExperts(shared, params.x, context);
   }
   if (!context.errors.ok()) return;

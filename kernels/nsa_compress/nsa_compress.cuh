@@ -79,8 +79,7 @@ __global__ void __launch_bounds__(kCompressThreads) NsaCompressKernel(NsaCompres
   float* z = compress_shared;
   float* u = z + rows * head_dim;
   for (int i = static_cast<int>(threadIdx.x); i < rows * head_dim; i += kCompressThreads) {
-    const Raw* from =
-        EntryAt<Raw>(raw, params.raw_tables, slot, first + i / head_dim, head);
+    const Raw* from = EntryAt<Raw>(raw, params.raw_tables, slot, first + i / head_dim, head);
     z[i] = Widen(from[i % head_dim]);
     u[i] = z[i] + phi.position[i];
   }

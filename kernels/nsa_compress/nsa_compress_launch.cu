@@ -18,8 +18,7 @@ void NsaCompressCuda(const NsaCompressParams& params, const CudaContext& context
       << "keys and values of different dtypes";
   if (params.batch.tokens == 0) return;
   const int64_t shared_bytes = CompressSharedBytes(sizes.compress_block, k.head_dim);
-  const dim3 grid(static_cast<unsigned>(params.batch.tokens), static_cast<unsigned>(k.kv_heads),
-                  2);
+  const dim3 grid(static_cast<unsigned>(params.batch.tokens), static_cast<unsigned>(k.kv_heads), 2);
   WithElement(params.raw_k.dtype, [&](auto raw) {
     WithElement(k.dtype, [&](auto element) {
       auto* kernel = NsaCompressKernel<decltype(raw), decltype(element)>;

@@ -15,9 +15,9 @@ struct NsaChoiceParams {
   NsaSizes sizes;
   int64_t most_entries = 0;
   int64_t most_blocks = 0;
-  int first_token = 0;        // of the tokens that share the scratch
-  float* mass = nullptr;      // [tokens, G, most_entries] scratch: P
-  float* scores = nullptr;    // [tokens, G, most_blocks] scratch: S
+  int first_token = 0;          // of the tokens that share the scratch
+  float* mass = nullptr;        // [tokens, G, most_entries] scratch: P
+  float* scores = nullptr;      // [tokens, G, most_blocks] scratch: S
   int32_t* selected = nullptr;  // [T, G, selected_blocks]
 };
 
@@ -33,8 +33,8 @@ __device__ void SumMass(const NsaChoiceParams& params, int64_t token, int kv_hea
   const uint32_t slot = attention.batch.slot[attention.batch.token_row[token]];
   for (int tile = seen.first_tile; tile < seen.end_tile; ++tile) {
     const int64_t first = static_cast<int64_t>(tile) * kAttentionTile;
-    StartTile<Element>(attention.k, attention.tables, slot, kv_head, first, seen,
-                       shared.KeyTile(0), shared.key_row_bytes);
+    StartTile<Element>(attention.k, attention.tables, slot, kv_head, first, seen, shared.KeyTile(0),
+                       shared.key_row_bytes);
     CommitCopies();
     float sum = 0;
     for (int first_head = 0; first_head < group_heads; first_head += kAttentionHeads) {
@@ -75,8 +75,8 @@ __device__ __forceinline__ float BlockScore(const NsaSizes& sizes, const float* 
   const int64_t stride = sizes.compress_stride;
   const int64_t block = sizes.compress_block;
   float score = 0;
-  for (int64_t i = max(int64_t{0}, begin - block + stride) / stride;
-       i < count && i * stride < end; ++i) {
+  for (int64_t i = max(int64_t{0}, begin - block + stride) / stride; i < count && i * stride < end;
+       ++i) {
     const int64_t start = i * stride;
     const int64_t shared_tokens = min(start + block, end) - max(start, begin);
     score = __fmaf_rn(static_cast<float>(shared_tokens / stride), mass[i], score);
@@ -91,8 +91,8 @@ __device__ __forceinline__ int HighestScore(const float* scores, int count, uint
   for (int j = static_cast<int>(threadIdx.x); j < count; j += kAttentionThreads) {
     if (scores[j] < 0) continue;
     // Scores are not negative, so their bits are in order.
-    const uint64_t rank =
-        static_cast<uint64_t>(__float_as_uint(scores[j])) << 32 | (0xffffffffU - static_cast<unsigned>(j));
+    const uint64_t rank = static_cast<uint64_t>(__float_as_uint(scores[j])) << 32 |
+                          (0xffffffffU - static_cast<unsigned>(j));
     mine = max(mine, rank);
   }
 #pragma unroll
@@ -152,8 +152,8 @@ __global__ void __launch_bounds__(kAttentionThreads) NsaChooseKernel(NsaChoicePa
   const int64_t token = params.first_token + static_cast<int64_t>(blockIdx.x);
   const auto kv_head = static_cast<int>(blockIdx.y);
   const int group_heads = attention.heads / attention.k.kv_heads;
-  int32_t* selected = params.selected +
-                      (token * attention.k.kv_heads + kv_head) * params.sizes.selected_blocks;
+  int32_t* selected =
+      params.selected + (token * attention.k.kv_heads + kv_head) * params.sizes.selected_blocks;
   bool any = false;
   for (int h = 0; h < group_heads; ++h) {
     any = any || FactorOf(attention.mix, token, kv_head * group_heads + h) != 0;

@@ -13,8 +13,8 @@ inline constexpr int kPageCopyThreads = 256;
 template <class Unit>
 __global__ void PageCopyKernel(PageCopyParams params) {
   const int64_t units = params.page_bytes / static_cast<int64_t>(sizeof(Unit));
-  const auto* from = reinterpret_cast<const Unit*>(
-      params.pages + params.from[blockIdx.y] * params.page_bytes);
+  const auto* from =
+      reinterpret_cast<const Unit*>(params.pages + params.from[blockIdx.y] * params.page_bytes);
   auto* to = reinterpret_cast<Unit*>(params.pages + params.to[blockIdx.y] * params.page_bytes);
   const int64_t step = static_cast<int64_t>(gridDim.x) * kPageCopyThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kPageCopyThreads + threadIdx.x; i < units;

@@ -11,8 +11,8 @@ void PageCopyCuda(const PageCopyParams& params, const CudaContext& context) {
   constexpr int64_t kMostBlocksAPage = 64;
   const auto launch = [&](auto unit) {
     const int64_t units = params.page_bytes / static_cast<int64_t>(sizeof(unit));
-    const int64_t blocks = std::clamp<int64_t>(CeilDiv(units, kPageCopyThreads), 1,
-                                               kMostBlocksAPage);
+    const int64_t blocks =
+        std::clamp<int64_t>(CeilDiv(units, kPageCopyThreads), 1, kMostBlocksAPage);
     const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(params.count));
     PageCopyKernel<decltype(unit)><<<grid, kPageCopyThreads, 0, context.stream>>>(params);
   };

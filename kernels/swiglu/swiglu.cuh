@@ -17,8 +17,7 @@ __global__ void SwigluKernel(SwigluParams params) {
   const bool gated = params.gate_up.cols != params.out.cols;
   const float* gate = static_cast<const float*>(params.gate_up.data) + row * params.gate_up.stride;
   static_cast<float*>(params.out.data)[row * params.out.stride + col] =
-      gated ? Activate(params.activation, gate[col], gate[params.out.cols + col])
-            : Silu(gate[col]);
+      gated ? Activate(params.activation, gate[col], gate[params.out.cols + col]) : Silu(gate[col]);
 }
 
 }  // namespace troupe

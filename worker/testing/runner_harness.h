@@ -31,7 +31,7 @@ class RunnerHarness {
     std::optional<CpuIsa> isa;   // empty: the best of this CPU
     // Empty: TROUPE_TEST_DEVICE, else the CPU.
     std::string device;
-    int threads = 0;             // 0: all cores
+    int threads = 0;  // 0: all cores
     int slots = 4;
     int max_context_tokens = 2048;
     int max_step_tokens = 512;
