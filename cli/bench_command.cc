@@ -13,11 +13,11 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "base/log.h"
+#include "base/terminal.h"
 #include "cli/commands.h"
 #include "cli/embedded_cluster.h"
 #include "cli/load_generator.h"
 #include "cli/request_flags.h"
-#include "cli/terminal.h"
 #include "config/program_config.h"
 #include "nlohmann/json.hpp"
 

@@ -10,8 +10,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/terminal.h"
 #include "cli/commands.h"
-#include "cli/terminal.h"
 #include "config/program_config.h"
 #include "model/checkpoint.h"
 #include "model/description.h"

@@ -7,9 +7,9 @@
 #include "absl/time/time.h"
 #include "base/log.h"
 #include "base/shutdown_signals.h"
+#include "base/terminal.h"
 #include "cli/commands.h"
 #include "cli/embedded_cluster.h"
-#include "cli/terminal.h"
 #include "config/program_config.h"
 
 namespace troupe {

@@ -19,6 +19,8 @@ struct Activation {
   ActivationKind kind = ActivationKind::kSilu;
   float alpha = 0.0f;  // kClampedSilu
   float limit = 0.0f;  // kClampedSilu
+
+  bool operator==(const Activation&) const = default;
 };
 
 }  // namespace troupe

@@ -31,7 +31,8 @@ inline constexpr int kBlockVecs = kKeyBlock / kLanes;
 inline int64_t MinOf(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t MaxOf(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// Keys and values of one KV head of one sequence.
+// Keys and values of one KV head of one sequence. Values may be the first elements of longer
+// entries: v->head_dim is then the length of an entry.
 struct CachedHead {
   const KvStream* k;
   const KvStream* v;
@@ -261,7 +262,7 @@ inline void PrefetchRows(const KvStream& stream, const CachedHead& cached, int64
 
 inline void PrefetchBlock(const CachedHead& cached, int64_t block, int end) {
   PrefetchRows(*cached.k, cached, block, end);
-  PrefetchRows(*cached.v, cached, block, end);
+  if (cached.v->base != cached.k->base) PrefetchRows(*cached.v, cached, block, end);
 }
 
 template <class Elem>
@@ -365,10 +366,17 @@ void ScoreRows(QueryTile& tile, const int* rows, int64_t block) {
   for (int r = 0; r < M; ++r) WeighScores(tile, rows[r], block, first, last);
 }
 
+// Values of a block: entry e's begin at data + e * stride.
+template <class Elem>
+struct BlockValues {
+  const Elem* data;
+  int64_t stride;
+};
+
 // Adds the weighted values of entries [begin, end) to N vectors of channels of M queries.
 template <int M, int N, class Elem>
-void WeighValues(const QueryTile& tile, const int* rows, const Elem* values, int channel, int begin,
-                 int end) {
+void WeighValues(const QueryTile& tile, const int* rows, const BlockValues<Elem>& values,
+                 int channel, int begin, int end) {
   const int64_t size = tile.value_stride;
   const float* p[M];
   Vec acc[M][N];
@@ -381,7 +389,9 @@ void WeighValues(const QueryTile& tile, const int* rows, const Elem* values, int
   for (int e = begin; e < end; ++e) {
     Vec v[N];
 #pragma GCC unroll 4
-    for (int i = 0; i < N; ++i) v[i] = Load(values + e * size + channel + i * kLanes);
+    for (int i = 0; i < N; ++i) {
+      v[i] = Load(values.data + e * values.stride + channel + i * kLanes);
+    }
 #pragma GCC unroll 4
     for (int r = 0; r < M; ++r) {
       const Vec x = Set1(p[r][e]);
@@ -397,7 +407,7 @@ void WeighValues(const QueryTile& tile, const int* rows, const Elem* values, int
 }
 
 template <int M, class Elem>
-void WeighRows(const QueryTile& tile, const int* rows, const Elem* values) {
+void WeighRows(const QueryTile& tile, const int* rows, const BlockValues<Elem>& values) {
   const int begin = tile.query[rows[0]].begin;
   const int end = tile.query[rows[0]].end;
   int c = 0;
@@ -418,9 +428,9 @@ inline void WithCount(int count, const Function& one) {
   }
 }
 
-// Scores all rows against the packed keys, then adds the values [kKeyBlock, Dv].
+// Scores all rows against the packed keys, then adds the values.
 template <class Elem>
-void AttendBlock(QueryTile& tile, int64_t block, const Elem* values) {
+void AttendBlock(QueryTile& tile, int64_t block, const BlockValues<Elem>& values) {
   int rows[kTileQueries];
   int count = 0;
   const auto score = [&] {
@@ -451,9 +461,13 @@ void AttendBlock(QueryTile& tile, int64_t block, const Elem* values) {
   weigh();
 }
 
-// Loads a block and attends to it, after each query's begin and end have been set.
-template <class Elem>
-void LoadAndAttend(QueryTile& tile, const CachedHead& cached, int64_t block) {
+// Entries of the current block that any of the tile's queries sees; none where begin >= end.
+struct BlockRange {
+  int begin;
+  int end;
+};
+
+inline BlockRange VisibleRange(const QueryTile& tile) {
   int64_t begin = kKeyBlock;
   int64_t end = 0;
   for (int row = 0; row < tile.rows; ++row) {
@@ -462,32 +476,36 @@ void LoadAndAttend(QueryTile& tile, const CachedHead& cached, int64_t block) {
     begin = MinOf(begin, query.begin);
     end = MaxOf(end, query.end);
   }
+  return {static_cast<int>(begin), static_cast<int>(end)};
+}
+
+// Loads a block and attends to it, after each query's begin and end have been set.
+template <class Elem>
+void LoadAndAttend(QueryTile& tile, const CachedHead& cached, int64_t block) {
+  const auto [begin, end] = VisibleRange(tile);
   if (begin >= end) return;
-  const int first = static_cast<int>(begin);
-  const int last = static_cast<int>(end);
   const Elem* rows[kKeyBlock];
-  BlockRows(*cached.k, cached, block, first, last, rows);
-  PackKeys(rows, first, last, tile.key_dim, tile.keys);
-  BlockRows(*cached.v, cached, block, first, last, rows);
+  BlockRows(*cached.k, cached, block, begin, end, rows);
+  PackKeys(rows, begin, end, tile.key_dim, tile.keys);
+  BlockRows(*cached.v, cached, block, begin, end, rows);
   // Few queries: widening where the values are used is cheaper than packing them.
   if (cached.v->entries_per_page >= kKeyBlock && tile.value_dim == tile.value_stride &&
       (sizeof(Elem) == sizeof(float) || tile.rows <= kTileQueries)) {
-    AttendBlock(tile, block, rows[first] - first * tile.value_stride);
+    const int64_t stride = cached.v->head_dim;
+    AttendBlock(tile, block, BlockValues<Elem>{rows[begin] - begin * stride, stride});
   } else {
-    PackValues(rows, first, last, tile);
-    AttendBlock(tile, block, static_cast<const float*>(tile.values));
+    PackValues(rows, begin, end, tile);
+    AttendBlock(tile, block, BlockValues<float>{tile.values, tile.value_stride});
   }
 }
 
-// Attends to the visible entries in the key blocks [first_block, end_block) and merges split after
-// split; with `part`, the one split is saved there instead.
-template <class Elem>
-void AttendBlocks(QueryTile& tile, const CachedHead& cached, const VisibleEntries& visible,
-                  const int32_t* position, int64_t first_block, int64_t end_block, float* part) {
+// Walks the key blocks [first_block, end_block): sets which entries of each the queries see, calls
+// attend(block), and merges split after split; with `part`, the one split is saved there instead.
+template <class Attend>
+void WalkBlocks(QueryTile& tile, const VisibleEntries& visible, const int32_t* position,
+                int64_t first_block, int64_t end_block, float* part, const Attend& attend) {
   constexpr int64_t kSplitBlocks = kSplitEntries / kKeyBlock;
   for (int64_t block = first_block; block < end_block; ++block) {
-    // Not the last one, of which some entries may not exist.
-    if (block + 2 < end_block) PrefetchBlock(cached, block + 1, kKeyBlock);
     if (block == first_block || block % kSplitBlocks == 0) BeginSplit(tile);
     for (int row = 0; row < tile.rows; ++row) {
       Query& query = tile.query[row];
@@ -496,11 +514,22 @@ void AttendBlocks(QueryTile& tile, const CachedHead& cached, const VisibleEntrie
       query.begin = static_cast<int32_t>(MaxOf(0, visible.Begin(at) - first));
       query.end = static_cast<int32_t>(MinOf(kKeyBlock, visible.End(at) - first));
     }
-    LoadAndAttend<Elem>(tile, cached, block);
+    attend(block);
     const bool split_ends = block + 1 == end_block || (block + 1) % kSplitBlocks == 0;
     if (split_ends && part == nullptr) EndSplit(tile);
   }
   if (part != nullptr) SavePart(tile, part);
+}
+
+// Attends to the visible entries in the key blocks [first_block, end_block) of a cache.
+template <class Elem>
+void AttendBlocks(QueryTile& tile, const CachedHead& cached, const VisibleEntries& visible,
+                  const int32_t* position, int64_t first_block, int64_t end_block, float* part) {
+  WalkBlocks(tile, visible, position, first_block, end_block, part, [&](int64_t block) {
+    // Not the last one, of which some entries may not exist.
+    if (block + 2 < end_block) PrefetchBlock(cached, block + 1, kKeyBlock);
+    LoadAndAttend<Elem>(tile, cached, block);
+  });
 }
 
 }  // namespace troupe::TROUPE_ISA

@@ -14,9 +14,11 @@
 // Thread model: one caller at a time. Operations and copies run in the order of the calls; what
 // they wrote is visible to the caller after Synchronize().
 // Ownership: an Ops owns its threads; Buffers and PackedMatrix objects must not outlive it.
-// Invariants: a token's results do not depend, bit for bit, on which other tokens share the step,
-// nor on how its own sequence was cut into steps. Shapes are checked (CHECK): callers validate user
-// input. A device that fails says so in status(), and from then on operations do nothing.
+// Invariants: a token's results do not depend, bit for bit, on which other sequences share the
+// step, nor on how its own sequence was cut into steps. One operation keeps the first half only:
+// the form that MlaAttention chooses depends on the number of its sequence's tokens in the step,
+// and the two forms round differently (docs/adr/0006). Shapes are checked (CHECK): callers validate
+// user input. A device that fails says so in status(), and from then on operations do nothing.
 #ifndef TROUPE_KERNELS_OPS_H_
 #define TROUPE_KERNELS_OPS_H_
 
@@ -32,6 +34,7 @@
 #include "kernels/head_norm_rope/head_norm_rope.h"
 #include "kernels/kv_write/kv_write.h"
 #include "kernels/linear/linear.h"
+#include "kernels/mla_attention/mla_attention.h"
 #include "kernels/moe_experts/moe_experts.h"
 #include "kernels/moe_route/moe_route.h"
 #include "kernels/nsa_attention/nsa_attention.h"
@@ -89,6 +92,7 @@ class Ops {
   virtual void KvWrite(const KvWriteParams& params) = 0;
   virtual void HeadGate(const HeadGateParams& params) = 0;
   virtual void PagedAttention(const PagedAttentionParams& params) = 0;
+  virtual void MlaAttention(const MlaAttentionParams& params) = 0;
   virtual void NsaCompress(const NsaCompressParams& params) = 0;
   virtual void NsaSelect(const NsaSelectParams& params) = 0;
   virtual void NsaAttention(const NsaAttentionParams& params) = 0;

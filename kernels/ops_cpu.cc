@@ -13,6 +13,7 @@
 #include "kernels/kv_write/kv_write_cpu.h"
 #include "kernels/linear/linear_cpu.h"
 #include "kernels/linear/linear_pack.h"
+#include "kernels/mla_attention/mla_attention_cpu.h"
 #include "kernels/moe_experts/moe_experts_cpu.h"
 #include "kernels/moe_route/moe_route_cpu.h"
 #include "kernels/nsa_attention/nsa_attention_cpu.h"
@@ -87,6 +88,13 @@ class CpuOps : public HostOps {
   void PagedAttention(const PagedAttentionParams& params) override {
     PagedAttentionCpu(params, Begin());
   }
+  void MlaAttention(const MlaAttentionParams& params) override {
+    CheckF32(params.q);
+    CheckF32(params.out);
+    CHECK_EQ(params.q.rows, params.batch.tokens);
+    CHECK_EQ(params.out.rows, params.batch.tokens);
+    MlaAttentionCpu(params, Begin());
+  }
   void NsaCompress(const NsaCompressParams& params) override { NsaCompressCpu(params, Begin()); }
   void NsaSelect(const NsaSelectParams& params) override { NsaSelectCpu(params, Begin()); }
   void NsaAttention(const NsaAttentionParams& params) override { NsaAttentionCpu(params, Begin()); }
@@ -104,6 +112,7 @@ class CpuOps : public HostOps {
     CHECK_LE(params.top_k, params.logits.cols);
     CHECK_EQ(params.logits.cols % params.groups, 0);
     CHECK_LE(params.groups_chosen, params.groups);
+    CHECK_LE(params.top_k, params.logits.cols / params.groups * params.groups_chosen);
     MoeRouteCpu(params, Begin());
   }
   void MoeExperts(const MoeExpertsParams& params) override {

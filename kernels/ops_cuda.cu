@@ -12,12 +12,13 @@
 #include "kernels/cuda/cublas_lt.cuh"
 #include "kernels/cuda/matrix.cuh"
 #include "kernels/cuda/memory.cuh"
+#include "kernels/cuda/pointer_tables.cuh"
 #include "kernels/embed/embed_cuda.h"
 #include "kernels/head_gate/head_gate_cuda.h"
 #include "kernels/head_norm_rope/head_norm_rope_cuda.h"
 #include "kernels/kv_write/kv_write_cuda.h"
 #include "kernels/linear/linear_cuda.h"
-#include "kernels/moe_experts/expert_tables.cuh"
+#include "kernels/mla_attention/mla_attention_cuda.h"
 #include "kernels/moe_experts/moe_experts_cuda.h"
 #include "kernels/moe_route/moe_route_cuda.h"
 #include "kernels/nsa_attention/nsa_attention_cuda.h"
@@ -59,7 +60,7 @@ class CudaOps : public Ops {
         arena_(stream_.get()),
         scratch_(&errors_),
         transfers_(stream_.get(), &errors_),
-        expert_tables_(&arena_, stream_.get(), &errors_),
+        pointer_tables_(&arena_, stream_.get(), &errors_),
         cublas_(std::move(cublas)) {}
 
   ~CudaOps() override {
@@ -130,6 +131,9 @@ class CudaOps : public Ops {
   void PagedAttention(const PagedAttentionParams& params) override {
     Run(PagedAttentionCuda, params, "paged_attention");
   }
+  void MlaAttention(const MlaAttentionParams& params) override {
+    Run(MlaAttentionCuda, params, "mla_attention");
+  }
   void NsaCompress(const NsaCompressParams& params) override {
     Run(NsaCompressCuda, params, "nsa_compress");
   }
@@ -159,7 +163,7 @@ class CudaOps : public Ops {
     transfers_.Flush();
     scratch_.Reset();
     operation(params,
-              {stream_.get(), multiprocessors_, scratch_, cublas_.get(), expert_tables_, errors_});
+              {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_, errors_});
     Ok(cudaGetLastError(), name);
   }
 
@@ -171,7 +175,7 @@ class CudaOps : public Ops {
   CudaArena arena_;
   CudaScratch scratch_;
   CudaTransfers transfers_;
-  ExpertTables expert_tables_;
+  PointerTables pointer_tables_;
   std::unique_ptr<CublasLt> cublas_;  // null: not on this machine, or not asked for
 };
 

@@ -9,6 +9,7 @@
 #include "kernels/host_ops.h"
 #include "kernels/kv_write/kv_write_reference.h"
 #include "kernels/linear/linear_reference.h"
+#include "kernels/mla_attention/mla_attention_reference.h"
 #include "kernels/moe_experts/moe_experts_reference.h"
 #include "kernels/moe_route/moe_route_reference.h"
 #include "kernels/nsa_attention/nsa_attention_reference.h"
@@ -48,6 +49,7 @@ class ReferenceOps : public HostOps {
   void PagedAttention(const PagedAttentionParams& params) override {
     PagedAttentionReference(params);
   }
+  void MlaAttention(const MlaAttentionParams& params) override { MlaAttentionReference(params); }
   void NsaCompress(const NsaCompressParams& params) override { NsaCompressReference(params); }
   void NsaSelect(const NsaSelectParams& params) override { NsaSelectReference(params); }
   void NsaAttention(const NsaAttentionParams& params) override { NsaAttentionReference(params); }

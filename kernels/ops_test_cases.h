@@ -111,6 +111,16 @@ Outputs RunNsaCompress(const NsaCase& c, const Run& run);
 Outputs RunNsaSelect(const NsaCase& c, const Run& run);
 Outputs RunNsaAttention(const NsaCase& c, const Run& run);
 
+struct MlaCase {
+  MlaDims dims = {.heads = 4, .nope_dim = 16, .rope_dim = 16, .value_dim = 32, .latent_dim = 48};
+  DType dtype = DType::kBf16;  // of the latents
+  DType weight_dtype = DType::kBf16;
+  Precision precision = Precision::kF32;
+  std::vector<MlaForm> forms;  // by sequence, over and over; empty: chosen
+  float sharpness = 1;         // scale of the queries
+};
+Outputs RunMlaAttention(const MlaCase& c, const Run& run);
+
 struct SwigluCase {
   int size = 768;
   Activation activation;
@@ -147,6 +157,12 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run);
 Outputs RunPageCopy(const Run& run);
 
 // ---- For the runners ----
+
+// Blocks of the longest sequence, and one.
+int BlocksFor(const std::vector<Sequence>& sequences);
+
+// Sums of some hundred products in f32, and weights within a few units of the last place.
+inline constexpr float kAttentionTolerance = 2e-5F;
 
 // Gathers a per-token result over the steps.
 class TokenOutput {

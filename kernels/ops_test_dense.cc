@@ -204,7 +204,7 @@ Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run) {
   Matrix logits = RandomMatrix(TokensOf(run.sequences), c.experts, random);
   for (float& value : logits.values) value = (std::round(value * 16) + 0.25F) / 16;
   std::vector<float> bias(c.experts);
-  for (float& value : bias) value = 2.0F * static_cast<float>(random() % 2);
+  for (float& value : bias) value = -2.0F * static_cast<float>(random() % 2);
   TokenOutput experts(run, "experts", c.top_k, 0);
   TokenOutput weights(run, "weights", c.top_k, 1e-6F);
   int32_t* load = run.device.Put(std::vector<int32_t>(c.experts, 3));

@@ -11,14 +11,6 @@
 namespace troupe {
 namespace {
 
-int BlocksFor(const std::vector<Sequence>& sequences) {
-  int tokens = 0;
-  for (const Sequence& sequence : sequences) {
-    tokens = std::max(tokens, sequence.start + sequence.count);
-  }
-  return tokens / kBlockTokens + 1;
-}
-
 // [T, H * branches]: zero for a share of the heads, and for all heads of some tokens.
 Matrix RandomFactors(int tokens, int heads, int branches, double closed, TestRandom& random) {
   std::uniform_real_distribution<double> uniform(0, 1);
@@ -43,9 +35,6 @@ HeadMix MixOf(const Tensor& factors, int branches, bool accumulate) {
           .head_stride = branches,
           .accumulate = accumulate};
 }
-
-// Sums of some hundred products in f32, and weights within a few units of the last place.
-constexpr float kAttentionTolerance = 2e-5F;
 
 // P of a token and KV head, in double, straight from the pages; by compression block.
 std::vector<double> GroupMass(const NsaCase& c, const TestPages& pages, uint32_t slot,
@@ -137,6 +126,14 @@ std::vector<int32_t> RandomSelection(const NsaSizes& sizes, int64_t position, Te
 }
 
 }  // namespace
+
+int BlocksFor(const std::vector<Sequence>& sequences) {
+  int tokens = 0;
+  for (const Sequence& sequence : sequences) {
+    tokens = std::max(tokens, sequence.start + sequence.count);
+  }
+  return tokens / kBlockTokens + 1;
+}
 
 Outputs RunKvWrite(const KvWriteCase& c, const Run& run) {
   TestRandom random(run.seed);

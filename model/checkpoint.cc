@@ -12,6 +12,7 @@
 #include "model/architectures/architecture.h"
 #include "model/identity.h"
 #include "model/json_reader.h"
+#include "model/parameter_counts.h"
 #include "model/weight_binder.h"
 
 namespace troupe {
@@ -85,10 +86,11 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& folder) {
                                               checkpoint.generation_defaults_));
   TROUPE_ASSIGN_OR_RETURN(checkpoint.files_, SafetensorsCheckpoint::OpenFolder(folder));
   const TensorNames& names = model.architecture->names;
+  ModelDescription& description = checkpoint.description_;
+  if (description.mtp && !HoldsMtp(checkpoint.files_, description, names)) description.mtp.reset();
   TROUPE_ASSIGN_OR_RETURN(checkpoint.weights_,
-                          BindWeights(folder, checkpoint.files_, checkpoint.description_, names));
-  checkpoint.parameters_ =
-      CountParameters(checkpoint.files_, checkpoint.description_, checkpoint.weights_, names);
+                          BindWeights(folder, checkpoint.files_, description, names));
+  checkpoint.parameters_ = CountParameters(checkpoint.files_, description, checkpoint.weights_);
   return checkpoint;
 }
 

@@ -28,7 +28,7 @@ namespace troupe {
 // these.
 struct LinearWeights {
   MatrixView weight;
-  TensorView bias;  // [out_features]; empty: none
+  MatrixView bias;  // [1, out_features], always plain; empty: none
   int out_features = 0;
   int in_features = 0;
 };
@@ -88,7 +88,7 @@ struct SwigluWeights {
 
 struct MoeWeights {
   LinearWeights router;        // [experts, hidden]
-  TensorView correction_bias;  // [experts] F32, empty without correction_bias
+  TensorView correction_bias;  // [experts], empty without correction_bias
   std::vector<SwigluWeights> experts;
   std::optional<SwigluWeights> shared;
 };
@@ -106,6 +106,7 @@ struct LayerWeights {
   std::variant<SwigluWeights, MoeWeights> ffn;
 };
 
+// Its embedding and head are the model's own.
 struct MtpWeights {
   TensorView embedding_norm;  // [hidden]
   TensorView hidden_norm;     // [hidden]
@@ -125,7 +126,7 @@ struct ModelWeights {
 };
 
 struct ParameterCounts {
-  int64_t total = 0;
+  int64_t total = 0;   // numbers that the model is made of, however they are stored
   int64_t active = 0;  // used for one token: chosen experts only, MTP and early exits left out
   int64_t tensors = 0;
   std::map<StoredDType, int64_t> bytes_by_dtype;

@@ -107,7 +107,8 @@ TEST(AbacusConfigTest, UnknownFamiliesAreUnimplemented) {
     const auto model = Describe(config);
     EXPECT_EQ(model.status().code(), absl::StatusCode::kUnimplemented) << change;
     EXPECT_THAT(std::string(model.status().message()),
-                AllOf(HasSubstr("config.json: model_type"), HasSubstr("wanted one of troupe")));
+                AllOf(HasSubstr("config.json: model_type"),
+                      HasSubstr("wanted one of troupe (TroupeForCausalLM), deepseek_v2")));
   }
 }
 
@@ -128,13 +129,13 @@ TEST(AbacusConfigTest, WrongValuesFailByName) {
       {"num_hidden_layers", 9, "num_hidden_layers = 9 entries"},
       {"num_hidden_layers", 1000000, "an integer"},
       {"num_attention_heads", 7, "a divisor of the 7 heads"},
-      {"hidden_act", "gelu", "the only one supported"},
+      {"hidden_act", "gelu", "silu or gelu_pytorch_tanh"},
       {"attention_bias", true, "the only one supported"},
       {"use_qk_norm", 1, "true or false"},
       {"rms_norm_eps", 0, "a number"},
       {"rms_norm_eps", "1e-6", "a number"},
       {"rope_theta", 0.5, "a number"},
-      {"rope_scaling", {{"rope_type", "yarn"}}, "the only one supported"},
+      {"rope_scaling", {{"rope_type", "dynamic"}}, "default, linear, llama3 or yarn"},
       {"layer_types", "full_attention", "a list of strings"},
       {"layer_types", json::array({"full_attention"}), "8 entries"},
       {"layer_types", json::array({1, 2, 3, 4, 5, 6, 7, 8}), "a string"},
@@ -148,7 +149,7 @@ TEST(AbacusConfigTest, WrongValuesFailByName) {
       {"num_experts_per_tok", 17, "1 to 16"},
       {"scoring_func", "softmax", "the only one supported"},
       {"topk_method", "greedy", "the only one supported"},
-      {"n_group", 2, "the only one supported"},
+      {"n_group", 3, "a divisor of the 16 experts"},
       {"first_k_dense_replace", 9, "an integer from 0 to 8"},
       {"early_exit_layers", json::array({3, 8}), "an integer from 0 to 7"},
       {"early_exit_layers", json::array({5, 3}), "ascending"},

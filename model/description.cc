@@ -41,6 +41,60 @@ absl::Status ValidateNsa(absl::string_view what, const NsaDescription& nsa) {
   return absl::OkStatus();
 }
 
+absl::Status PositiveNumber(absl::string_view what, absl::string_view field, float found) {
+  if (found > 0 && std::isfinite(found)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, ": ", field, ": found ", found, ", wanted a positive number"));
+}
+
+// `turned_dims` are those of a head that the rope may turn.
+absl::Status ValidateRope(absl::string_view what, const RopeDescription& rope, int turned_dims) {
+  if (rope.kind == RopeKind::kNone) return absl::OkStatus();
+  if (rope.rotated_dims <= 0 || rope.rotated_dims % 2 != 0 || rope.rotated_dims > turned_dims) {
+    return Wanted(what, "rope.rotated_dims", rope.rotated_dims,
+                  absl::StrCat("an even number up to ", turned_dims));
+  }
+  if (rope.inverse_frequency.size() != static_cast<size_t>(rope.rotated_dims) / 2) {
+    return Wanted(what, "rope.inverse_frequency", rope.inverse_frequency.size(),
+                  "a frequency for each pair of rotated_dims");
+  }
+  for (float frequency : rope.inverse_frequency) {
+    TROUPE_RETURN_IF_ERROR(PositiveNumber(what, "rope.inverse_frequency", frequency));
+  }
+  return PositiveNumber(what, "rope.amplitude", rope.amplitude);
+}
+
+absl::Status ValidateMla(absl::string_view what, const AttentionDescription& attention) {
+  const MlaDescription& mla = *attention.mla;
+  if (attention.kind != AttentionKind::kFull) {
+    return Wanted(what, "mla", 1, "none but for full attention");
+  }
+  if (mla.query_latent_dim < 0) {
+    return Wanted(what, "mla.query_latent_dim", mla.query_latent_dim, "at least 0");
+  }
+  TROUPE_RETURN_IF_ERROR(Positive(what, "mla.latent_dim", mla.latent_dim));
+  TROUPE_RETURN_IF_ERROR(Positive(what, "mla.nope_dim", mla.nope_dim));
+  TROUPE_RETURN_IF_ERROR(Positive(what, "mla.rope_dim", mla.rope_dim));
+  TROUPE_RETURN_IF_ERROR(PositiveNumber(what, "mla.norm_epsilon", mla.norm_epsilon));
+  if (attention.head_dim != mla.nope_dim + mla.rope_dim) {
+    return Wanted(what, "head_dim", attention.head_dim,
+                  absl::StrCat("nope_dim + rope_dim = ", mla.nope_dim + mla.rope_dim));
+  }
+  if (attention.kv_heads != attention.heads) {
+    return Wanted(what, "kv_heads", attention.kv_heads,
+                  absl::StrCat("as many as the ", attention.heads, " heads of latent attention"));
+  }
+  if (attention.rope.kind != RopeKind::kNone && attention.rope.rotated_dims != mla.rope_dim) {
+    return Wanted(what, "rope.rotated_dims", attention.rope.rotated_dims,
+                  absl::StrCat("mla.rope_dim = ", mla.rope_dim));
+  }
+  if (attention.qk_norm != QkNorm::kNone) {
+    return Wanted(what, "qk_norm", 1, "none beside the norms of the latents");
+  }
+  if (attention.sinks) return Wanted(what, "sinks", 1, "none for latent attention");
+  return absl::OkStatus();
+}
+
 absl::Status ValidateAttention(absl::string_view what, const AttentionDescription& attention) {
   TROUPE_RETURN_IF_ERROR(Positive(what, "heads", attention.heads));
   TROUPE_RETURN_IF_ERROR(Positive(what, "kv_heads", attention.kv_heads));
@@ -50,18 +104,8 @@ absl::Status ValidateAttention(absl::string_view what, const AttentionDescriptio
                   absl::StrCat("a divisor of the ", attention.heads, " heads"));
   }
   TROUPE_RETURN_IF_ERROR(Positive(what, "value_dim", attention.value_dim));
-  const RopeDescription& rope = attention.rope;
-  if (rope.kind != RopeKind::kNone) {
-    if (rope.rotated_dims <= 0 || rope.rotated_dims % 2 != 0 ||
-        rope.rotated_dims > attention.head_dim) {
-      return Wanted(what, "rope.rotated_dims", rope.rotated_dims,
-                    absl::StrCat("an even number up to head_dim = ", attention.head_dim));
-    }
-    if (rope.inverse_frequency.size() != static_cast<size_t>(rope.rotated_dims) / 2) {
-      return Wanted(what, "rope.inverse_frequency", rope.inverse_frequency.size(),
-                    "a frequency for each pair of rotated_dims");
-    }
-  }
+  TROUPE_RETURN_IF_ERROR(PositiveNumber(what, "score_scale", attention.score_scale));
+  TROUPE_RETURN_IF_ERROR(ValidateRope(what, attention.rope, attention.head_dim));
   if (attention.kind != AttentionKind::kFull) {
     TROUPE_RETURN_IF_ERROR(Positive(what, "window_tokens", attention.window_tokens));
   }
@@ -71,12 +115,54 @@ absl::Status ValidateAttention(absl::string_view what, const AttentionDescriptio
   if (attention.head_gate) {
     TROUPE_RETURN_IF_ERROR(Positive(what, "head_gate.inner_size", attention.head_gate->inner_size));
   }
-  return attention.nsa ? ValidateNsa(what, *attention.nsa) : absl::OkStatus();
+  if (attention.mla) {
+    TROUPE_RETURN_IF_ERROR(ValidateMla(what, attention));
+  }
+  if (!attention.nsa) return absl::OkStatus();
+  if (attention.sinks) return Wanted(what, "sinks", 1, "none for NSA");
+  if (attention.qk_norm == QkNorm::kFullWidth) {
+    return Wanted(what, "qk_norm", 2, "a norm of each head, or none, for NSA");
+  }
+  return ValidateNsa(what, *attention.nsa);
+}
+
+absl::Status ValidateActivation(absl::string_view what, const Activation& activation) {
+  if (activation.kind != ActivationKind::kClampedSilu) return absl::OkStatus();
+  TROUPE_RETURN_IF_ERROR(PositiveNumber(what, "ffn.activation.alpha", activation.alpha));
+  return PositiveNumber(what, "ffn.activation.limit", activation.limit);
+}
+
+absl::Status ValidateRouter(absl::string_view what, const MoeFfn& moe) {
+  const RouterDescription& router = moe.router;
+  TROUPE_RETURN_IF_ERROR(PositiveNumber(what, "ffn.router.weight_scale", router.weight_scale));
+  if (router.groups < 1 || moe.experts % router.groups != 0) {
+    return Wanted(what, "ffn.router.groups", router.groups,
+                  absl::StrCat("a divisor of the ", moe.experts, " experts"));
+  }
+  if (router.groups_chosen < 1 || router.groups_chosen > router.groups) {
+    return Wanted(what, "ffn.router.groups_chosen", router.groups_chosen,
+                  absl::StrCat("1 to ", router.groups, ", the number of groups"));
+  }
+  const int group_size = moe.experts / router.groups;
+  if (router.group_score == GroupScore::kNone && router.groups != 1) {
+    return Wanted(what, "ffn.router.groups", router.groups, "1 where groups have no score");
+  }
+  if (router.group_score == GroupScore::kTopTwoSum && group_size < 2) {
+    return Wanted(what, "ffn.router.groups", router.groups,
+                  "groups of two experts or more, whose scores are added");
+  }
+  if (moe.experts_per_token > router.groups_chosen * group_size) {
+    return Wanted(what, "ffn.experts_per_token", moe.experts_per_token,
+                  absl::StrCat("at most the ", router.groups_chosen * group_size,
+                               " experts of the groups chosen"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ValidateFfn(absl::string_view what, const FfnDescription& ffn) {
   if (const auto* dense = std::get_if<DenseFfn>(&ffn)) {
-    return Positive(what, "ffn.inner_size", dense->inner_size);
+    TROUPE_RETURN_IF_ERROR(Positive(what, "ffn.inner_size", dense->inner_size));
+    return ValidateActivation(what, dense->activation);
   }
   const auto& moe = std::get<MoeFfn>(ffn);
   TROUPE_RETURN_IF_ERROR(Positive(what, "ffn.experts", moe.experts));
@@ -85,7 +171,24 @@ absl::Status ValidateFfn(absl::string_view what, const FfnDescription& ffn) {
     return Wanted(what, "ffn.experts_per_token", moe.experts_per_token,
                   absl::StrCat("1 to ", moe.experts, ", the number of experts"));
   }
-  return absl::OkStatus();
+  if (moe.shared_inner_size < 0) {
+    return Wanted(what, "ffn.shared_inner_size", moe.shared_inner_size, "at least 0");
+  }
+  TROUPE_RETURN_IF_ERROR(ValidateRouter(what, moe));
+  return ValidateActivation(what, moe.activation);
+}
+
+// Bounds what a hostile config can make the binder hold.
+constexpr int64_t kMaxExpertsOfAllLayers = 1 << 18;
+
+absl::Status ValidateExpertCount(const ModelDescription& description) {
+  int64_t experts = 0;
+  for (const LayerDescription& layer : description.layers) {
+    if (const auto* moe = std::get_if<MoeFfn>(&layer.ffn)) experts += moe->experts;
+  }
+  if (experts <= kMaxExpertsOfAllLayers) return absl::OkStatus();
+  return Wanted("model", "experts of all layers", experts,
+                absl::StrCat("at most ", kMaxExpertsOfAllLayers));
 }
 
 absl::Status ValidateLayer(absl::string_view what, const LayerDescription& layer) {
@@ -100,12 +203,16 @@ class GroupBuilder {
 
   void Add(StateGroupKind kind, int window_tokens, int stride_tokens, KvBranch branch, int layer,
            const AttentionDescription& attention) {
+    AddStream(kind, window_tokens, stride_tokens,
+              {.layer = layer,
+               .branch = branch,
+               .kv_heads = attention.kv_heads,
+               .key_dim = attention.head_dim,
+               .value_dim = attention.value_dim});
+  }
+
+  void AddStream(StateGroupKind kind, int window_tokens, int stride_tokens, StateStream stream) {
     StateGroup& group = Find(kind, window_tokens, stride_tokens);
-    StateStream stream{.layer = layer,
-                       .branch = branch,
-                       .kv_heads = attention.kv_heads,
-                       .key_dim = attention.head_dim,
-                       .value_dim = attention.value_dim};
     const int64_t rows = int64_t{stream.kv_heads} * group.entries_per_block * bytes_per_element_;
     stream.key_offset_bytes = group.page_bytes;
     stream.value_offset_bytes = stream.key_offset_bytes + rows * stream.key_dim;
@@ -114,6 +221,13 @@ class GroupBuilder {
   }
 
   void AddLayer(int layer, const AttentionDescription& attention) {
+    if (attention.mla) {
+      return AddStream(StateGroupKind::kFull, 0, 1,
+                       {.layer = layer,
+                        .branch = KvBranch::kMlaLatent,
+                        .kv_heads = 1,
+                        .key_dim = attention.mla->latent_dim + attention.mla->rope_dim});
+    }
     switch (attention.kind) {
       case AttentionKind::kFull:
         return Add(StateGroupKind::kFull, 0, 1, KvBranch::kSelf, layer, attention);
@@ -178,10 +292,14 @@ absl::Status ValidateDescription(const ModelDescription& description) {
   TROUPE_RETURN_IF_ERROR(Positive("model", "hidden_size", description.hidden_size));
   TROUPE_RETURN_IF_ERROR(Positive("model", "max_context_tokens", description.max_context_tokens));
   TROUPE_RETURN_IF_ERROR(Positive("model", "layers", description.mtp_layer_index()));
-  if (!(description.rms_epsilon > 0)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "model: rms_epsilon: found ", description.rms_epsilon, ", wanted a positive number"));
+  TROUPE_RETURN_IF_ERROR(PositiveNumber("model", "rms_epsilon", description.rms_epsilon));
+  TROUPE_RETURN_IF_ERROR(PositiveNumber("model", "embedding_scale", description.embedding_scale));
+  if (!std::isfinite(description.norm_weight_offset)) {
+    return absl::InvalidArgumentError(absl::StrCat("model: norm_weight_offset: found ",
+                                                   description.norm_weight_offset,
+                                                   ", wanted a finite number"));
   }
+  TROUPE_RETURN_IF_ERROR(ValidateExpertCount(description));
   for (uint32_t token : description.end_tokens) {
     if (token >= static_cast<uint32_t>(description.vocab_size)) {
       return Wanted("model", "end_tokens", token,

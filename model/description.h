@@ -35,6 +35,8 @@ struct RopeDescription {
   int rotated_dims = 0;                  // of a head, its first ones; even
   std::vector<float> inverse_frequency;  // [rotated_dims / 2], radians a token
   float amplitude = 1.0f;                // multiplies cosines and sines (YaRN's attention factor)
+
+  bool operator==(const RopeDescription&) const = default;
 };
 
 // Native sparse attention: compressed, selected and window branches, all lengths in tokens.
@@ -45,12 +47,16 @@ struct NsaDescription {
   int selected_blocks = 8;   // taken for a query, init and local blocks included
   int init_blocks = 1;       // first blocks, always taken
   int local_blocks = 2;      // the query's own block and those before it, always taken
+
+  bool operator==(const NsaDescription&) const = default;
 };
 
 // gate = sigmoid(up silu(down x)), one number a query head; heads under the threshold give zero.
 struct HeadGateDescription {
   int inner_size = 0;
   float threshold = 0.0f;  // the config's default; a request may choose another
+
+  bool operator==(const HeadGateDescription&) const = default;
 };
 
 // Multi-head latent attention (DeepSeek-V2, section 2.1): keys and values are products of a latent
@@ -62,6 +68,9 @@ struct MlaDescription {
   int latent_dim = 0;        // kv_lora_rank
   int nope_dim = 0;          // of a head's query and key, without position
   int rope_dim = 0;          // with position
+  float norm_epsilon = 0;    // of the latents' norms; need not be the model's
+
+  bool operator==(const MlaDescription&) const = default;
 };
 
 enum class QkNorm {
@@ -91,6 +100,8 @@ struct AttentionDescription {
   int key_size() const { return kv_heads * head_dim; }
   int value_size() const { return kv_heads * value_dim; }
   int attended_size() const { return heads * value_dim; }
+
+  bool operator==(const AttentionDescription&) const = default;
 };
 
 // down activation(gate x, up x)
@@ -98,6 +109,8 @@ struct DenseFfn {
   int inner_size = 0;
   Activation activation;
   bool bias = false;  // gate, up and down add one
+
+  bool operator==(const DenseFfn&) const = default;
 };
 
 struct RouterDescription {
@@ -109,6 +122,8 @@ struct RouterDescription {
   GroupScore group_score = GroupScore::kNone;
   int groups = 1;
   int groups_chosen = 1;
+
+  bool operator==(const RouterDescription&) const = default;
 };
 
 struct MoeFfn {
@@ -119,6 +134,8 @@ struct MoeFfn {
   RouterDescription router;
   Activation activation;
   bool expert_bias = false;  // experts' gate, up and down add one
+
+  bool operator==(const MoeFfn&) const = default;
 };
 
 using FfnDescription = std::variant<DenseFfn, MoeFfn>;
@@ -134,11 +151,15 @@ struct LayerDescription {
   AttentionDescription attention;
   FfnDescription ffn;
   NormPlace norm_place = NormPlace::kBefore;
+
+  bool operator==(const LayerDescription&) const = default;
 };
 
 // Predicts token t+2 from the last layer's output at t and the embedding of token t+1.
 struct MtpDescription {
   LayerDescription layer;
+
+  bool operator==(const MtpDescription&) const = default;
 };
 
 struct ModelDescription {
@@ -159,6 +180,8 @@ struct ModelDescription {
 
   // Layers a state stream can name: the decoder's, then the MTP layer as the last one.
   int mtp_layer_index() const { return static_cast<int>(layers.size()); }
+
+  bool operator==(const ModelDescription&) const = default;
 };
 
 // Checks what every architecture promises the runner (sizes positive, heads divisible by kv_heads,

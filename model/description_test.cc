@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
+#include <vector>
 
 namespace troupe {
 namespace {
@@ -11,8 +13,12 @@ namespace {
 using ::testing::HasSubstr;
 
 AttentionDescription Attention(AttentionKind kind) {
-  AttentionDescription attention{
-      .kind = kind, .heads = 8, .kv_heads = 2, .head_dim = 64, .value_dim = 64};
+  AttentionDescription attention{.kind = kind,
+                                 .heads = 8,
+                                 .kv_heads = 2,
+                                 .head_dim = 64,
+                                 .value_dim = 64,
+                                 .score_scale = 0.125F};
   if (kind != AttentionKind::kFull) attention.window_tokens = 256;
   if (kind == AttentionKind::kNsa) attention.nsa = NsaDescription{};
   return attention;
@@ -90,6 +96,40 @@ TEST(StateGroupsTest, ADenseModelHasOneGroup) {
   EXPECT_EQ(groups[0].streams[0].branch, KvBranch::kSelf);
 }
 
+AttentionDescription LatentAttention() {
+  AttentionDescription attention = Attention(AttentionKind::kFull);
+  attention.kv_heads = attention.heads;
+  attention.head_dim = 48;
+  attention.rope = {.kind = RopeKind::kInterleaved,
+                    .rotated_dims = 16,
+                    .inverse_frequency = std::vector<float>(8, 0.5F)};
+  attention.mla = MlaDescription{.query_latent_dim = 24,
+                                 .latent_dim = 128,
+                                 .nope_dim = 32,
+                                 .rope_dim = 16,
+                                 .norm_epsilon = 1e-6F};
+  return attention;
+}
+
+TEST(StateGroupsTest, LatentAttentionKeepsOneRowAToken) {
+  ModelDescription model = Example();
+  model.layers = {{LatentAttention(), DenseFfn{768}}, {LatentAttention(), DenseFfn{768}}};
+  model.early_exit_layers.clear();
+  model.mtp.reset();
+  ASSERT_TRUE(ValidateDescription(model).ok()) << ValidateDescription(model);
+  const auto groups = StateGroups(model, {.kv_bytes_per_element = 2});
+  ASSERT_EQ(groups.size(), 1);
+  EXPECT_EQ(groups[0].name, "full");
+  ASSERT_EQ(groups[0].streams.size(), 2);
+  const StateStream& stream = groups[0].streams[1];
+  EXPECT_EQ(stream.branch, KvBranch::kMlaLatent);
+  EXPECT_EQ(stream.kv_heads, 1);
+  EXPECT_EQ(stream.key_dim, 144);
+  EXPECT_EQ(stream.value_dim, 0);
+  EXPECT_EQ(stream.key_offset_bytes, 64 * 144 * 2);
+  EXPECT_EQ(groups[0].page_bytes, 2 * 64 * 144 * 2);
+}
+
 TEST(StateGroupsTest, WindowsStopGrowing) {
   const auto groups = StateGroups(Example(), {});
   EXPECT_EQ(StateBytes(groups, 0), 0);
@@ -152,6 +192,34 @@ TEST(ValidateDescriptionTest, NamesTheFieldThatIsWrong) {
        [](auto& m) {
          m.layers[0].ffn = MoeFfn{.experts = 2, .experts_per_token = 3, .expert_inner_size = 4};
        }},
+      {"score_scale", [](auto& m) { m.layers[1].attention.score_scale = 0; }},
+      {"rope.inverse_frequency",
+       [](auto& m) {
+         m.layers[1].attention.rope = {.kind = RopeKind::kHalfSplit,
+                                       .rotated_dims = 4,
+                                       .inverse_frequency = {1.0F, std::nanf("")}};
+       }},
+      {"rope.amplitude",
+       [](auto& m) {
+         m.layers[1].attention.rope = {.kind = RopeKind::kHalfSplit,
+                                       .rotated_dims = 2,
+                                       .inverse_frequency = {1.0F},
+                                       .amplitude = 0.0F};
+       }},
+      {"embedding_scale", [](auto& m) { m.embedding_scale = 0; }},
+      {"norm_weight_offset", [](auto& m) { m.norm_weight_offset = std::nanf(""); }},
+      {"sinks", [](auto& m) { m.layers[5].attention.sinks = true; }},
+      {"qk_norm", [](auto& m) { m.layers[5].attention.qk_norm = QkNorm::kFullWidth; }},
+      {"ffn.activation.alpha",
+       [](auto& m) {
+         m.layers[0].ffn =
+             DenseFfn{.inner_size = 8, .activation = {.kind = ActivationKind::kClampedSilu}};
+       }},
+      {"ffn.activation.limit",
+       [](auto& m) {
+         m.layers[0].ffn = DenseFfn{
+             .inner_size = 8, .activation = {.kind = ActivationKind::kClampedSilu, .alpha = 1}};
+       }},
       {"early_exit_layers",
        [](auto& m) {
          m.early_exit_layers = {5, 3};
@@ -161,6 +229,71 @@ TEST(ValidateDescriptionTest, NamesTheFieldThatIsWrong) {
   };
   for (const BadField& test : cases) {
     ModelDescription model = Example();
+    test.spoil(model);
+    const absl::Status status = ValidateDescription(model);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.field;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(test.field));
+  }
+}
+
+TEST(ValidateDescriptionTest, NamesTheFieldOfLatentAttentionThatIsWrong) {
+  const BadField cases[] = {
+      {"mla", [](auto& m) { m.layers[0].attention.kind = AttentionKind::kSliding; }},
+      {"mla.query_latent_dim", [](auto& m) { m.layers[0].attention.mla->query_latent_dim = -1; }},
+      {"mla.latent_dim", [](auto& m) { m.layers[0].attention.mla->latent_dim = 0; }},
+      {"mla.nope_dim", [](auto& m) { m.layers[0].attention.mla->nope_dim = 0; }},
+      {"mla.rope_dim", [](auto& m) { m.layers[0].attention.mla->rope_dim = 0; }},
+      {"mla.norm_epsilon", [](auto& m) { m.layers[0].attention.mla->norm_epsilon = 0; }},
+      {"head_dim", [](auto& m) { m.layers[0].attention.mla->nope_dim = 33; }},
+      {"kv_heads", [](auto& m) { m.layers[0].attention.kv_heads = 4; }},
+      {"rope.rotated_dims",
+       [](auto& m) {
+         m.layers[0].attention.rope.rotated_dims = 8;
+         m.layers[0].attention.rope.inverse_frequency.resize(4);
+       }},
+      {"qk_norm", [](auto& m) { m.layers[0].attention.qk_norm = QkNorm::kPerHead; }},
+      {"sinks", [](auto& m) { m.layers[0].attention.sinks = true; }},
+  };
+  for (const BadField& test : cases) {
+    ModelDescription model = Example();
+    model.layers[0].attention = LatentAttention();
+    ASSERT_TRUE(ValidateDescription(model).ok()) << ValidateDescription(model);
+    model.layers[0].attention.window_tokens = 8;
+    test.spoil(model);
+    const absl::Status status = ValidateDescription(model);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.field;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(test.field));
+  }
+}
+
+TEST(ValidateDescriptionTest, NamesTheFieldOfExpertsThatIsWrong) {
+  const BadField cases[] = {
+      {"ffn.shared_inner_size",
+       [](auto& m) { std::get<MoeFfn>(m.layers[0].ffn).shared_inner_size = -1; }},
+      {"ffn.router.weight_scale",
+       [](auto& m) { std::get<MoeFfn>(m.layers[0].ffn).router.weight_scale = 0; }},
+      {"ffn.router.groups", [](auto& m) { std::get<MoeFfn>(m.layers[0].ffn).router.groups = 3; }},
+      {"ffn.router.groups", [](auto& m) { std::get<MoeFfn>(m.layers[0].ffn).router.groups = 8; }},
+      {"ffn.router.groups",
+       [](auto& m) { std::get<MoeFfn>(m.layers[0].ffn).router.group_score = GroupScore::kNone; }},
+      {"ffn.router.groups_chosen",
+       [](auto& m) { std::get<MoeFfn>(m.layers[0].ffn).router.groups_chosen = 5; }},
+      {"ffn.experts_per_token",
+       [](auto& m) { std::get<MoeFfn>(m.layers[0].ffn).router.groups_chosen = 1; }},
+      {"experts of all layers",
+       [](auto& m) {
+         std::get<MoeFfn>(m.layers[0].ffn).experts = 8192;
+         m.layers.assign(64, m.layers[0]);
+       }},
+  };
+  for (const BadField& test : cases) {
+    ModelDescription model = Example();
+    model.layers[0].ffn =
+        MoeFfn{.experts = 8,
+               .experts_per_token = 4,
+               .expert_inner_size = 4,
+               .router = {.group_score = GroupScore::kTopTwoSum, .groups = 4, .groups_chosen = 2}};
+    ASSERT_TRUE(ValidateDescription(model).ok()) << ValidateDescription(model);
     test.spoil(model);
     const absl::Status status = ValidateDescription(model);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.field;

@@ -260,6 +260,12 @@ std::string JsonFields::String(absl::string_view key) {
   return value->get<std::string>();
 }
 
+std::string JsonFields::StringOr(absl::string_view key, absl::string_view otherwise) {
+  if (Has(key)) return String(key);
+  Ignore({key});
+  return std::string(otherwise);
+}
+
 std::vector<int64_t> JsonFields::IntList(absl::string_view key, int64_t min, int64_t max) {
   Require(key);
   return IntListOr(key, min, max, {});

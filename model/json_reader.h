@@ -55,6 +55,7 @@ class JsonFields {
   bool Bool(absl::string_view key);
   bool BoolOr(absl::string_view key, bool otherwise);
   std::string String(absl::string_view key);
+  std::string StringOr(absl::string_view key, absl::string_view otherwise);
   std::vector<int64_t> IntList(absl::string_view key, int64_t min, int64_t max);
   std::vector<int64_t> IntListOr(absl::string_view key, int64_t min, int64_t max,
                                  std::vector<int64_t> otherwise);

@@ -78,4 +78,10 @@ std::vector<float> ReadAsF32(const TensorView& view) {
   return values;
 }
 
+std::vector<float> ReadAsF32(const MatrixView& view) {
+  std::vector<float> values(view.elements());
+  view.ReadRows(0, view.rows, absl::MakeSpan(values));
+  return values;
+}
+
 }  // namespace troupe

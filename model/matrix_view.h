@@ -49,6 +49,7 @@ struct MatrixView {
 
 // A BF16, F16 or F32 tensor as f32, for the small ones that kernels take so.
 std::vector<float> ReadAsF32(const TensorView& view);
+std::vector<float> ReadAsF32(const MatrixView& view);  // row by row
 
 }  // namespace troupe
 

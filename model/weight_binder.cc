@@ -1,8 +1,8 @@
 #include "model/weight_binder.h"
 
+#include <algorithm>
 #include <initializer_list>
 #include <set>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -10,11 +10,21 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 
 namespace troupe {
 namespace {
 
 constexpr size_t kMaxProblemsShown = 8;
+
+// Which rows of a tensor that holds the matrices of all experts, seen as one with its inputs last:
+// row r of the matrix is row first + r * step of expert `expert`.
+struct FusedRows {
+  int64_t experts = 0;
+  int64_t expert = 0;
+  int64_t first = 0;
+  int64_t step = 1;
+};
 
 class WeightBinder {
  public:
@@ -72,42 +82,125 @@ class WeightBinder {
     used_.insert(view->name);
     if (!std::equal(shape.begin(), shape.end(), view->shape.begin(), view->shape.end())) {
       Problem(absl::StrCat(name, ": shape: found ", view->ShapeString(), ", wanted ", wanted));
-    } else if (view->dtype != StoredDType::kBF16 && view->dtype != StoredDType::kF16 &&
-               view->dtype != StoredDType::kF32) {
+      return {};
+    }
+    if (view->dtype != StoredDType::kBF16 && view->dtype != StoredDType::kF16 &&
+        view->dtype != StoredDType::kF32) {
       Problem(absl::StrCat(name, ": dtype: found ", DTypeName(view->dtype),
                            ", wanted BF16, F16 or F32"));
+      return {};
     }
     return *view;
   }
 
   TensorView Norm(const std::string& name) { return Take(name, {model_.hidden_size}); }
 
-  LinearWeights Linear(const std::string& name, int out_features, int in_features) {
-    const TensorView tensor = Take(name, {out_features, in_features});
-    return {.weight = tensor.shape.size() == 2 ? MatrixView::Of(tensor) : MatrixView(),
+  // Every matrix of a tensor of its own comes from here.
+  MatrixView Matrix(const std::string& name, int rows, int cols) {
+    const TensorView tensor = Take(name, {rows, cols});
+    return tensor.empty() ? MatrixView() : MatrixView::Of(tensor);
+  }
+
+  // Every matrix [rows, cols] of a tensor [experts, cols, which.step * rows] comes from here.
+  MatrixView FusedMatrix(const std::string& name, const FusedRows& which, int rows, int cols) {
+    const int64_t fused_rows = int64_t{rows} * which.step;
+    const TensorView tensor = Take(name, {which.experts, cols, fused_rows});
+    if (tensor.empty()) return {};
+    return {.rows = rows,
+            .cols = cols,
+            .storage = PlainStorage{.tensor = tensor,
+                                    .offset = which.expert * cols * fused_rows + which.first,
+                                    .row_stride = which.step,
+                                    .col_stride = fused_rows}};
+  }
+
+  MatrixView Bias(const std::string& weight_name, int size) {
+    const TensorView bias =
+        Take(absl::StrCat(absl::StripSuffix(weight_name, "weight"), "bias"), {size});
+    if (bias.empty()) return {};
+    return {.rows = 1, .cols = size, .storage = PlainStorage{.tensor = bias, .row_stride = size}};
+  }
+
+  LinearWeights Linear(const std::string& name, int out_features, int in_features,
+                       bool bias = false) {
+    return {.weight = Matrix(name, out_features, in_features),
+            .bias = bias ? Bias(name, out_features) : MatrixView(),
             .out_features = out_features,
             .in_features = in_features};
+  }
+
+  LinearWeights FusedLinear(const std::string& name, const FusedRows& which, int out_features,
+                            int in_features, bool bias) {
+    LinearWeights linear{.weight = FusedMatrix(name, which, out_features, in_features),
+                         .out_features = out_features,
+                         .in_features = in_features};
+    if (!bias) return linear;
+    const int64_t fused_rows = int64_t{out_features} * which.step;
+    const TensorView tensor = Take(name + "_bias", {which.experts, fused_rows});
+    if (tensor.empty()) return linear;
+    linear.bias = {.rows = 1,
+                   .cols = out_features,
+                   .storage = PlainStorage{.tensor = tensor,
+                                           .offset = which.expert * fused_rows + which.first,
+                                           .row_stride = fused_rows,
+                                           .col_stride = which.step}};
+    return linear;
   }
 
   LinearWeights BindLmHead(const TensorView& embedding) {
     // Some tools save a tied head a second time; the embedding is what counts.
     if (model_.tied_embeddings) {
-      if (files_.Find(names_.lm_head) != nullptr) used_.insert(names_.lm_head);
-      return {.weight = embedding.shape.size() == 2 ? MatrixView::Of(embedding) : MatrixView(),
+      Skip(names_.lm_head);
+      return {.weight = embedding.empty() ? MatrixView() : MatrixView::Of(embedding),
               .out_features = model_.vocab_size,
               .in_features = model_.hidden_size};
     }
     return Linear(names_.lm_head, model_.vocab_size, model_.hidden_size);
   }
 
+  // Leaves out a tensor that may be there.
+  void Skip(const std::string& name) {
+    if (const TensorView* view = files_.Find(name)) used_.insert(view->name);
+  }
+
   KvWeights BindKv(const std::string& prefix, const AttentionDescription& attention) {
     KvWeights kv;
-    kv.k_proj = Linear(prefix + names_.k_proj, attention.key_size(), model_.hidden_size);
-    kv.v_proj = Linear(prefix + names_.v_proj, attention.value_size(), model_.hidden_size);
-    if (attention.qk_norm != QkNorm::kNone) {
-      kv.k_norm = Take(prefix + names_.k_norm, {attention.head_dim});
-    }
+    const bool bias = attention.qkv_bias;
+    kv.k_proj = Linear(prefix + names_.k_proj, attention.key_size(), model_.hidden_size, bias);
+    kv.v_proj = Linear(prefix + names_.v_proj, attention.value_size(), model_.hidden_size, bias);
+    kv.k_norm = QkNormWeight(prefix + names_.k_norm, attention, attention.kv_heads);
     return kv;
+  }
+
+  TensorView QkNormWeight(const std::string& name, const AttentionDescription& attention,
+                          int heads) {
+    if (attention.qk_norm == QkNorm::kNone) return {};
+    const bool per_head = attention.qk_norm == QkNorm::kPerHead;
+    return Take(name, {per_head ? attention.head_dim : heads * attention.head_dim});
+  }
+
+  MlaWeights BindMla(const std::string& prefix, const AttentionDescription& attention) {
+    const MlaDescription& dims = *attention.mla;
+    const int expanded = attention.heads * (dims.nope_dim + attention.value_dim);
+    MlaWeights mla;
+    if (dims.query_latent_dim > 0) {
+      mla.q_a_proj = Linear(prefix + names_.q_a_proj, dims.query_latent_dim, model_.hidden_size);
+      mla.q_a_norm = Take(prefix + names_.q_a_norm, {dims.query_latent_dim});
+    }
+    mla.kv_a_proj =
+        Linear(prefix + names_.kv_a_proj, dims.latent_dim + dims.rope_dim, model_.hidden_size);
+    mla.kv_a_norm = Take(prefix + names_.kv_a_norm, {dims.latent_dim});
+    mla.kv_b_proj = Linear(prefix + names_.kv_b_proj, expanded, dims.latent_dim);
+    return mla;
+  }
+
+  LinearWeights BindQueries(const std::string& prefix, const AttentionDescription& attention) {
+    if (attention.mla && attention.mla->query_latent_dim > 0) {
+      return Linear(prefix + names_.q_b_proj, attention.query_size(),
+                    attention.mla->query_latent_dim);
+    }
+    return Linear(prefix + names_.q_proj, attention.query_size(), model_.hidden_size,
+                  attention.qkv_bias);
   }
 
   CompressorWeights BindCompressor(const std::string& prefix, int head_dim, int block) {
@@ -131,13 +224,15 @@ class WeightBinder {
 
   AttentionWeights BindAttention(const std::string& prefix, const AttentionDescription& attention) {
     AttentionWeights weights;
-    weights.q_proj = Linear(prefix + names_.q_proj, attention.query_size(), model_.hidden_size);
-    weights.o_proj = Linear(prefix + names_.o_proj, model_.hidden_size, attention.attended_size());
-    if (attention.qk_norm != QkNorm::kNone) {
-      weights.q_norm = Take(prefix + names_.q_norm, {attention.head_dim});
-    }
+    weights.q_proj = BindQueries(prefix, attention);
+    weights.o_proj = Linear(prefix + names_.o_proj, model_.hidden_size, attention.attended_size(),
+                            attention.output_bias);
+    weights.q_norm = QkNormWeight(prefix + names_.q_norm, attention, attention.heads);
+    if (attention.sinks) weights.sinks = Take(prefix + names_.sinks, {attention.heads});
     if (attention.nsa) {
       weights.kv = BindNsa(prefix, attention);
+    } else if (attention.mla) {
+      weights.kv = BindMla(prefix, attention);
     } else {
       weights.kv = BindKv(prefix, attention);
     }
@@ -150,24 +245,39 @@ class WeightBinder {
     return weights;
   }
 
-  SwigluWeights BindSwiglu(const std::string& prefix, int inner_size) {
-    return {Linear(prefix + names_.ffn_gate, inner_size, model_.hidden_size),
-            Linear(prefix + names_.ffn_up, inner_size, model_.hidden_size),
-            Linear(prefix + names_.ffn_down, model_.hidden_size, inner_size)};
+  SwigluWeights BindSwiglu(const std::string& prefix, int inner_size, bool bias) {
+    return {Linear(prefix + names_.ffn_gate, inner_size, model_.hidden_size, bias),
+            Linear(prefix + names_.ffn_up, inner_size, model_.hidden_size, bias),
+            Linear(prefix + names_.ffn_down, model_.hidden_size, inner_size, bias)};
+  }
+
+  SwigluWeights BindExpert(const std::string& prefix, const MoeFfn& moe, int expert) {
+    const int inner = moe.expert_inner_size;
+    if (names_.fused_gate_up.empty()) {
+      return BindSwiglu(prefix + Numbered(names_.expert, "{expert}", expert), inner,
+                        moe.expert_bias);
+    }
+    const FusedRows gate{.experts = moe.experts, .expert = expert, .first = 0, .step = 2};
+    const FusedRows up{.experts = moe.experts, .expert = expert, .first = 1, .step = 2};
+    const FusedRows down{.experts = moe.experts, .expert = expert};
+    const std::string gate_up = prefix + names_.fused_gate_up;
+    return {
+        FusedLinear(gate_up, gate, inner, model_.hidden_size, moe.expert_bias),
+        FusedLinear(gate_up, up, inner, model_.hidden_size, moe.expert_bias),
+        FusedLinear(prefix + names_.fused_down, down, model_.hidden_size, inner, moe.expert_bias)};
   }
 
   MoeWeights BindMoe(const std::string& prefix, const MoeFfn& moe) {
     MoeWeights weights;
-    weights.router = Linear(prefix + names_.router, moe.experts, model_.hidden_size);
+    weights.router =
+        Linear(prefix + names_.router, moe.experts, model_.hidden_size, moe.router.logit_bias);
     if (moe.router.correction_bias) {
       weights.correction_bias = Take(prefix + names_.correction_bias, {moe.experts});
     }
-    for (int e = 0; e < moe.experts; ++e) {
-      weights.experts.push_back(
-          BindSwiglu(prefix + Numbered(names_.expert, "{expert}", e), moe.expert_inner_size));
-    }
+    for (int e = 0; e < moe.experts; ++e) weights.experts.push_back(BindExpert(prefix, moe, e));
     if (moe.shared_inner_size > 0) {
-      weights.shared = BindSwiglu(prefix + names_.shared_expert, moe.shared_inner_size);
+      weights.shared =
+          BindSwiglu(prefix + names_.shared_expert, moe.shared_inner_size, moe.expert_bias);
     }
     return weights;
   }
@@ -175,13 +285,21 @@ class WeightBinder {
   std::variant<SwigluWeights, MoeWeights> BindFfn(const std::string& prefix,
                                                   const FfnDescription& ffn) {
     if (const auto* moe = std::get_if<MoeFfn>(&ffn)) return BindMoe(prefix, *moe);
-    return BindSwiglu(prefix, std::get<DenseFfn>(ffn).inner_size);
+    const auto& dense = std::get<DenseFfn>(ffn);
+    return BindSwiglu(prefix, dense.inner_size, dense.bias);
+  }
+
+  SublayerNorms BindNorms(NormPlace place, const std::string& before, const std::string& after) {
+    return {.before = place != NormPlace::kAfter ? Norm(before) : TensorView(),
+            .after = place != NormPlace::kBefore ? Norm(after) : TensorView()};
   }
 
   LayerWeights BindLayer(int index, const LayerDescription& layer) {
     const std::string prefix = Numbered(names_.layer, "{layer}", index);
-    return {{.before = Norm(prefix + names_.attention_norm)},
-            {.before = Norm(prefix + names_.ffn_norm)},
+    for (const std::string& name : names_.ignored) Skip(prefix + name);
+    return {BindNorms(layer.norm_place, prefix + names_.attention_norm,
+                      prefix + names_.attention_after_norm),
+            BindNorms(layer.norm_place, prefix + names_.ffn_norm, prefix + names_.ffn_after_norm),
             BindAttention(prefix + names_.attention, layer.attention),
             BindFfn(prefix + names_.ffn, layer.ffn)};
   }
@@ -196,28 +314,10 @@ class WeightBinder {
   const SafetensorsCheckpoint& files_;
   const ModelDescription& model_;
   const TensorNames& names_;
-  std::set<absl::string_view> used_;  // names owned by files_ or names_
+  std::set<absl::string_view> used_;  // names owned by files_
   std::vector<std::string> problems_;
   size_t problem_count_ = 0;
 };
-
-int64_t Elements(const SwigluWeights& ffn) {
-  return ffn.gate_proj.weight.elements() + ffn.up_proj.weight.elements() +
-         ffn.down_proj.weight.elements();
-}
-
-// Elements that no token of the decoder's own prediction uses.
-int64_t IdleElements(const ModelDescription& description, const ModelWeights& weights) {
-  int64_t idle = 0;
-  for (size_t i = 0; i < weights.layers.size(); ++i) {
-    const auto* moe = std::get_if<MoeWeights>(&weights.layers[i].ffn);
-    if (moe == nullptr) continue;
-    const int chosen = std::get<MoeFfn>(description.layers[i].ffn).experts_per_token;
-    for (size_t e = chosen; e < moe->experts.size(); ++e) idle += Elements(moe->experts[e]);
-  }
-  for (const TensorView& norm : weights.early_exit_norms) idle += norm.elements();
-  return idle;
-}
 
 }  // namespace
 
@@ -231,21 +331,12 @@ absl::StatusOr<ModelWeights> BindWeights(const std::string& folder,
   return weights;
 }
 
-ParameterCounts CountParameters(const SafetensorsCheckpoint& files,
-                                const ModelDescription& description, const ModelWeights& weights,
-                                const TensorNames& names) {
-  ParameterCounts counts;
-  const std::string mtp_prefix =
+bool HoldsMtp(const SafetensorsCheckpoint& files, const ModelDescription& description,
+              const TensorNames& names) {
+  const std::string prefix =
       absl::StrReplaceAll(names.layer, {{"{layer}", absl::StrCat(description.mtp_layer_index())}});
-  int64_t mtp_elements = 0;
-  for (const auto& [name, view] : files.tensors()) {
-    counts.total += view.elements();
-    counts.tensors += 1;
-    counts.bytes_by_dtype[view.dtype] += static_cast<int64_t>(view.bytes.size());
-    if (description.mtp && absl::StartsWith(name, mtp_prefix)) mtp_elements += view.elements();
-  }
-  counts.active = counts.total - mtp_elements - IdleElements(description, weights);
-  return counts;
+  return std::ranges::any_of(
+      files.tensors(), [&](const auto& tensor) { return absl::StartsWith(tensor.first, prefix); });
 }
 
 }  // namespace troupe

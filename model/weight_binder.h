@@ -22,10 +22,10 @@ absl::StatusOr<ModelWeights> BindWeights(const std::string& folder,
                                          const ModelDescription& description,
                                          const TensorNames& names);
 
-// Counts of the bound weights; see ParameterCounts for what is active.
-ParameterCounts CountParameters(const SafetensorsCheckpoint& files,
-                                const ModelDescription& description, const ModelWeights& weights,
-                                const TensorNames& names);
+// Whether the checkpoint holds the MTP module that `description` has: tools that convert
+// checkpoints often leave it out, and only speculation misses it.
+bool HoldsMtp(const SafetensorsCheckpoint& files, const ModelDescription& description,
+              const TensorNames& names);
 
 }  // namespace troupe
 

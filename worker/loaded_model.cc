@@ -56,6 +56,36 @@ LoadedNsa LoadNsa(const NsaDescription& description, const NsaWeights& weights,
   return nsa;
 }
 
+// All but what belongs to LoadedAttention::in.
+LoadedMla LoadMla(const AttentionDescription& description, const AttentionWeights& weights,
+                  WeightLoader& loader) {
+  const MlaWeights& from = std::get<MlaWeights>(weights.kv);
+  LoadedMla mla;
+  mla.dims.heads = description.heads;
+  mla.dims.nope_dim = description.mla->nope_dim;
+  mla.dims.rope_dim = description.mla->rope_dim;
+  mla.dims.value_dim = description.value_dim;
+  mla.dims.latent_dim = description.mla->latent_dim;
+  if (description.mla->query_latent_dim > 0) {
+    mla.q_up = loader.Matrix({weights.q_proj});
+    mla.q_latent_norm = loader.Norm(from.q_a_norm);
+  }
+  mla.latent_norm = loader.Norm(from.kv_a_norm);
+  const auto keep = [&](std::unique_ptr<PackedMatrix> matrix) {
+    mla.owned.push_back(std::move(matrix));
+    return mla.owned.back().get();
+  };
+  for (int head = 0; head < mla.dims.heads; ++head) {
+    const int64_t keys = int64_t{head} * (mla.dims.nope_dim + mla.dims.value_dim);
+    const int64_t values = keys + mla.dims.nope_dim;
+    MlaHeadWeights& to = mla.heads.emplace_back();
+    to.key_up = keep(loader.Rows(from.kv_b_proj, keys, mla.dims.nope_dim));
+    to.key_down = keep(loader.TransposedRows(from.kv_b_proj, keys, mla.dims.nope_dim));
+    to.value_up = keep(loader.Rows(from.kv_b_proj, values, mla.dims.value_dim));
+  }
+  return mla;
+}
+
 DeviceTensor LoadInverseFrequency(const RopeDescription& rope, WeightLoader& loader) {
   return rope.kind == RopeKind::kNone ? DeviceTensor() : loader.Values(rope.inverse_frequency);
 }
@@ -63,8 +93,10 @@ DeviceTensor LoadInverseFrequency(const RopeDescription& rope, WeightLoader& loa
 LoadedAttention LoadAttention(const AttentionDescription& description,
                               const AttentionWeights& weights, WeightLoader& loader) {
   LoadedAttention attention;
-  std::vector<LinearWeights> parts = {weights.q_proj};
-  int64_t column = weights.q_proj.out_features;
+  const auto* mla = std::get_if<MlaWeights>(&weights.kv);
+  const bool queries_by_latent = mla != nullptr && description.mla->query_latent_dim > 0;
+  std::vector<LinearWeights> parts = {queries_by_latent ? mla->q_a_proj : weights.q_proj};
+  int64_t column = parts[0].out_features;
   const auto append = [&](const LinearWeights& part) {
     parts.push_back(part);
     return std::exchange(column, column + part.out_features);
@@ -78,7 +110,11 @@ LoadedAttention LoadAttention(const AttentionDescription& description,
     attention.kv.push_back(std::move(loaded));
   };
   const auto* nsa = std::get_if<NsaWeights>(&weights.kv);
-  if (nsa == nullptr) {
+  if (mla != nullptr) {
+    attention.mla = LoadMla(description, weights, loader);
+    attention.mla->latent_column = append(mla->kv_a_proj);
+    attention.kv.push_back({.branch = KvBranch::kMlaLatent});
+  } else if (nsa == nullptr) {
     append_kv(std::get<KvWeights>(weights.kv), KvBranch::kSelf);
   } else {
     append_kv(nsa->compressed, KvBranch::kNsaRaw);
@@ -114,6 +150,11 @@ absl::Status CheckAttention(absl::string_view layer, const AttentionDescription&
         absl::StrCat(layer,
                      ": sparse attention runs with head gates, and without RoPE and norms "
                      "over all heads, only"));
+  }
+  if (attention.mla.has_value() &&
+      (attention.head_gate.has_value() || attention.sinks || attention.qk_norm != QkNorm::kNone)) {
+    return absl::UnimplementedError(absl::StrCat(
+        layer, ": latent attention runs without head gates, sinks and norms of heads only"));
   }
   return absl::OkStatus();
 }

@@ -70,9 +70,21 @@ struct LoadedNsa {
   DeviceTensor compressed_k_norm;  // [D] f32
 };
 
+// Multi-head latent attention. LoadedAttention::in gives queries, or their latents, then what is
+// kept of a token.
+struct LoadedMla {
+  MlaDims dims;
+  std::unique_ptr<PackedMatrix> q_up;  // [H * D, query latent]; null: `in` gives queries
+  DeviceTensor q_latent_norm;          // [query latent] f32
+  int64_t latent_column = 0;           // in LoadedAttention::in: the latent, the rotated key part
+  DeviceTensor latent_norm;            // [L] f32
+  std::vector<std::unique_ptr<PackedMatrix>> owned;
+  std::vector<MlaHeadWeights> heads;  // [H], into `owned`
+};
+
 struct LoadedAttention {
   // Everything that reads the layer's normalised input: q, each K/V pair, branch gates, the inner
-  // part of the head gates. [in->outputs(), d]
+  // part of the head gates, latents. [in->outputs(), d]
   std::unique_ptr<PackedMatrix> in;
   std::unique_ptr<PackedMatrix> head_gate_up;  // [H, head gate inner]; null: heads are not gated
   std::unique_ptr<PackedMatrix> out;           // [d, H * Dv]
@@ -84,6 +96,7 @@ struct LoadedAttention {
   DeviceTensor inverse_frequency;  // [rotated dims / 2] f32; empty without RoPE
   std::vector<LoadedKv> kv;        // one, or NSA's compressed, selected and window
   std::optional<LoadedNsa> nsa;
+  std::optional<LoadedMla> mla;  // whose `kv` says where latents are kept
 };
 
 struct LoadedSwiglu {

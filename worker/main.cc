@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "base/log.h"
 #include "base/shutdown_signals.h"
+#include "base/terminal.h"
 #include "config/program_config.h"
 #include "worker/server.h"
 
@@ -90,7 +91,7 @@ int Main(int argc, char** argv) {
   std::cerr << program.EffectiveYaml();
 
   ShutdownSignals signals;
-  auto server = WorkerServer::Start(config);
+  auto server = WorkerServer::Start(config, ProgressBar());
   if (!server.ok()) {
     std::cerr << "troupe-worker: " << server.status().message() << "\n";
     return EXIT_FAILURE;

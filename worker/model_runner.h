@@ -5,7 +5,8 @@
 // Ownership: borrows model, pages and Ops, which must outlive it; owns the activations, allocated
 // once for `max_step_tokens`. Nothing is allocated in a step. What Forward returns stays valid
 // until the next call. Invariants: a token's results do not depend on the other sequences of a
-// step, nor on how its own sequence is cut into steps, bit for bit.
+// step, nor on how its own sequence is cut into steps, bit for bit; with latent attention the cut
+// may change their rounding (docs/adr/0006).
 #ifndef TROUPE_WORKER_MODEL_RUNNER_H_
 #define TROUPE_WORKER_MODEL_RUNNER_H_
 

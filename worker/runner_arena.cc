@@ -42,6 +42,7 @@ class Carver {
 // The widest of every kind of activation over all layers.
 struct Widths {
   int64_t projected = 0;
+  int64_t mla_queries = 0;
   int64_t gate_inner = 0;
   int64_t heads = 0;
   int64_t factors = 0;
@@ -58,6 +59,9 @@ struct Widths {
     const LoadedAttention& attention = layer.attention;
     norms_after = norms_after || layer.description.norm_place != NormPlace::kBefore;
     projected = std::max(projected, attention.in->outputs());
+    if (attention.mla.has_value() && attention.mla->q_up != nullptr) {
+      mla_queries = std::max(mla_queries, attention.mla->q_up->outputs());
+    }
     heads = std::max<int64_t>(heads, description.heads);
     attended = std::max<int64_t>(attended, description.attended_size());
     factors = std::max<int64_t>(factors,
@@ -90,6 +94,7 @@ void Carve(const LoadedModel& model, const ModelRunner::Options& options, Carver
   arena.normed = carver.Matrix(tokens, size);
   if (widths.norms_after) arena.change = carver.Matrix(tokens, size);
   arena.projected = carver.Matrix(tokens, widths.projected);
+  arena.mla_queries = carver.Matrix(tokens, widths.mla_queries);
   arena.gate_inner = carver.Matrix(tokens, widths.gate_inner);
   arena.gate_logits = carver.Matrix(tokens, widths.heads);
   arena.gates = carver.Matrix(tokens, widths.heads);

@@ -25,6 +25,7 @@ struct RunnerArena {
   Tensor normed;                    // [T, d] what a sublayer reads
   Tensor change;                    // [T, d] what a sublayer gives, where a norm comes after it
   Tensor projected;                 // [T, LoadedAttention::in outputs]
+  Tensor mla_queries;               // [T, H * D], where queries have latents of their own
   Tensor gate_inner;                // [T, head gate inner]
   Tensor gate_logits;               // [T, H]
   Tensor gates;                     // [T, H]

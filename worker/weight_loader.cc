@@ -1,16 +1,46 @@
 #include "worker/weight_loader.h"
 
+#include <algorithm>
 #include <deque>
 #include <utility>
+
+#include "kernels/bf16.h"
+#include "kernels/element.h"
 
 namespace troupe {
 namespace {
 
-bool AreStoredAs(StoredDType dtype, const std::vector<LinearWeights>& parts) {
-  for (const LinearWeights& part : parts) {
-    if (part.weight.value_dtype() != dtype || part.weight.Contiguous() == nullptr) return false;
+// In which a matrix's values lose nothing.
+DType DTypeOf(const MatrixView& matrix) {
+  return matrix.value_dtype() == StoredDType::kBF16 ? DType::kBf16 : DType::kF32;
+}
+
+DType DTypeOf(const std::vector<LinearWeights>& parts) {
+  const bool bf16 = std::all_of(parts.begin(), parts.end(), [](const LinearWeights& part) {
+    return DTypeOf(part.weight) == DType::kBf16;
+  });
+  return bf16 ? DType::kBf16 : DType::kF32;
+}
+
+// The matrix's values as `dtype`: where they lie, or else decoded into `memory`.
+Tensor ValuesOf(const MatrixView& matrix, DType dtype, std::vector<std::byte>& memory) {
+  Tensor tensor{nullptr, dtype, matrix.rows, matrix.cols, matrix.cols};
+  const StoredDType stored = dtype == DType::kF32 ? StoredDType::kF32 : StoredDType::kBF16;
+  const std::byte* in_place = matrix.value_dtype() == stored ? matrix.Contiguous() : nullptr;
+  if (in_place != nullptr) {
+    tensor.data = const_cast<std::byte*>(in_place);
+    return tensor;
   }
-  return true;
+  memory.resize(matrix.elements() * BytesOf(dtype));
+  tensor.data = memory.data();
+  std::vector<float> row(matrix.cols);
+  for (int64_t r = 0; r < matrix.rows; ++r) {
+    matrix.ReadRows(r, 1, absl::MakeSpan(row));
+    for (int64_t c = 0; c < matrix.cols; ++c) {
+      StoreElement(tensor.data, dtype, r * matrix.cols + c, row[c]);
+    }
+  }
+  return tensor;
 }
 
 }  // namespace
@@ -92,29 +122,60 @@ std::unique_ptr<PackedMatrix> WeightLoader::ExactMatrix(const std::vector<Linear
 
 std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights>& parts,
                                                  Precision precision) {
-  const bool f32 = AreStoredAs(StoredDType::kF32, parts);
-  const bool as_stored = f32 || AreStoredAs(StoredDType::kBF16, parts);
-  std::deque<std::vector<float>> decoded;
+  const DType dtype = DTypeOf(parts);
+  std::deque<std::vector<std::byte>> decoded;
   std::vector<Tensor> tensors;
   for (const LinearWeights& part : parts) {
-    Tensor tensor;
-    tensor.rows = part.out_features;
-    tensor.cols = tensor.stride = part.in_features;
-    if (as_stored) {
-      tensor.dtype = f32 ? DType::kF32 : DType::kBf16;
-      tensor.data = const_cast<std::byte*>(part.weight.Contiguous());
-    } else {
-      std::vector<float>& values = decoded.emplace_back(part.weight.elements());
-      part.weight.ReadRows(0, part.weight.rows, absl::MakeSpan(values));
-      tensor.data = values.data();
-    }
-    tensors.push_back(tensor);
+    tensors.push_back(ValuesOf(part.weight, dtype, decoded.emplace_back()));
     Report(part.weight.stored_bytes());
   }
   std::unique_ptr<PackedMatrix> packed = ops_->Pack(tensors, precision);
   Fail(ops_->status());
   device_bytes_ += packed->bytes();
   return packed;
+}
+
+std::unique_ptr<PackedMatrix> WeightLoader::PackValues(std::vector<float> values, int64_t cols,
+                                                       DType dtype) {
+  Tensor tensor;
+  tensor.dtype = dtype;
+  tensor.rows = static_cast<int64_t>(values.size()) / cols;
+  tensor.cols = tensor.stride = cols;
+  tensor.data = values.data();
+  std::vector<Bf16> narrow;
+  if (dtype == DType::kBf16) {
+    for (const float value : values) narrow.push_back(ToBf16(value));
+    tensor.data = narrow.data();
+  }
+  std::unique_ptr<PackedMatrix> packed = ops_->Pack({tensor}, precision_);
+  Fail(ops_->status());
+  device_bytes_ += packed->bytes();
+  return packed;
+}
+
+std::unique_ptr<PackedMatrix> WeightLoader::Rows(const LinearWeights& weights, int64_t first,
+                                                 int64_t count) {
+  const MatrixView& matrix = weights.weight;
+  // So that the parts of a matrix add up to it.
+  const auto bytes_before = [&](int64_t row) { return matrix.stored_bytes() * row / matrix.rows; };
+  Report(bytes_before(first + count) - bytes_before(first));
+  std::vector<float> values(count * matrix.cols);
+  matrix.ReadRows(first, count, absl::MakeSpan(values));
+  return PackValues(std::move(values), matrix.cols, DTypeOf(matrix));
+}
+
+std::unique_ptr<PackedMatrix> WeightLoader::TransposedRows(const LinearWeights& weights,
+                                                           int64_t first, int64_t count) {
+  const MatrixView& matrix = weights.weight;
+  std::vector<float> values(count * matrix.cols);
+  matrix.ReadRows(first, count, absl::MakeSpan(values));
+  std::vector<float> transposed(values.size());
+  for (int64_t row = 0; row < count; ++row) {
+    for (int64_t col = 0; col < matrix.cols; ++col) {
+      transposed[col * count + row] = values[row * matrix.cols + col];
+    }
+  }
+  return PackValues(std::move(transposed), count, DTypeOf(matrix));
 }
 
 DeviceTensor WeightLoader::Bias(const std::vector<LinearWeights>& parts) {
@@ -128,7 +189,7 @@ DeviceTensor WeightLoader::Bias(const std::vector<LinearWeights>& parts) {
     any = true;
     const std::vector<float> bias = ReadAsF32(part.bias);
     values.insert(values.end(), bias.begin(), bias.end());
-    Report(static_cast<int64_t>(part.bias.bytes.size()));
+    Report(part.bias.stored_bytes());
   }
   return any ? Values(values) : DeviceTensor();
 }

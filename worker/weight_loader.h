@@ -35,10 +35,15 @@ class WeightLoader {
   // Rows to be looked up: as stored where kernels take that, else in f32.
   DeviceTensor Table(const TensorView& view);
 
-  // All parts under one another, as stored where they agree and kernels take it so, else in f32.
+  // All parts under one another, in bf16 where all values are, else in f32.
   std::unique_ptr<PackedMatrix> Matrix(const std::vector<LinearWeights>& parts);
   // The same with products in f32 in every mode.
   std::unique_ptr<PackedMatrix> ExactMatrix(const std::vector<LinearWeights>& parts);
+  // Rows [first, first + count) of one matrix, for a head of several, and their transpose: of the
+  // same dtype, as stored where kernels take that, else in f32.
+  std::unique_ptr<PackedMatrix> Rows(const LinearWeights& weights, int64_t first, int64_t count);
+  std::unique_ptr<PackedMatrix> TransposedRows(const LinearWeights& weights, int64_t first,
+                                               int64_t count);
   // The parts' biases, one after another, zeros for those that have none; empty when none has.
   DeviceTensor Bias(const std::vector<LinearWeights>& parts);
 
@@ -48,6 +53,7 @@ class WeightLoader {
 
  private:
   std::unique_ptr<PackedMatrix> Pack(const std::vector<LinearWeights>& parts, Precision precision);
+  std::unique_ptr<PackedMatrix> PackValues(std::vector<float> values, int64_t cols, DType dtype);
   DeviceTensor ToDevice(const void* data, DType dtype, int64_t rows, int64_t cols);
   DeviceTensor ToDevice(const std::vector<float>& values, int64_t cols);
   void Report(int64_t stored_bytes);

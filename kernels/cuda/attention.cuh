@@ -17,6 +17,7 @@
 namespace troupe {
 
 inline constexpr int kAttentionThreads = 128;
+inline constexpr float kLog2E = 1.4426950408889634F;
 
 enum class Seen : uint8_t { kWindow, kSelected, kCompressed };
 
@@ -29,7 +30,8 @@ struct AttentionParams {
   KvStream k;
   KvStream v;
   BlockTables tables;
-  HeadMix mix;
+  bool values_in_keys = false;  // a value is the beginning of its key; only v.head_dim counts
+  HeadMix mix;                  // without factors: all are one
   float* out = nullptr;
   int64_t out_stride = 0;
   const float* sinks = nullptr;  // [H] a score each beside those of the keys; null: none
@@ -110,14 +112,16 @@ struct AttentionShared {
         key_stride(
             static_cast<int>(PaddedRowBytes(params.k.head_dim, sizeof(Element)) / sizeof(Element))),
         key_row_bytes(key_stride * static_cast<int64_t>(sizeof(Element)) + 16),
-        value_row_bytes(PaddedRowBytes(params.v.head_dim, sizeof(Element))) {
+        value_row_bytes(params.values_in_keys
+                            ? key_row_bytes
+                            : PaddedRowBytes(params.v.head_dim, sizeof(Element))) {
     weights = q + kAttentionHeads * key_stride;
     largest = weights + kAttentionHeads * kAttentionTile;
     sum = largest + kAttentionHeads;
     rescale = sum + kAttentionHeads;
     open = reinterpret_cast<int*>(rescale + kAttentionHeads);
     keys = reinterpret_cast<std::byte*>(largest + kAttentionHeads * 8);
-    values = keys + params.stages * kAttentionTile * key_row_bytes;
+    values = params.values_in_keys ? keys : keys + params.stages * kAttentionTile * key_row_bytes;
   }
 
   __device__ std::byte* KeyTile(int stage) const {
@@ -295,13 +299,13 @@ __device__ __forceinline__ float MergeSums(float before, float next, const float
 }
 
 __device__ __forceinline__ float FactorOf(const HeadMix& mix, int64_t token, int64_t head) {
-  return mix.factor[token * mix.token_stride + head * mix.head_stride];
+  return mix.factor == nullptr ? 1.0F
+                               : mix.factor[token * mix.token_stride + head * mix.head_stride];
 }
 
 // Puts down one channel of a token's head. A sum of weights of 0 means that the token sees nothing.
 __device__ __forceinline__ void StoreHead(const AttentionParams& params, int64_t token,
                                           int64_t head, int channel, PartMerge merge, float value) {
-  constexpr float kLog2E = 1.4426950408889634F;
   if (params.sinks != nullptr) value *= merge.Add(params.sinks[head] * kLog2E, 1).x;
   const float attended = merge.sum > 0 ? __fdiv_rn(value, merge.sum) : 0.0F;
   const float factor = FactorOf(params.mix, token, head);

@@ -24,6 +24,7 @@ struct AttentionShape {
   int key_dim = 0;
   int value_dim = 0;
   int64_t element_bytes = 4;  // of keys and values
+  bool values_in_keys = false;
 };
 
 struct AttentionChoice {
@@ -43,7 +44,8 @@ constexpr int64_t PaddedRowBytes(int64_t dim, int64_t element_bytes) {
 inline int64_t AttentionSharedBytes(const AttentionShape& shape, int stages) {
   constexpr int64_t kFloatBytes = 4;
   const int64_t key_bytes = PaddedRowBytes(shape.key_dim, shape.element_bytes);
-  const int64_t value_bytes = PaddedRowBytes(shape.value_dim, shape.element_bytes);
+  const int64_t value_bytes =
+      shape.values_in_keys ? 0 : PaddedRowBytes(shape.value_dim, shape.element_bytes);
   const int64_t a_head = key_bytes / shape.element_bytes + kAttentionTile + 8;
   return kAttentionHeads * a_head * kFloatBytes +
          stages * kAttentionTile * (key_bytes + 16 + value_bytes);

@@ -58,6 +58,7 @@ __device__ void WalkTiles(const AttentionParams& params, const AttentionBlock& b
     const int64_t first = TileEntry<kSeen>(params, block.token, block.kv_head, tile);
     StartTile<Element>(params.k, params.tables, slot, block.kv_head, first, seen,
                        shared.KeyTile(stage), shared.key_row_bytes);
+    if (params.values_in_keys) return;
     StartTile<Element>(params.v, params.tables, slot, block.kv_head, first, seen,
                        shared.ValueTile(stage), shared.value_row_bytes);
   };
@@ -241,7 +242,7 @@ void LaunchAttention(AttentionParams params, int64_t most_tiles, const CudaConte
   CHECK_EQ(k.kv_heads, params.v.kv_heads);
   CHECK_EQ(k.entries_per_page, params.v.entries_per_page);
   CHECK(k.dtype == params.v.dtype) << "keys and values of different dtypes";
-  CHECK_LE(params.v.head_dim, 2 * kAttentionThreads) << "head size of values";
+  CHECK_LE(params.v.head_dim, 4 * kAttentionThreads) << "head size of values";
   if (params.batch.tokens == 0) return;
   const AttentionChoice choice = ChooseAttention({.tokens = params.batch.tokens,
                                                   .kv_heads = k.kv_heads,
@@ -249,7 +250,8 @@ void LaunchAttention(AttentionParams params, int64_t most_tiles, const CudaConte
                                                   .most_tiles = most_tiles,
                                                   .key_dim = k.head_dim,
                                                   .value_dim = params.v.head_dim,
-                                                  .element_bytes = BytesOf(k.dtype)},
+                                                  .element_bytes = BytesOf(k.dtype),
+                                                  .values_in_keys = params.values_in_keys},
                                                  context.multiprocessors);
   CHECK_GE(choice.shared_bytes, 0) << "head size " << k.head_dim;
   params.slices = choice.slices;
@@ -271,8 +273,10 @@ void LaunchAttention(AttentionParams params, int64_t most_tiles, const CudaConte
     using Element = decltype(element);
     if (params.v.head_dim <= kAttentionThreads) {
       launch(AttentionKernel<Element, kSeen, 1>);
-    } else {
+    } else if (params.v.head_dim <= 2 * kAttentionThreads) {
       launch(AttentionKernel<Element, kSeen, 2>);
+    } else {
+      launch(AttentionKernel<Element, kSeen, 4>);
     }
   });
   if (params.parts > 1) {
@@ -291,7 +295,6 @@ inline int64_t TilesOfTables(const BatchView& batch, const BlockTables& tables,
 // What the three operations' parameters have in common.
 template <class Params>
 AttentionParams CommonAttention(const Params& from) {
-  constexpr float kLog2E = 1.4426950408889634F;
   AttentionParams params;
   CHECK_EQ(from.q.rows, from.batch.tokens);
   CHECK_EQ(from.q.cols, int64_t{from.heads} * from.k.head_dim);

@@ -18,14 +18,14 @@
 namespace troupe {
 
 class CublasLt;
-class ExpertTables;
+class PointerTables;
 
 struct CudaContext {
   cudaStream_t stream;
   int multiprocessors;
   CudaScratch& scratch;  // empty when an operation begins
   CublasLt* cublas;      // null: dense products by our own kernels
-  ExpertTables& expert_tables;
+  PointerTables& pointer_tables;
   CudaErrors& errors;
 };
 

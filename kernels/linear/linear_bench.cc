@@ -1,4 +1,5 @@
 #include <cmath>
+#include <cstddef>
 #include <memory>
 #include <random>
 #include <vector>
@@ -71,6 +72,29 @@ void Shapes(benchmark::internal::Benchmark* bench) {
 BENCHMARK_CAPTURE(BM_Linear, bf16, DType::kBf16, Precision::kBf16)->Apply(Shapes);
 BENCHMARK_CAPTURE(BM_Linear, bf16_f32_products, DType::kBf16, Precision::kF32)->Apply(Shapes);
 BENCHMARK_CAPTURE(BM_Linear, f32, DType::kF32, Precision::kF32)->Apply(Shapes);
+
+// Packing, which is what loading does with the bytes that it reads. Arguments: outputs, inputs.
+void BM_Pack(benchmark::State& state, DType dtype) {
+  const int64_t outputs = state.range(0);
+  const int64_t inputs = state.range(1);
+  const int64_t bytes = outputs * inputs * BytesOf(dtype);
+  std::vector<std::byte> stored(bytes);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(
+        BenchOps().Pack({Tensor{stored.data(), dtype, outputs, inputs, inputs}}, Precision::kBf16));
+  }
+  Report(state, BenchWork{.bytes = 2 * bytes, .working_set_bytes = 2 * bytes});
+}
+
+BENCHMARK_CAPTURE(BM_Pack, bf16, DType::kBf16)
+    ->Args({4096, 4096})
+    ->Args({1024, 4096})
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(BM_Pack, f32, DType::kF32)
+    ->Args({4096, 4096})
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace troupe

@@ -26,12 +26,22 @@ struct ExactProduct {
   int64_t inputs = 0;
   int64_t outputs = 0;
   bool accumulate = false;
+  // Many products of the same shape, one after another in x and out: [grid's z], null: one.
+  const void* const* batch_weights = nullptr;
+  int64_t x_batch = 0;  // floats from one to the next
+  int64_t out_batch = 0;
 };
 
-// Grid: groups of kExactWarps * kExactOutputs outputs in x, tiles of kRows rows in y.
+// Grid: groups of kExactWarps * kExactOutputs outputs in x, tiles of kRows rows in y, products of a
+// batch in z.
 template <class Weight, int kUnit, int kRows, bool kRoundX>
 __global__ void __launch_bounds__(kExactWarps* kWarpSize) ExactProductKernel(ExactProduct product) {
-  const RowTile tile = FindTile(product.rows, static_cast<int>(blockIdx.y), kRows);
+  RowTile tile = FindTile(product.rows, static_cast<int>(blockIdx.y), kRows);
+  if (product.batch_weights != nullptr) {
+    tile.weights = product.batch_weights[blockIdx.z];
+    product.x += blockIdx.z * product.x_batch;
+    product.out += blockIdx.z * product.out_batch;
+  }
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int64_t first_output =

@@ -94,9 +94,10 @@ void LaunchRound(const Tensor& x, CudaBf16* to, const CudaContext& context) {
 }
 
 void LaunchExact(const ExactProduct& product, DType weights, bool round_x,
-                 const ProductChoice& choice, int64_t tiles, const CudaContext& context) {
+                 const ProductChoice& choice, int64_t tiles, const CudaContext& context,
+                 int batch) {
   const dim3 grid(static_cast<unsigned>(CeilDiv(product.outputs, kExactWarps * kExactOutputs)),
-                  static_cast<unsigned>(tiles));
+                  static_cast<unsigned>(tiles), static_cast<unsigned>(batch));
   const auto launch = [&](auto element, auto round) {
     using Weight = decltype(element);
     if (choice.unit == 4) {

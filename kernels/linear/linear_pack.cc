@@ -1,6 +1,7 @@
 #include "kernels/linear/linear_pack.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -18,36 +19,55 @@ struct Source {
   int64_t row;
 };
 
-template <class From, class To>
-void CopyRow(const Source& source, int64_t inputs, int64_t group, int64_t stride, To* to) {
-  const From* from = static_cast<const From*>(source.part->data) + source.row * source.part->stride;
-  for (int64_t k = 0; k < inputs; ++k) {
-    To& value = to[k / group * stride + k % group];
-    if constexpr (std::is_same_v<From, To>) {
-      value = from[k];
-    } else {
-      value = ToF32(from[k]);
+template <class T>
+constexpr DType DTypeOf() {
+  return std::is_same_v<T, float> ? DType::kF32 : DType::kBf16;
+}
+
+// Inputs that are moved at a time: a cache line of a source, so that each is fetched once, into few
+// lines of the panel, which stay cached until all outputs have written theirs.
+template <class From>
+constexpr int64_t kInputsAtOnce = 64 / static_cast<int64_t>(sizeof(From));
+
+// Inputs [k, end) of one output, kGroup of them side by side, the groups `stride` elements apart.
+template <class From, class To, int kGroup>
+void CopyInputs(const From* from, int64_t k, int64_t end, int64_t stride, To* to) {
+  for (to += k / kGroup * stride; k < end; k += kGroup, to += stride) {
+    for (int64_t i = 0; i < kGroup && k + i < end; ++i) {
+      if constexpr (std::is_same_v<From, To>) {
+        to[i] = from[k + i];
+      } else {
+        to[i] = ToF32(from[k + i]);
+      }
     }
   }
 }
 
-// `group` inputs of one output lie side by side; then come those of the next output.
-void FillPanel(absl::Span<const Source> sources, const PanelView& view, int64_t group,
-               int64_t panel_outputs, std::byte* panel) {
-  const int64_t stride = group * panel_outputs;
-  for (size_t i = 0; i < sources.size(); ++i) {
-    const int64_t offset = static_cast<int64_t>(i) * group;
-    if (view.dtype == DType::kBf16) {
-      CopyRow<Bf16>(sources[i], view.inputs, group, stride,
-                    reinterpret_cast<Bf16*>(panel) + offset);
-    } else if (sources[i].part->dtype == DType::kBf16) {
-      CopyRow<Bf16>(sources[i], view.inputs, group, stride,
-                    reinterpret_cast<float*>(panel) + offset);
-    } else {
-      CopyRow<float>(sources[i], view.inputs, group, stride,
-                     reinterpret_cast<float*>(panel) + offset);
+// kGroup inputs of one output lie side by side; then come those of the next output.
+template <class From, class To, int kGroup>
+void FillPanel(absl::Span<const Source> sources, int64_t inputs, int64_t panel_outputs, To* panel) {
+  for (int64_t k = 0; k < inputs; k += kInputsAtOnce<From>) {
+    const int64_t end = std::min(k + kInputsAtOnce<From>, inputs);
+    for (size_t i = 0; i < sources.size(); ++i) {
+      const Source& source = sources[i];
+      if (source.part->dtype != DTypeOf<From>()) continue;
+      const auto* row =
+          static_cast<const From*>(source.part->data) + source.row * source.part->stride;
+      CopyInputs<From, To, kGroup>(row, k, end, kGroup * panel_outputs,
+                                   panel + static_cast<int64_t>(i) * kGroup);
     }
   }
+}
+
+void FillPanel(absl::Span<const Source> sources, const PanelView& view, int64_t panel_outputs,
+               std::byte* panel) {
+  if (view.dtype == DType::kBf16) {
+    FillPanel<Bf16, Bf16, 2>(sources, view.inputs, panel_outputs, reinterpret_cast<Bf16*>(panel));
+    return;
+  }
+  auto* floats = reinterpret_cast<float*>(panel);
+  FillPanel<float, float, 1>(sources, view.inputs, panel_outputs, floats);
+  FillPanel<Bf16, float, 1>(sources, view.inputs, panel_outputs, floats);
 }
 
 }  // namespace
@@ -81,7 +101,7 @@ std::unique_ptr<CpuMatrix> CpuMatrix::Pack(absl::Span<const Tensor> parts, Preci
     for (int64_t panel = range.begin; panel < range.end; ++panel) {
       const size_t first = static_cast<size_t>(panel * panel_outputs);
       FillPanel(absl::MakeConstSpan(sources).subspan(first, static_cast<size_t>(panel_outputs)),
-                view, group, panel_outputs, memory->get() + panel * panel_bytes);
+                view, panel_outputs, memory->get() + panel * panel_bytes);
     }
   });
   return std::unique_ptr<CpuMatrix>(new CpuMatrix(view, *std::move(memory), bytes, isa));

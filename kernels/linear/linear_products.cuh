@@ -12,7 +12,8 @@ namespace troupe {
 
 // At most `tiles` tiles of choice.rows_a_tile rows.
 void LaunchExact(const ExactProduct& product, DType weights, bool round_x,
-                 const ProductChoice& choice, int64_t tiles, const CudaContext& context);
+                 const ProductChoice& choice, int64_t tiles, const CudaContext& context,
+                 int batch = 1);
 void LaunchUnits(const UnitProduct& product, bool gated, const ProductChoice& choice, int64_t tiles,
                  const CudaContext& context);
 

@@ -1,12 +1,13 @@
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "kernels/cuda/context.cuh"
 #include "kernels/cuda/matrix.cuh"
+#include "kernels/cuda/pointer_tables.cuh"
 #include "kernels/linear/linear_products.cuh"
 #include "kernels/moe_experts/expert_rows.cuh"
-#include "kernels/moe_experts/expert_tables.cuh"
 #include "kernels/moe_experts/moe_experts.cuh"
 #include "kernels/moe_experts/moe_experts_cuda.h"
 #include "kernels/swiglu/swiglu_cuda.h"
@@ -25,6 +26,27 @@ struct ExpertLayer {
   ProductChoice choice;
   Activation activation;
 };
+
+// Where the experts' weights and biases lie, [experts] each, on the device.
+struct ExpertTable {
+  const void* const* gate_up = nullptr;
+  const void* const* down = nullptr;
+  const float* const* gate_up_bias = nullptr;
+  const float* const* down_bias = nullptr;
+};
+
+ExpertTable FindTable(const ExpertWeights* experts, int count, const CudaContext& context) {
+  std::vector<const void*> pointers;
+  pointers.reserve(4 * static_cast<size_t>(count));
+  for (int e = 0; e < count; ++e) pointers.push_back(AsCuda(experts[e].gate_up).data());
+  for (int e = 0; e < count; ++e) pointers.push_back(AsCuda(experts[e].down).data());
+  for (int e = 0; e < count; ++e) pointers.push_back(experts[e].gate_up_bias);
+  for (int e = 0; e < count; ++e) pointers.push_back(experts[e].down_bias);
+  const void* const* table = context.pointer_tables.Find(experts, std::move(pointers));
+  if (table == nullptr) return {};
+  const auto* biases = reinterpret_cast<const float* const*>(table) + 2 * count;
+  return {table, table + count, biases, biases + count};
+}
 
 void CheckExpert(const ExpertWeights& expert, const ExpertWeights& like, int64_t hidden) {
   const CudaMatrix& gate_up = AsCuda(expert.gate_up);
@@ -138,7 +160,7 @@ bool SortRows(const MoeExpertsParams& params, ExpertLayer& layer, ExpertRows& ro
   rows.tile_count = context.scratch.Take<int32_t>(1);
   rows.source = context.scratch.Take<int32_t>(rows.pairs);
   rows.place = context.scratch.Take<int32_t>(rows.pairs);
-  const ExpertTable table = context.expert_tables.Find(params.experts, params.expert_count);
+  const ExpertTable table = FindTable(params.experts, params.expert_count, context);
   if (!context.errors.ok()) return false;
   const size_t shared_bytes = static_cast<size_t>(rows.experts) * sizeof(int32_t);
   SortByExpertKernel<<<1, kExpertRowsThreads, shared_bytes, context.stream>>>(rows);
@@ -175,31 +197,6 @@ ExpertLayer SharedLayer(const ExpertWeights& shared, const Activation& activatio
 }
 
 }  // namespace
-
-ExpertTable ExpertTables::Find(const ExpertWeights* experts, int count) {
-  std::vector<const void*> host;
-  host.reserve(4 * static_cast<size_t>(count));
-  for (int e = 0; e < count; ++e) host.push_back(AsCuda(experts[e].gate_up).data());
-  for (int e = 0; e < count; ++e) host.push_back(AsCuda(experts[e].down).data());
-  for (int e = 0; e < count; ++e) host.push_back(experts[e].gate_up_bias);
-  for (int e = 0; e < count; ++e) host.push_back(experts[e].down_bias);
-  Entry& entry = entries_[experts];
-  if (entry.host != host) {
-    const size_t bytes = host.size() * sizeof(host.front());
-    auto device = arena_->Allocate(static_cast<int64_t>(bytes));
-    if (!device.ok()) {
-      errors_->Note(device.status());
-      return {};
-    }
-    entry = {std::move(host), *std::move(device)};
-    CudaOk(cudaMemcpyAsync(entry.device.get(), entry.host.data(), bytes, cudaMemcpyHostToDevice,
-                           stream_),
-           "copy of a table of experts", *errors_);
-  }
-  auto* table = reinterpret_cast<const void* const*>(entry.device.get());
-  auto* biases = reinterpret_cast<const float* const*>(entry.device.get()) + 2 * count;
-  return {table, table + count, biases, biases + count};
-}
 
 void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) {
   const int64_t tokens = params.x.rows;

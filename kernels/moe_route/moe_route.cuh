@@ -55,7 +55,8 @@ __device__ __forceinline__ void ScoreExperts(RouterScoring scoring, const float*
   for (int e = lane; e < experts; e += kWarpSize) scores[e] = __fdiv_rn(scores[e], sum);
 }
 
-// Sets c to zero outside of the chosen groups. `group_scores` has room for every group.
+// Leaves no chance to experts outside of the chosen groups. `group_scores` has room for every
+// group.
 __device__ __forceinline__ void LimitToGroups(const MoeRouteParams& params, int experts, float* c,
                                               float* group_scores) {
   const int lane = static_cast<int>(threadIdx.x);
@@ -79,7 +80,7 @@ __device__ __forceinline__ void LimitToGroups(const MoeRouteParams& params, int 
     __syncwarp();
   }
   for (int e = lane; e < experts; e += kWarpSize) {
-    if (!isnan(group_scores[e / size])) c[e] = 0;
+    if (!isnan(group_scores[e / size])) c[e] = -INFINITY;
   }
   __syncwarp();
 }

@@ -2,7 +2,7 @@
 // "group_limited_greedy", and the plain softmax or sigmoid of others.
 //
 //     s = sigmoid(logits) or softmax(logits);  c = s + bias
-//     with groups: c = 0 outside of the groups_chosen groups of the highest score
+//     with groups: only experts of the groups_chosen groups of the highest score are chosen from
 //     chosen = the top_k largest of c, ties to the lower index
 //     weight_e = s_e / (sum of the chosen s + 1e-20) * scale        (without `normalize`: s_e *
 //     scale)
@@ -36,8 +36,8 @@ struct MoeRouteParams {
   int32_t* load = nullptr;     // [E], out: added to, tokens that chose each expert; may be null
   RouterScoring scoring = RouterScoring::kSigmoid;
   GroupScore group_score = GroupScore::kNone;
-  int groups = 1;  // divides E
-  int groups_chosen = 1;
+  int groups = 1;         // divides E
+  int groups_chosen = 1;  // hold top_k experts at least
 };
 
 }  // namespace troupe

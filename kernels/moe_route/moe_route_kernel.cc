@@ -56,7 +56,7 @@ float ScoreGroup(GroupScore kind, const float* choice, int64_t count) {
   return choice[best] + second;
 }
 
-// Experts outside of the best groups lose what they would be chosen by.
+// Takes the experts outside of the best groups out of the choice.
 void LeaveBestGroups(const MoeRouteParams& params, float* choice, float* group_scores) {
   const int64_t size = params.logits.cols / params.groups;
   for (int g = 0; g < params.groups; ++g) {
@@ -66,7 +66,7 @@ void LeaveBestGroups(const MoeRouteParams& params, float* choice, float* group_s
     group_scores[IndexOfLargest(group_scores, params.groups)] = kTaken;
   }
   for (int g = 0; g < params.groups; ++g) {
-    for (int64_t e = 0; group_scores[g] != kTaken && e < size; ++e) choice[g * size + e] = 0;
+    for (int64_t e = 0; group_scores[g] != kTaken && e < size; ++e) choice[g * size + e] = kTaken;
   }
 }
 

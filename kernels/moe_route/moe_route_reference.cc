@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -32,7 +33,7 @@ std::vector<int32_t> Order(const std::vector<float>& values) {
   return order;
 }
 
-// Sets c to zero outside of the chosen groups.
+// Leaves no chance to experts outside of the chosen groups.
 void LimitToGroups(const MoeRouteParams& params, std::vector<float>& c) {
   const int64_t size = static_cast<int64_t>(c.size()) / params.groups;
   std::vector<float> group_scores;
@@ -44,7 +45,7 @@ void LimitToGroups(const MoeRouteParams& params, std::vector<float>& c) {
   }
   const std::vector<int32_t> order = Order(group_scores);
   for (int i = params.groups_chosen; i < params.groups; ++i) {
-    std::fill_n(c.begin() + order[i] * size, size, 0.0F);
+    std::fill_n(c.begin() + order[i] * size, size, -std::numeric_limits<float>::infinity());
   }
 }
 

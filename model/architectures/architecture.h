@@ -1,5 +1,5 @@
 // What one model family needs to be understood: how its config becomes a ModelDescription, and what
-// its tensors are called. A family is one file here plus its line in registry.cc.
+// its tensors are called. A family is one file here plus its lines in families.h and registry.cc.
 //
 // Thread model: immutable constants. Ownership: Architectures have static lifetime.
 #ifndef TROUPE_MODEL_ARCHITECTURES_ARCHITECTURE_H_
@@ -7,6 +7,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -17,7 +18,8 @@
 namespace troupe {
 
 // Names of tensors, with {layer} and {expert} for their numbers. The defaults are the ones that
-// most families share; names of layers and modules are relative to the part named above them.
+// most families share; names of layers and modules are relative to the part named above them. The
+// bias of "x.weight" is called "x.bias".
 struct TensorNames {
   std::string embedding = "model.embed_tokens.weight";
   std::string lm_head = "lm_head.weight";
@@ -26,7 +28,9 @@ struct TensorNames {
 
   std::string layer = "model.layers.{layer}.";
   std::string attention_norm = "input_layernorm.weight";
+  std::string attention_after_norm = "post_attention_layernorm.weight";
   std::string ffn_norm = "post_attention_layernorm.weight";
+  std::string ffn_after_norm = "post_feedforward_layernorm.weight";
 
   std::string attention = "self_attn.";
   std::string q_proj = "q_proj.weight";
@@ -35,6 +39,14 @@ struct TensorNames {
   std::string o_proj = "o_proj.weight";
   std::string q_norm = "q_norm.weight";
   std::string k_norm = "k_norm.weight";
+  std::string sinks = "sinks";
+  // Multi-head latent attention; q_b_proj stands for q_proj where queries have a latent.
+  std::string q_a_proj = "q_a_proj.weight";
+  std::string q_a_norm = "q_a_layernorm.weight";
+  std::string q_b_proj = "q_b_proj.weight";
+  std::string kv_a_proj = "kv_a_proj_with_mqa.weight";
+  std::string kv_a_norm = "kv_a_layernorm.weight";
+  std::string kv_b_proj = "kv_b_proj.weight";
   std::string gate_down = "head_gate.down_proj.weight";
   std::string gate_up = "head_gate.up_proj.weight";
   // NSA: the branch's prefix goes before k_proj, v_proj and k_norm.
@@ -56,12 +68,20 @@ struct TensorNames {
   std::string correction_bias = "gate.e_score_correction_bias";
   std::string expert = "experts.{expert}.";
   std::string shared_expert = "shared_experts.";
+  // Families that keep all experts in one tensor name it here, else these are empty:
+  // [experts, hidden, 2 * inner], columns of gate and up taking turns, and [experts, inner,
+  // hidden]. The biases' names have "_bias" behind these.
+  std::string fused_gate_up;
+  std::string fused_down;
 
   // The MTP module counts as the layer behind the last one.
   std::string mtp_embedding_norm = "enorm.weight";
   std::string mtp_hidden_norm = "hnorm.weight";
   std::string mtp_input_proj = "eh_proj.weight";
   std::string mtp_head_norm = "shared_head.norm.weight";
+
+  // Tensors of layers that published checkpoints hold although nothing needs them.
+  std::vector<std::string> ignored;
 };
 
 struct Architecture {

@@ -4,8 +4,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_util.h"
-#include "model/architectures/abacus.h"
 #include "model/architectures/architecture.h"
+#include "model/architectures/families.h"
 
 namespace troupe {
 namespace {
@@ -35,10 +35,28 @@ absl::StatusOr<const Architecture*> FindArchitecture(JsonFields& config) {
                    absl::StrJoin(classes, ", "), "], wanted one of ", KnownTypes()));
 }
 
+// Keys of any family that say how the checkpoint was made, trained or stored, or how transformers
+// should go about it, but not what it computes. The weights themselves say their dtype.
+void IgnoreWhatChangesNothing(JsonFields& config) {
+  config.Ignore({"torch_dtype", "dtype", "transformers_version", "_name_or_path", "auto_map"});
+  config.Ignore({"use_cache", "cache_implementation", "pretraining_tp", "ep_size"});
+  config.Ignore({"_attn_implementation", "_attn_implementation_autoset", "_experts_implementation",
+                 "output_attentions", "output_hidden_states", "return_dict"});
+  // Training alone.
+  config.Ignore({"initializer_range", "attention_dropout", "output_router_logits",
+                 "router_aux_loss_coef", "aux_loss_alpha", "seq_aux", "router_jitter_noise"});
+}
+
 }  // namespace
 
 std::span<const Architecture* const> Architectures() {
-  static const std::array kArchitectures = {&AbacusArchitecture()};
+  static const std::array kArchitectures = {
+      &AbacusArchitecture(),     &DeepSeekV2Architecture(), &DeepSeekV3Architecture(),
+      &Gemma3TextArchitecture(), &Glm4MoeArchitecture(),    &GptOssArchitecture(),
+      &LlamaArchitecture(),      &MiniMaxM2Architecture(),  &MixtralArchitecture(),
+      &Olmo3Architecture(),      &Qwen2Architecture(),      &Qwen3Architecture(),
+      &Qwen3MoeArchitecture(),   &SmolLm3Architecture(),
+  };
   return kArchitectures;
 }
 
@@ -46,10 +64,7 @@ absl::StatusOr<ConfiguredModel> DescribeConfig(const std::string& file,
                                                const nlohmann::json& config) {
   JsonFields fields(file, "", config);
   TROUPE_ASSIGN_OR_RETURN(const Architecture* architecture, FindArchitecture(fields));
-  // Facts about how the checkpoint was made or is stored, not about what it computes; the weights
-  // themselves say their dtype.
-  fields.Ignore({"torch_dtype", "dtype", "transformers_version", "_name_or_path", "use_cache",
-                 "initializer_range"});
+  IgnoreWhatChangesNothing(fields);
   ModelDescription description = architecture->describe(fields);
   TROUPE_RETURN_IF_ERROR(fields.Finish());
   description.architecture = std::string(architecture->name);

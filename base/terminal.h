@@ -1,8 +1,8 @@
-// What the commands show on a terminal, and what they leave out where there is none.
+// What programs show on a terminal, and what they leave out where there is none.
 //
 // Thread model: as each function says.
-#ifndef TROUPE_CLI_TERMINAL_H_
-#define TROUPE_CLI_TERMINAL_H_
+#ifndef TROUPE_BASE_TERMINAL_H_
+#define TROUPE_BASE_TERMINAL_H_
 
 #include <cstdint>
 #include <functional>
@@ -29,4 +29,4 @@ std::string HumanBytes(double bytes);
 
 }  // namespace troupe
 
-#endif  // TROUPE_CLI_TERMINAL_H_
+#endif  // TROUPE_BASE_TERMINAL_H_
