@@ -1,6 +1,7 @@
 // Times operations on a device at the shapes of Qwen3-30B-A3B, through Ops alone.
 //
 //   kernels_device_bench [cuda]     the device's name, as MakeOps takes it
+//   kernels_device_bench own        the first GPU without cuBLASLt
 //
 // Prints, for each shape, microseconds a call, the bytes that it must move, the rate, its share of
 // the rate at which this device copies, and TFLOP/s. Calls follow one another without waiting, so
@@ -28,7 +29,7 @@ constexpr int64_t kMib = 1 << 20;
 class Bench {
  public:
   explicit Bench(const std::string& device) {
-    auto ops = MakeOps(device, {});
+    auto ops = device == "own" ? MakeCudaOps({.cublas = false}) : MakeOps(device, {});
     CHECK_OK(ops);
     ops_ = *std::move(ops);
     std::printf("%s\n", ops_->Describe().c_str());
@@ -61,6 +62,13 @@ class Bench {
       ops_->Upload(static_cast<std::byte*>(to) + done * BytesOf(dtype), host.data(),
                    std::min(piece, count - done) * BytesOf(dtype));
     }
+  }
+
+  std::vector<float> FirstRow(const Tensor& tensor) {
+    ops_->BeginStep();
+    const auto* row = static_cast<const float*>(ops_->Fetch(tensor.data, tensor.cols * 4));
+    ops_->Synchronize();
+    return {row, row + tensor.cols};
   }
 
   template <class T>
@@ -149,9 +157,16 @@ void TimeLinear(Bench& bench, const std::string& name, int64_t outputs, int64_t 
   for (int64_t i = 0; i < std::clamp<int64_t>(200 * kMib / bytes + 1, 1, 16); ++i) {
     weights.push_back(bench.Weights(outputs, inputs, precision));
   }
+  const int64_t most = *std::max_element(rows.begin(), rows.end());
+  Tensor x = bench.Random(most, inputs, DType::kF32);
+  Tensor out = bench.Random(most, outputs, DType::kF32);
+  std::vector<float> first_row;
   for (const int64_t count : rows) {
-    const Tensor x = bench.Random(count, inputs, DType::kF32);
-    const Tensor out = bench.Random(count, outputs, DType::kF32);
+    x.rows = out.rows = count;
+    bench.ops().Linear({.x = x, .w = weights[0], .out = out});
+    const std::vector<float> row = bench.FirstRow(out);
+    if (first_row.empty()) first_row = row;
+    if (row != first_row) std::printf("row 0 has other bits with %d rows:\n", int(count));
     bench.Time(absl::StrCat("linear ", name, " ", count, " rows"),
                bytes + count * (inputs + outputs) * 4, 2 * count * outputs * inputs, [&](int i) {
                  bench.ops().Linear({.x = x, .w = weights[i % weights.size()], .out = out});

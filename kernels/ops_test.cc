@@ -89,6 +89,8 @@ std::vector<Case> LinearCases() {
                       .bias = true}),
       Make("linear/odd bf16", kMixed, RunLinear,
            LinearCase{.inputs = 33, .parts = {3, 50}, .precision = Precision::kBf16}),
+      Make("linear/wide bf16", kMixed, RunLinear,
+           LinearCase{.inputs = 2048, .parts = {640}, .precision = Precision::kBf16}),
       Make("linear/one token", kOneToken, RunLinear,
            LinearCase{.inputs = 768, .parts = {256}, .precision = Precision::kBf16}),
   };

@@ -51,44 +51,55 @@ struct AttentionParams {
 
 // The tiles and entries that a token sees; both ranges without their end.
 struct SeenEntries {
-  int64_t first_entry;
-  int64_t end_entry;
+  int first_entry;
+  int end_entry;
   int first_tile;
   int end_tile;
 };
 
+// How many blocks of a list are named; -1 pads it at the end.
+__device__ __forceinline__ int CountSelected(const int32_t* blocks, int most) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  int count = 0;
+  for (int first = 0; first < most; first += kWarpSize) {
+    const bool named = first + lane < most && blocks[first + lane] >= 0;
+    count += __popc(__ballot_sync(kAllLanes, named));
+  }
+  return count;
+}
+
+// Called by whole warps.
 template <Seen kSeen>
 __device__ __forceinline__ SeenEntries FindSeen(const AttentionParams& params, int64_t token,
                                                 int kv_head) {
-  const int64_t position = params.batch.position[token];
+  const int position = params.batch.position[token];
   SeenEntries seen = {0, position + 1, 0, 0};
   if constexpr (kSeen == Seen::kSelected) {
-    const int32_t* blocks =
-        params.selected + (token * params.k.kv_heads + kv_head) * params.selected_blocks;
-    while (seen.end_tile < params.selected_blocks && blocks[seen.end_tile] >= 0) ++seen.end_tile;
+    const int64_t list = (token * params.k.kv_heads + kv_head) * params.selected_blocks;
+    seen.end_tile = CountSelected(params.selected + list, params.selected_blocks);
     return seen;
   }
   if constexpr (kSeen == Seen::kWindow) {
-    if (params.window > 0) seen.first_entry = max(int64_t{0}, position - params.window + 1);
+    if (params.window > 0) seen.first_entry = max(0, position - params.window + 1);
   } else {
     seen.first_entry = params.shift;
-    seen.end_entry = max(static_cast<int64_t>(params.shift), (position + 1) / params.stride);
+    seen.end_entry = max(params.shift, (position + 1) / params.stride);
   }
   if (seen.first_entry == seen.end_entry) return seen;
-  seen.first_tile = static_cast<int>(seen.first_entry / kAttentionTile);
-  seen.end_tile = static_cast<int>((seen.end_entry - 1) / kAttentionTile) + 1;
+  seen.first_tile = seen.first_entry / kAttentionTile;
+  seen.end_tile = (seen.end_entry - 1) / kAttentionTile + 1;
   return seen;
 }
 
 // The first entry of a tile.
 template <Seen kSeen>
-__device__ __forceinline__ int64_t TileEntry(const AttentionParams& params, int64_t token,
-                                             int kv_head, int tile) {
+__device__ __forceinline__ int TileEntry(const AttentionParams& params, int64_t token, int kv_head,
+                                         int tile) {
   if constexpr (kSeen == Seen::kSelected) {
     const int64_t list = (token * params.k.kv_heads + kv_head) * params.selected_blocks;
-    return static_cast<int64_t>(params.selected[list + tile]) * kAttentionTile;
+    return params.selected[list + tile] * kAttentionTile;
   } else {
-    return static_cast<int64_t>(tile) * kAttentionTile;
+    return tile * kAttentionTile;
   }
 }
 
@@ -132,30 +143,53 @@ struct AttentionShared {
   }
 };
 
-// Starts to copy 64 entries of one head to rows in shared memory, zeros where the token sees none
-// and behind a row's end.
+// Whether rows may be copied 16 bytes at a time.
+template <class Element>
+__device__ __forceinline__ bool RowsAreWhole(const KvStream& stream) {
+  return stream.head_dim * sizeof(Element) % 16 == 0 && stream.page_bytes % 16 == 0 &&
+         reinterpret_cast<uintptr_t>(stream.base) % 16 == 0;
+}
+
+// Starts to copy 64 entries of one head, from `first` on, to rows in shared memory, zeros where the
+// token sees none and behind a row's end. The token sees one of them at least.
 template <class Element>
 __device__ void StartTile(const KvStream& stream, const BlockTables& tables, uint32_t slot,
-                          int kv_head, int64_t first, const SeenEntries& seen, std::byte* to,
+                          int kv_head, int first, const SeenEntries& seen, std::byte* to,
                           int64_t to_row_bytes) {
   constexpr int kUnit = 16 / sizeof(Element);
   const int chunks = (stream.head_dim + kUnit - 1) / kUnit;
-  const bool whole = stream.head_dim % kUnit == 0 && stream.page_bytes % 16 == 0 &&
-                     reinterpret_cast<uintptr_t>(stream.base) % 16 == 0;
-  for (int i = static_cast<int>(threadIdx.x); i < kAttentionTile * chunks; i += kAttentionThreads) {
-    const int row = i / chunks;
-    const int channel = i % chunks * kUnit;
-    const int64_t entry = first + row;
+  const bool whole = RowsAreWhole<Element>(stream);
+  const bool one_page = stream.entries_per_page == kAttentionTile;
+  const Element* start = one_page ? EntryAt<Element>(stream, tables, slot, first, kv_head)
+                                  : reinterpret_cast<const Element*>(stream.base);
+  const auto copy = [&](int row, int channel) {
+    const int entry = first + row;
     const bool valid = entry >= seen.first_entry && entry < seen.end_entry;
-    const auto* from = reinterpret_cast<const Element*>(stream.base);
-    if (valid) from = EntryAt<Element>(stream, tables, slot, entry, kv_head) + channel;
+    const Element* from = start;
+    if (one_page) {
+      from += row * stream.head_dim + channel;
+    } else if (valid) {
+      from = EntryAt<Element>(stream, tables, slot, entry, kv_head) + channel;
+    }
     auto* chunk = reinterpret_cast<Element*>(to + row * to_row_bytes) + channel;
     if (whole) {
       CopyAsync16(chunk, from, valid);
-      continue;
+      return;
     }
     for (int c = 0; c < kUnit; ++c) {
       chunk[c] = valid && channel + c < stream.head_dim ? from[c] : Narrow<Element>(0);
+    }
+  };
+  const auto thread = static_cast<int>(threadIdx.x);
+  if (kAttentionThreads % chunks == 0) {
+    // The usual sizes: each thread keeps to its channels, and nothing is divided on the way.
+    const int channel = thread % chunks * kUnit;
+    for (int row = thread / chunks; row < kAttentionTile; row += kAttentionThreads / chunks) {
+      copy(row, channel);
+    }
+  } else {
+    for (int i = thread; i < kAttentionTile * chunks; i += kAttentionThreads) {
+      copy(i / chunks, i % chunks * kUnit);
     }
   }
 }
@@ -163,7 +197,7 @@ __device__ void StartTile(const KvStream& stream, const BlockTables& tables, uin
 // Scores of a tile, -inf where the token sees no entry: `weights` [heads, 64].
 template <class Element>
 __device__ void ScoreTile(const AttentionShared<Element>& shared, const std::byte* keys, int heads,
-                          float scale_log2, int64_t first, const SeenEntries& seen) {
+                          float scale_log2, int first, const SeenEntries& seen) {
   constexpr int kUnit = 16 / sizeof(Element);
   constexpr int kSides = kAttentionThreads / kAttentionTile;
   constexpr int kMine = kAttentionHeads / kSides;
@@ -318,23 +352,20 @@ __device__ __forceinline__ void StoreHead(const AttentionParams& params, int64_t
 template <Seen kSeen>
 __device__ int FindOpenHeads(const AttentionParams& params, int64_t token, int group_first,
                              int first_head, int heads, int* open) {
-  const int group_heads = params.heads / params.k.kv_heads;
-  __shared__ int count;
-  if (threadIdx.x == 0) {
-    int found = 0;
-    bool any = false;
-    if constexpr (kSeen == Seen::kCompressed) {
-      for (int h = 0; h < group_heads; ++h) {
-        any = any || FactorOf(params.mix, token, group_first + h) != 0;
-      }
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  bool any = false;
+  if constexpr (kSeen == Seen::kCompressed) {
+    const int group_heads = params.heads / params.k.kv_heads;
+    for (int h = lane; h < group_heads; h += kWarpSize) {
+      any = any || FactorOf(params.mix, token, group_first + h) != 0;
     }
-    for (int h = 0; h < heads; ++h) {
-      if (any || FactorOf(params.mix, token, first_head + h) != 0) open[found++] = h;
-    }
-    count = found;
+    any = __any_sync(kAllLanes, any);
   }
+  const bool is_open = lane < heads && (any || FactorOf(params.mix, token, first_head + lane) != 0);
+  const unsigned found = __ballot_sync(kAllLanes, is_open);
+  if (is_open && threadIdx.x < kWarpSize) open[__popc(found & ((1U << lane) - 1))] = lane;
   __syncthreads();
-  return count;
+  return __popc(found);
 }
 
 }  // namespace troupe

@@ -55,7 +55,7 @@ __device__ void WalkTiles(const AttentionParams& params, const AttentionBlock& b
   const uint32_t slot = params.batch.slot[params.batch.token_row[block.token]];
   const auto start = [&](int tile) {
     const int stage = (tile - block.first_tile) % params.stages;
-    const int64_t first = TileEntry<kSeen>(params, block.token, block.kv_head, tile);
+    const int first = TileEntry<kSeen>(params, block.token, block.kv_head, tile);
     StartTile<Element>(params.k, params.tables, slot, block.kv_head, first, seen,
                        shared.KeyTile(stage), shared.key_row_bytes);
     if (params.values_in_keys) return;
@@ -239,6 +239,7 @@ template <Seen kSeen>
 void LaunchAttention(AttentionParams params, int64_t most_tiles, const CudaContext& context) {
   const KvStream& k = params.k;
   CHECK_EQ(params.heads % k.kv_heads, 0);
+  CHECK_EQ(kAttentionTile % k.entries_per_page, 0);
   CHECK_EQ(k.kv_heads, params.v.kv_heads);
   CHECK_EQ(k.entries_per_page, params.v.entries_per_page);
   CHECK(k.dtype == params.v.dtype) << "keys and values of different dtypes";

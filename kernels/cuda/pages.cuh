@@ -7,15 +7,15 @@
 
 namespace troupe {
 
-// Where an entry of a sequence begins.
+// Where an entry of a sequence begins. Pages hold a power of two of entries: no division.
 template <class Element>
 __device__ __forceinline__ const Element* EntryAt(const KvStream& stream, const BlockTables& tables,
-                                                  uint32_t slot, int64_t entry, int kv_head) {
-  const uint32_t page = tables.pages[slot * tables.stride + entry / stream.entries_per_page];
-  const int64_t row =
-      static_cast<int64_t>(kv_head) * stream.entries_per_page + entry % stream.entries_per_page;
+                                                  uint32_t slot, int entry, int kv_head) {
+  const int shift = 31 - __clz(stream.entries_per_page);
+  const uint32_t page = tables.pages[slot * tables.stride + (entry >> shift)];
+  const int row = (kv_head << shift) + (entry & (stream.entries_per_page - 1));
   return reinterpret_cast<const Element*>(stream.base + page * stream.page_bytes) +
-         row * stream.head_dim;
+         static_cast<int64_t>(row) * stream.head_dim;
 }
 
 }  // namespace troupe

@@ -1,5 +1,5 @@
-// Lists of device pointers where kernels find them, such as those to every expert's weights: each is
-// brought to the device once.
+// Lists of device pointers where kernels find them, such as those to every expert's weights: each
+// is brought to the device once.
 //
 // Thread model: the Ops' caller. Ownership: owns the lists on the device.
 // Invariant: a list is compared with what is asked for before each use, so that one that has

@@ -19,6 +19,7 @@ enum class ProductKernel : uint8_t {
 struct ProductShape {
   int64_t rows = 0;
   int64_t inputs = 0;
+  int64_t outputs = 0;
   DType weights = DType::kF32;
   Precision precision = Precision::kF32;
   // Whether rows of x begin where 4 floats may be loaded at once.
@@ -40,7 +41,11 @@ inline ProductChoice ChooseProduct(const ProductShape& shape) {
     return choice;
   }
   choice.unit = shape.inputs % 4 == 0 && shape.x_aligned ? 4 : 1;
-  choice.rows_a_tile = shape.rows == 1 ? 1 : 8;
+  // A row a block while that leaves multiprocessors idle; then weights are read once for 8.
+  constexpr int64_t kOutputsABlock = 16;
+  constexpr int64_t kFewBlocks = 512;
+  const int64_t blocks = (shape.outputs + kOutputsABlock - 1) / kOutputsABlock * shape.rows;
+  choice.rows_a_tile = blocks <= kFewBlocks ? 1 : 8;
   return choice;
 }
 

@@ -137,6 +137,7 @@ void LinearCuda(const LinearParams& params, const CudaContext& context) {
   if (params.x.rows == 0) return;
   const ProductChoice choice = ChooseProduct({.rows = params.x.rows,
                                               .inputs = w.inputs(),
+                                              .outputs = w.outputs(),
                                               .weights = w.dtype(),
                                               .precision = w.precision(),
                                               .x_aligned = RowsAligned(params.x)});

@@ -1,5 +1,5 @@
-// Latent attention in the absorbed form, whichever is asked for: the forms differ by rounding alone,
-// and this one never holds the keys and values of a head.
+// Latent attention in the absorbed form, whichever is asked for: the forms differ by rounding
+// alone, and this one never holds the keys and values of a head.
 #include <utility>
 #include <vector>
 
@@ -38,8 +38,8 @@ __global__ void CopyRotatedKernel(Tensor q, MlaDims dims, float* absorbed) {
   const int head = static_cast<int>(blockIdx.y);
   const float* from = static_cast<const float*>(q.data) + token * q.stride +
                       head * (dims.nope_dim + dims.rope_dim) + dims.nope_dim;
-  float* to = absorbed + (token * dims.heads + head) * (dims.latent_dim + dims.rope_dim) +
-              dims.latent_dim;
+  float* to =
+      absorbed + (token * dims.heads + head) * (dims.latent_dim + dims.rope_dim) + dims.latent_dim;
   for (int c = static_cast<int>(threadIdx.x); c < dims.rope_dim; c += kRotatedThreads) {
     to[c] = from[c];
   }

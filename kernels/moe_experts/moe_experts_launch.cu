@@ -65,6 +65,7 @@ ProductChoice ChooseExperts(const ExpertWeights& expert, int64_t rows_an_expert,
   const CudaMatrix& gate_up = AsCuda(expert.gate_up);
   ProductShape shape = {.rows = rows_an_expert,
                         .inputs = gate_up.inputs(),
+                        .outputs = gate_up.outputs(),
                         .weights = gate_up.dtype(),
                         .precision = gate_up.precision(),
                         .x_aligned = x_aligned};

@@ -66,8 +66,8 @@ __global__ void __launch_bounds__(kCompressThreads) NsaCompressKernel(NsaCompres
   const int64_t token = blockIdx.x;
   const auto head = static_cast<int>(blockIdx.y);
   const bool is_key = blockIdx.z == 0;
-  const int64_t last = params.batch.position[token];
-  const int64_t first = last + 1 - sizes.compress_block;
+  const int last = params.batch.position[token];
+  const int first = last + 1 - sizes.compress_block;
   if (first < 0 || first % sizes.compress_stride != 0) return;
 
   const uint32_t slot = params.batch.slot[params.batch.token_row[token]];

@@ -32,7 +32,7 @@ __device__ void SumMass(const NsaChoiceParams& params, int64_t token, int kv_hea
   const int group_heads = attention.heads / attention.k.kv_heads;
   const uint32_t slot = attention.batch.slot[attention.batch.token_row[token]];
   for (int tile = seen.first_tile; tile < seen.end_tile; ++tile) {
-    const int64_t first = static_cast<int64_t>(tile) * kAttentionTile;
+    const int first = tile * kAttentionTile;
     StartTile<Element>(attention.k, attention.tables, slot, kv_head, first, seen, shared.KeyTile(0),
                        shared.key_row_bytes);
     CommitCopies();
@@ -59,7 +59,7 @@ __device__ void SumMass(const NsaChoiceParams& params, int64_t token, int kv_hea
       }
       __syncthreads();
     }
-    const int64_t entry = first + threadIdx.x;
+    const int entry = first + static_cast<int>(threadIdx.x);
     if (threadIdx.x < kAttentionTile && entry >= seen.first_entry && entry < seen.end_entry) {
       mass[entry - seen.first_entry] = sum;
     }
