@@ -2,6 +2,7 @@
 //
 //   kernels_device_bench [cuda]     the device's name, as MakeOps takes it
 //   kernels_device_bench own        the first GPU without cuBLASLt
+//   kernels_device_bench cuda rows  only what has "rows" in its name, for a profiler
 //
 // Prints, for each shape, microseconds a call, the bytes that it must move, the rate, its share of
 // the rate at which this device copies, and TFLOP/s. Calls follow one another without waiting, so
@@ -28,7 +29,7 @@ constexpr int64_t kMib = 1 << 20;
 
 class Bench {
  public:
-  explicit Bench(const std::string& device) {
+  Bench(const std::string& device, std::string wanted) : wanted_(std::move(wanted)) {
     auto ops = device == "own" ? MakeCudaOps({.cublas = false}) : MakeOps(device, {});
     CHECK_OK(ops);
     ops_ = *std::move(ops);
@@ -94,6 +95,7 @@ class Bench {
   // `call(i)` is the i-th of many; different i should not find their data in a cache.
   void Time(const std::string& name, int64_t bytes, int64_t flops,
             const std::function<void(int)>& call) {
+    if (name.find(wanted_) == std::string::npos) return;
     constexpr int kWarm = 3;
     constexpr int kRounds = 5;
     constexpr double kRoundSeconds = 0.02;
@@ -122,6 +124,7 @@ class Bench {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 
+  std::string wanted_;
   std::unique_ptr<Ops> ops_;
   std::vector<Buffer> buffers_;
   std::vector<std::unique_ptr<PackedMatrix>> matrices_;
@@ -315,7 +318,7 @@ void TimeRows(Bench& bench, int64_t tokens) {
 }  // namespace troupe
 
 int main(int argc, char** argv) {
-  troupe::Bench bench(argc > 1 ? argv[1] : "cuda");
+  troupe::Bench bench(argc > 1 ? argv[1] : "cuda", argc > 2 ? argv[2] : "");
   const std::vector<int64_t> rows = {1, 8, 32, 128, 256, 2048};
   troupe::TimeCopies(bench);
   troupe::TimeRows(bench, 1);
