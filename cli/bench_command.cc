@@ -1,5 +1,6 @@
 // troupe bench: a load on a server, and what its clients saw.
 
+#include <algorithm>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -25,6 +26,8 @@ namespace troupe {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr int kIntruderOutputTokens = 4;
 
 struct Settings {
   std::string target;
@@ -52,8 +55,24 @@ void Declare(Settings* s, ProgramConfig* program) {
                {.help = "With --model: of products, keys and values.", .choices = {"f32", "bf16"}});
   program->Add("device", &s->cluster.rank.device,
                {.help = "With --model: what computes: cpu, cuda or cuda:N."});
+  program->Add("quantize", &s->cluster.rank.quantize,
+               {.help = "With --model: plain weights become integers while they load.",
+                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
+  program->Add("load_format", &s->cluster.load_format,
+               {.help = "With --model: where weights come from; dummy: random ones, for a folder "
+                        "that may hold a "
+                        "config.json alone.",
+                .choices = {"safetensors", "dummy"}});
   program->Add("threads", &s->cluster.rank.threads,
                {.help = "With --model: threads that compute; 0: all cores.", .min = 0});
+  program->Add("kv_memory_bytes", &s->cluster.rank.kv_memory_bytes,
+               {.help = "With --model: memory for keys and values.", .unit = "bytes", .min = 1});
+  program->Add("max_context", &s->cluster.rank.max_context,
+               {.help = "With --model: most tokens of a sequence; 0: what the requests need.",
+                .unit = "tokens",
+                .min = 0});
+  program->Add("max_step_tokens", &s->cluster.rank.max_step_tokens,
+               {.help = "With --model: most tokens in one step.", .unit = "tokens", .min = 1});
   program->Add("max_batch_size", &s->cluster.fleet.scheduler.max_batch_size,
                {.help = "With --model: sequences that run at once.", .min = 1, .max = 4096});
   program->Add("concurrency", &s->concurrency,
@@ -82,6 +101,8 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add("output", &s->output,
                {.help = "How to print.", .choices = {"text", "json"}, .short_flag = "-o"});
   program->AddExample("troupe bench --model models/abacus --concurrency 16 --requests 64");
+  program->AddExample(
+      "troupe bench --model bench/shapes/qwen3-0.6b --load-format dummy --concurrency 1");
   program->AddExample(
       "troupe bench --target 127.0.0.1:7100 --tenants busy=12 --tenants quiet=1 --requests 100");
   program->AddExample(
@@ -121,6 +142,13 @@ class PromptMaker {
   const Settings& settings_;
   std::mt19937 random_{20240607};
 };
+
+// Tokens that the longest sequence reaches.
+int LongestSequence(const Settings& s) {
+  return std::max(std::max(s.prompt_tokens, s.prompt_tokens_max) +
+                      std::max(s.output_tokens, s.output_tokens_max),
+                  s.intruder_tokens + kIntruderOutputTokens);
+}
 
 struct StreamKind {
   std::string group;
@@ -170,14 +198,15 @@ LoadPlan MakePlan(const Settings& s, const std::vector<StreamKind>& kinds,
   }
   if (s.intruder_tokens > 0) {
     LoadStream stream{.group = "intruder", .start_us = s.intruder_after_ms * 1000};
-    stream.prompts.push_back(maker.Make(s.intruder_tokens, 4, 0));
+    stream.prompts.push_back(maker.Make(s.intruder_tokens, kIntruderOutputTokens, 0));
     plan.streams.push_back(std::move(stream));
   }
   return plan;
 }
 
 Json Spread(std::vector<double> values) {
-  return {{"p50", Percentile(values, .5)},
+  return {{"min", Percentile(values, 0)},
+          {"p50", Percentile(values, .5)},
           {"p90", Percentile(values, .9)},
           {"p99", Percentile(values, .99)},
           {"max", Percentile(values, 1)}};
@@ -298,6 +327,8 @@ int BenchCommand(int argc, char** argv) {
   }
   std::unique_ptr<EmbeddedCluster> cluster;
   if (settings.target.empty()) {
+    int& max_context = settings.cluster.rank.max_context;
+    if (max_context == 0) max_context = LongestSequence(settings);
     auto started = EmbeddedCluster::Start(settings.cluster, ProgressBar());
     if (!started.ok()) {
       std::cerr << "troupe bench: " << started.status().message() << "\n";

@@ -9,6 +9,7 @@ int RunCommand(int argc, char** argv);
 int ServeCommand(int argc, char** argv);
 int StatusCommand(int argc, char** argv);
 int InspectCommand(int argc, char** argv);
+int QuantizeCommand(int argc, char** argv);
 int BenchCommand(int argc, char** argv);
 
 inline constexpr int kExitFailed = 1;

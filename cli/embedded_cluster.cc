@@ -70,6 +70,7 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(const Co
                                ? absl::StrCat("unix:", cluster->sockets_, "/coordinator")
                                : config.listen;
   coordinator.model = config.model;
+  coordinator.dummy_tokenizer = config.load_format == "dummy";
   coordinator.cache = cluster->cache_address_;
   // Whoever cannot write the folder gets a secret, and so a namespace, for this process alone.
   coordinator.data_dir =
@@ -85,6 +86,7 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(const Co
   worker.cache = cluster->cache_address_;
   worker.rank = config.rank;
   worker.rank.model = config.model;
+  worker.rank.dummy_weights = config.load_format == "dummy";
   worker.rank.mode = config.dtype == "f32" ? ComputeMode::kF32 : ComputeMode::kBf16;
   if (config.gate_threshold >= 0) worker.gate_threshold = config.gate_threshold;
   TROUPE_ASSIGN_OR_RETURN(cluster->worker_, WorkerServer::Start(worker, progress));

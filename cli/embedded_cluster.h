@@ -23,8 +23,9 @@ class EmbeddedCluster {
   struct Config {
     std::string model;
     std::string dtype = "bf16";
-    std::string listen;    // of the coordinator; empty: a private socket
-    std::string data_dir;  // empty: DefaultDataDir()
+    std::string load_format = "safetensors";  // or "dummy": random weights
+    std::string listen;                       // of the coordinator; empty: a private socket
+    std::string data_dir;                     // empty: DefaultDataDir()
     bool use_cache = true;
     // Without a cache rather than not at all, when its folder cannot be used.
     bool cache_optional = false;

@@ -2,14 +2,18 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <iostream>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "base/terminal.h"
 #include "cli/commands.h"
 #include "config/program_config.h"
@@ -39,49 +43,135 @@ Json DescribeGroups(const ModelDescription& model, int kv_bytes_per_element) {
   return groups;
 }
 
-// Sequences of the longest context whose KV fits beside the weights in `memory_bytes`.
-int64_t SequencesThatFit(const ModelDescription& model, int64_t weight_bytes, int64_t memory_bytes,
-                         int kv_bytes_per_element) {
-  const int64_t sequence = StateBytes(
-      StateGroups(model, {.kv_bytes_per_element = kv_bytes_per_element}), model.max_context_tokens);
-  return std::max<int64_t>(0, (memory_bytes - weight_bytes) / std::max<int64_t>(sequence, 1));
+const char* KindName(const AttentionDescription& attention) {
+  switch (attention.kind) {
+    case AttentionKind::kSliding:
+      return "sliding";
+    case AttentionKind::kNsa:
+      return "sparse";
+    case AttentionKind::kFull:
+      break;
+  }
+  return attention.mla ? "latent" : "full";
+}
+
+// How many layers there are of each kind, in the order in which people care.
+Json DescribeLayers(const ModelDescription& model) {
+  Json kinds = {{"full", 0}, {"latent", 0}, {"sliding", 0}, {"sparse", 0}};
+  int experts = 0;
+  int unturned = 0;
+  for (const LayerDescription& layer : model.layers) {
+    const AttentionDescription& attention = layer.attention;
+    const char* kind = KindName(attention);
+    kinds[kind] = kinds[kind].get<int>() + 1;
+    experts += std::holds_alternative<MoeFfn>(layer.ffn) ? 1 : 0;
+    unturned += attention.rope.kind == RopeKind::kNone ? 1 : 0;
+  }
+  kinds["with_experts"] = experts;
+  kinds["without_positions"] = unturned;
+  return kinds;
+}
+
+// A way to hold the weights. Those that quantise pack matrices in groups of 64 with a scale of 16
+// bits each; embeddings, norms and biases stay in bf16.
+struct WeightFormat {
+  const char* name;
+  double bits_of_matrices;
+  double bits_of_others;
+};
+constexpr WeightFormat kWeightFormats[] = {{"f32", 32, 32},
+                                           {"bf16", 16, 16},
+                                           {"int8-g64", 8 + 16.0 / 64, 16},
+                                           {"int4-g64", 4 + 16.0 / 64, 16}};
+
+int64_t WeightBytes(const ParameterCounts& parameters, const WeightFormat& format) {
+  const auto others = static_cast<double>(parameters.total - parameters.matrices);
+  return static_cast<int64_t>((static_cast<double>(parameters.matrices) * format.bits_of_matrices +
+                               others * format.bits_of_others) /
+                              8);
+}
+
+Json DescribeFormats(const ParameterCounts& parameters) {
+  Json formats = Json::object();
+  for (const WeightFormat& format : kWeightFormats) {
+    formats[format.name] = WeightBytes(parameters, format);
+  }
+  return formats;
+}
+
+// For this machine and for sizes of memory that devices come with: sequences of the longest context
+// whose K and V in bf16 fit beside the weights in each format; -1 where the weights alone do not.
+Json DescribeMachines(const ModelDescription& model, const ParameterCounts& parameters) {
+  constexpr int64_t kGiB = int64_t{1} << 30;
+  const int64_t here = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+  const std::pair<const char*, int64_t> machines[] = {
+      {"this machine", here},  {"24 GiB", 24 * kGiB},         {"80 GiB", 80 * kGiB},
+      {"141 GiB", 141 * kGiB}, {"8 x 80 GiB", 8 * 80 * kGiB}, {"8 x 141 GiB", 8 * 141 * kGiB},
+  };
+  const int64_t sequence = std::max<int64_t>(
+      1, StateBytes(StateGroups(model, {.kv_bytes_per_element = 2}), model.max_context_tokens));
+  Json rows = Json::array();
+  for (const auto& [name, memory] : machines) {
+    Json sequences = Json::object();
+    for (const WeightFormat& format : kWeightFormats) {
+      const int64_t left = memory - WeightBytes(parameters, format);
+      sequences[format.name] = left < 0 ? -1 : left / sequence;
+    }
+    rows.push_back({{"name", name}, {"memory_bytes", memory}, {"longest_sequences", sequences}});
+  }
+  return rows;
 }
 
 Json Describe(const Checkpoint& checkpoint, const ModelIdentity& identity) {
   const ModelDescription& model = checkpoint.description();
   const ParameterCounts& parameters = checkpoint.parameters();
-  int nsa = 0;
-  int moe = 0;
-  for (const LayerDescription& layer : model.layers) {
-    nsa += layer.attention.kind == AttentionKind::kNsa ? 1 : 0;
-    moe += std::holds_alternative<MoeFfn>(layer.ffn) ? 1 : 0;
-  }
   Json bytes = Json::object();
-  int64_t weight_bytes = 0;
   for (const auto& [dtype, count] : parameters.bytes_by_dtype) {
     bytes[std::string(DTypeName(dtype))] = count;
-    weight_bytes += count;
   }
-  const int64_t memory_bytes = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-  return {
-      {"folder", checkpoint.folder()},
-      {"architecture", model.architecture},
-      {"identity", identity.Hex()},
-      {"layers", model.layers.size()},
-      {"nsa_layers", nsa},
-      {"moe_layers", moe},
-      {"early_exits", model.early_exit_layers.size()},
-      {"mtp", model.mtp.has_value()},
-      {"hidden_size", model.hidden_size},
-      {"vocab_size", model.vocab_size},
-      {"max_context_tokens", model.max_context_tokens},
-      {"tensors", parameters.tensors},
-      {"parameters", parameters.total},
-      {"active_parameters", parameters.active},
-      {"weight_bytes", bytes},
-      {"kv_bf16", DescribeGroups(model, 2)},
-      {"machine_memory_bytes", memory_bytes},
-      {"longest_sequences_that_fit_bf16", SequencesThatFit(model, weight_bytes, memory_bytes, 2)}};
+  return {{"folder", checkpoint.folder()},
+          {"architecture", model.architecture},
+          {"identity", identity.Hex()},
+          {"layers", model.layers.size()},
+          {"layer_kinds", DescribeLayers(model)},
+          {"early_exits", model.early_exit_layers.size()},
+          {"mtp", model.mtp.has_value()},
+          {"hidden_size", model.hidden_size},
+          {"vocab_size", model.vocab_size},
+          {"max_context_tokens", model.max_context_tokens},
+          {"tensors", parameters.tensors},
+          {"parameters", parameters.total},
+          {"active_parameters", parameters.active},
+          {"stored_bytes", bytes},
+          {"bytes_by_format", DescribeFormats(parameters)},
+          {"kv_bf16", DescribeGroups(model, 2)},
+          {"machines", DescribeMachines(model, parameters)}};
+}
+
+std::string LayerKinds(const Json& kinds) {
+  std::vector<std::string> parts;
+  for (const auto& [kind, count] : kinds.items()) {
+    if (count.get<int>() == 0) continue;
+    parts.push_back(absl::StrCat(count.get<int>(), " ", absl::StrReplaceAll(kind, {{"_", " "}})));
+  }
+  return absl::StrJoin(parts, ", ");
+}
+
+void PrintMachines(const Json& machines) {
+  std::cout << "\nsequences of the longest context that fit beside the weights, K and V in bf16\n";
+  std::string header = absl::StrFormat("%-20s", "");
+  for (const WeightFormat& format : kWeightFormats) {
+    absl::StrAppendFormat(&header, "%12s", format.name);
+  }
+  std::cout << header << "\n";
+  for (const Json& machine : machines) {
+    std::string row = absl::StrFormat("%-20s", machine["name"].get<std::string>());
+    for (const auto& [format, sequences] : machine["longest_sequences"].items()) {
+      const auto count = sequences.get<int64_t>();
+      absl::StrAppendFormat(&row, "%12s", count < 0 ? "too large" : absl::StrCat(count));
+    }
+    std::cout << row << "\n";
+  }
 }
 
 void PrintText(const Json& json) {
@@ -91,24 +181,23 @@ void PrintText(const Json& json) {
   line("folder", json["folder"]);
   line("architecture", json["architecture"]);
   line("identity", json["identity"]);
-  line("layers",
-       absl::StrCat(json["layers"].get<int>(), " (", json["nsa_layers"].get<int>(),
-                    " with sparse attention, ", json["moe_layers"].get<int>(), " with experts)"));
+  line("layers", absl::StrCat(json["layers"].get<int>(), ": ", LayerKinds(json["layer_kinds"])));
   line("context", absl::StrCat(json["max_context_tokens"].get<int>(), " tokens"));
   line("parameters",
        absl::StrCat(json["parameters"].get<int64_t>(), " in ", json["tensors"].get<int64_t>(),
                     " tensors, ", json["active_parameters"].get<int64_t>(), " for a token"));
-  for (const auto& [dtype, bytes] : json["weight_bytes"].items()) {
-    line(absl::StrCat("weights ", dtype), HumanBytes(bytes.get<double>()));
+  for (const auto& [dtype, bytes] : json["stored_bytes"].items()) {
+    line(absl::StrCat("stored ", dtype), HumanBytes(bytes.get<double>()));
+  }
+  for (const auto& [format, bytes] : json["bytes_by_format"].items()) {
+    line(absl::StrCat("loaded as ", format), HumanBytes(bytes.get<double>()));
   }
   for (const Json& group : json["kv_bf16"]) {
     line(absl::StrCat("KV ", group["name"].get<std::string>()),
          absl::StrFormat("%.0f bytes a token in bf16%s", group["bytes_per_token"].get<double>(),
                          group["window_tokens"].get<int>() > 0 ? ", within its window" : ""));
   }
-  line("fits here", absl::StrFormat("%d sequences of the longest context beside the weights, in %s",
-                                    json["longest_sequences_that_fit_bf16"].get<int64_t>(),
-                                    HumanBytes(json["machine_memory_bytes"].get<double>())));
+  PrintMachines(json["machines"]);
 }
 
 absl::StatusOr<ModelIdentity> Identify(const absl::StatusOr<Checkpoint>& checkpoint) {

@@ -19,6 +19,7 @@ constexpr Command kCommands[] = {
     {"serve", "Serve a model: coordinator, worker and cache in one process.", ServeCommand},
     {"status", "Show what a running server does.", StatusCommand},
     {"inspect", "Show what a model folder holds and needs.", InspectCommand},
+    {"quantize", "Write a copy of a model with integers for weights.", QuantizeCommand},
     {"bench", "Measure a server under load.", BenchCommand},
 };
 

@@ -44,8 +44,15 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add("dtype", &s->cluster.dtype,
                {.help = "Of products, keys and values.", .choices = {"f32", "bf16"}});
   program->Add("device", &s->cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
+  program->Add("quantize", &s->cluster.rank.quantize,
+               {.help = "Plain weights become integers while they load.",
+                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
   program->Add("threads", &s->cluster.rank.threads,
                {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
+  program->Add("load_format", &s->cluster.load_format,
+               {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
+                        "config.json alone.",
+                .choices = {"safetensors", "dummy"}});
   program->Add("data_dir", &s->cluster.data_dir,
                {.help = "Folder of the cache; empty: $XDG_DATA_HOME/troupe or ~/.local/share."});
   program->Add("output", &s->output,

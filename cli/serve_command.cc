@@ -29,12 +29,19 @@ void Declare(Settings* s, ProgramConfig* program) {
                {.help = "Address to serve on; port 0 takes any that is free."});
   program->Add("dtype", &cluster.dtype,
                {.help = "Of products, keys and values.", .choices = {"f32", "bf16"}});
+  program->Add("load_format", &cluster.load_format,
+               {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
+                        "config.json alone.",
+                .choices = {"safetensors", "dummy"}});
   program->Add("data_dir", &cluster.data_dir,
                {.help = "Folder of the cache; empty: $XDG_DATA_HOME/troupe or ~/.local/share."});
   program->Add("cache_bytes", &cluster.cache_bytes,
                {.help = "Most bytes the cache keeps.", .unit = "bytes", .min = uint64_t{1} << 20});
   program->Add("use_cache", &cluster.use_cache, {.help = "Keep KV blocks across requests."});
   program->Add("device", &cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
+  program->Add("quantize", &cluster.rank.quantize,
+               {.help = "Plain weights become integers while they load.",
+                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
   program->Add("threads", &cluster.rank.threads,
                {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
   program->Add("kv_memory_bytes", &cluster.rank.kv_memory_bytes,

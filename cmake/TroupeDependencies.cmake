@@ -16,9 +16,17 @@ if(TROUPE_BUILD_BENCHES)
   find_package(benchmark CONFIG REQUIRED)
 endif()
 
-# Intel's ISA-L (it serves Arm as well) comes without a CMake package.
+# Intel's ISA-L (it serves Arm as well) and RE2 come without a CMake package.
 find_path(ISAL_INCLUDE_DIR isa-l/crc.h REQUIRED)
 find_library(ISAL_LIBRARY isal REQUIRED)
 add_library(ISAL::isal UNKNOWN IMPORTED)
 set_target_properties(ISAL::isal PROPERTIES IMPORTED_LOCATION ${ISAL_LIBRARY}
                       INTERFACE_INCLUDE_DIRECTORIES ${ISAL_INCLUDE_DIR})
+
+find_path(RE2_INCLUDE_DIR re2/re2.h REQUIRED)
+find_library(RE2_LIBRARY re2 REQUIRED)
+if(NOT TARGET RE2::RE2)
+  add_library(RE2::RE2 UNKNOWN IMPORTED)
+  set_target_properties(RE2::RE2 PROPERTIES IMPORTED_LOCATION ${RE2_LIBRARY}
+                        INTERFACE_INCLUDE_DIRECTORIES ${RE2_INCLUDE_DIR})
+endif()

@@ -5,7 +5,7 @@
 # maybe-uninitialized.
 
 set(TROUPE_ISAS avx2 avx512 avx512bf16)
-set(TROUPE_ISA_FLAGS_avx2 -mavx2 -mfma)
+set(TROUPE_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
 set(TROUPE_ISA_FLAGS_avx512 ${TROUPE_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq
     -mprefer-vector-width=512)
 set(TROUPE_ISA_FLAGS_avx512bf16 ${TROUPE_ISA_FLAGS_avx512} -mavx512bf16)

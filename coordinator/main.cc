@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <optional>
+#include <string>
 
 #include "absl/time/time.h"
 #include "base/log.h"
@@ -15,6 +16,7 @@ namespace {
 
 struct Settings {
   CoordinatorServer::Config server;
+  std::string load_format = "safetensors";
   int64_t shutdown_grace_ms = 10000;
   int64_t min_batch_delay_ms = 0;
   std::string log_level = "info";
@@ -28,6 +30,10 @@ void Declare(Settings* settings, ProgramConfig* program) {
   program->Add(
       "model", &server.model,
       {.help = "Folder of the model: configs, tokenizer, chat template.", .required = true});
+  program->Add("load_format", &settings->load_format,
+               {.help = "dummy: beside workers with random weights, for a folder that may hold a "
+                        "config.json alone; tokens are spelled t0, t1...",
+                .choices = {"safetensors", "dummy"}});
   program->Add("cache", &server.cache, {.help = "Address of the cache service; empty: none."});
   program->Add("data_dir", &server.data_dir, {.help = "Folder for the tenants' secret."});
   program->Add("threads", &server.threads,
@@ -70,6 +76,7 @@ int Main(int argc, char** argv) {
   if (std::optional<int> exit_code = program.ParseMain(argc, argv)) return *exit_code;
   SetLogLevel(ParseLogLevel(settings.log_level).value());
   settings.server.fleet.scheduler.min_batch_delay_us = settings.min_batch_delay_ms * 1000;
+  settings.server.dummy_tokenizer = settings.load_format == "dummy";
   std::cerr << program.EffectiveYaml();
 
   ShutdownSignals signals;

@@ -10,6 +10,7 @@
 #include "coordinator/block_lookup_client.h"
 #include "coordinator/worker_client.h"
 #include "model/checkpoint.h"
+#include "model/dummy_tokenizer.h"
 
 namespace troupe {
 namespace {
@@ -30,10 +31,21 @@ v1::Sampling ToSampling(const GenerationDefaults& defaults) {
   return sampling;
 }
 
-absl::StatusOr<std::shared_ptr<JobContext>> OpenModel(const std::string& folder) {
+absl::StatusOr<std::shared_ptr<const Tokenizer>> OpenTokenizer(
+    const CoordinatorServer::Config& config, int vocab_size) {
+  auto tokenizer = Tokenizer::Load(config.model + "/tokenizer.json");
+  if (config.dummy_tokenizer && absl::IsNotFound(tokenizer.status())) {
+    return MakeDummyTokenizer(vocab_size);
+  }
+  return tokenizer;
+}
+
+absl::StatusOr<std::shared_ptr<JobContext>> OpenModel(const CoordinatorServer::Config& config) {
+  const std::string& folder = config.model;
   auto context = std::make_shared<JobContext>();
-  TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(folder));
-  TROUPE_ASSIGN_OR_RETURN(context->tokenizer, Tokenizer::Load(checkpoint.tokenizer_path()));
+  TROUPE_ASSIGN_OR_RETURN(const ModelConfig model_config, ReadModelConfig(folder));
+  TROUPE_ASSIGN_OR_RETURN(context->tokenizer,
+                          OpenTokenizer(config, model_config.description.vocab_size));
   absl::StatusOr<std::shared_ptr<const ChatTemplate>> chat_template = ChatTemplate::Load(folder);
   if (chat_template.ok()) {
     context->chat_template = *std::move(chat_template);
@@ -45,10 +57,10 @@ absl::StatusOr<std::shared_ptr<JobContext>> OpenModel(const std::string& folder)
   if (model.name.empty()) {
     model.name = std::filesystem::path(folder).lexically_normal().parent_path().filename();
   }
-  model.vocab_size = checkpoint.description().vocab_size;
-  model.end_token_ids = checkpoint.description().end_tokens;
-  model.sampling = ToSampling(checkpoint.generation_defaults());
-  model.max_tokens = checkpoint.generation_defaults().max_new_tokens.value_or(0);
+  model.vocab_size = model_config.description.vocab_size;
+  model.end_token_ids = model_config.description.end_tokens;
+  model.sampling = ToSampling(model_config.generation_defaults);
+  model.max_tokens = model_config.generation_defaults.max_new_tokens.value_or(0);
   return context;
 }
 
@@ -76,7 +88,7 @@ class CoordinatorServer::Readiness {
 };
 
 absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(const Config& config) {
-  TROUPE_ASSIGN_OR_RETURN(std::shared_ptr<JobContext> context, OpenModel(config.model));
+  TROUPE_ASSIGN_OR_RETURN(std::shared_ptr<JobContext> context, OpenModel(config));
   std::error_code error;
   std::filesystem::create_directories(config.data_dir, error);
   if (error) {

@@ -27,6 +27,7 @@ class CoordinatorServer {
   struct Config {
     RpcServer::Config rpc = {.listen = "127.0.0.1:7100", .max_receive_bytes = 64 << 20};
     std::string model;                                 // folder: configs, tokenizer, chat template
+    bool dummy_tokenizer = false;                      // where the folder has no tokenizer.json
     std::string cache;                                 // the cache service's address; empty: none
     std::string data_dir = "troupe-coordinator-data";  // holds the tenants' secret
     int threads = 2;                                   // that run actors

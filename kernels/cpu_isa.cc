@@ -38,10 +38,11 @@ absl::StatusOr<CpuIsa> DetectCpuIsa() {
   std::string missing;
   if (!__builtin_cpu_supports("avx2")) absl::StrAppend(&missing, " avx2");
   if (!__builtin_cpu_supports("fma")) absl::StrAppend(&missing, " fma");
+  if (!__builtin_cpu_supports("f16c")) absl::StrAppend(&missing, " f16c");
   if (!missing.empty()) {
     return absl::UnimplementedError(
         absl::StrCat("this CPU lacks", missing,
-                     "; the CPU kernels need AVX2 and FMA (x86-64-v3), so run on a CPU of "
+                     "; the CPU kernels need AVX2, FMA and F16C (x86-64-v3), so run on a CPU of "
                      "2015 or later, or have the virtual machine expose them"));
   }
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

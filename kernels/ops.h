@@ -33,6 +33,7 @@
 #include "kernels/head_gate/head_gate.h"
 #include "kernels/head_norm_rope/head_norm_rope.h"
 #include "kernels/kv_write/kv_write.h"
+#include "kernels/linear/coded_matrix.h"
 #include "kernels/linear/linear.h"
 #include "kernels/mla_attention/mla_attention.h"
 #include "kernels/moe_experts/moe_experts.h"
@@ -80,6 +81,12 @@ class Ops {
   // `precision` says how products are formed with it. Where memory is short, status() says so.
   virtual std::unique_ptr<PackedMatrix> Pack(absl::Span<const Tensor> parts,
                                              Precision precision) = 0;
+
+  // The same with weights that stay codes in memory; `parts` must pack together
+  // (kernels/linear/coded_matrix.h). A device without kernels for codes need not override it: the
+  // numbers that they stand for are packed as f32.
+  virtual std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
+                                                  Precision precision);
 
   virtual void Synchronize() = 0;
   // OK, or the first thing that went wrong on the device, as of the last Synchronize().

@@ -60,6 +60,11 @@ class CpuOps : public HostOps {
     return CpuMatrix::Pack(parts, precision, isa_, pool_);
   }
 
+  std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
+                                          Precision precision) override {
+    return CpuMatrix::PackCoded(parts, precision, isa_, pool_);
+  }
+
   void Embed(const EmbedParams& params) override {
     CheckF32(params.out);
     CHECK_EQ(params.table.cols, params.out.cols);

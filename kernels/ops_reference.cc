@@ -40,6 +40,11 @@ class ReferenceOps : public HostOps {
     return std::make_unique<ReferenceMatrix>(parts, precision);
   }
 
+  std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
+                                          Precision precision) override {
+    return std::make_unique<ReferenceMatrix>(parts, precision);
+  }
+
   void Embed(const EmbedParams& params) override { EmbedReference(params); }
   void RmsNorm(const RmsNormParams& params) override { RmsNormReference(params); }
   void Linear(const LinearParams& params) override { LinearReference(params); }

@@ -96,6 +96,31 @@ std::vector<Case> LinearCases() {
   };
 }
 
+// Every format of codes, with products in both ways, and in experts.
+std::vector<Case> CodedCases() {
+  std::vector<Case> cases;
+  for (const CodedFormat& format : CodedFormats()) {
+    for (const Precision precision : {Precision::kF32, Precision::kBf16}) {
+      const std::string name = format.name + (precision == Precision::kF32 ? " exact" : " rounded");
+      cases.push_back(Make("linear/" + name, kMixed, RunLinear,
+                           LinearCase{.inputs = 328,
+                                      .parts = {70, 19},
+                                      .precision = precision,
+                                      .accumulate = true,
+                                      .bias = true,
+                                      .codes = format}));
+      cases.push_back(Make("moe_experts/" + name, kDecode, RunMoeExperts,
+                           MoeExpertsCase{.hidden = 96,
+                                          .size = 40,
+                                          .experts = 6,
+                                          .precision = precision,
+                                          .bias = true,
+                                          .codes = format}));
+    }
+  }
+  return cases;
+}
+
 std::vector<Case> HeadCases() {
   return {
       Make("head_norm_rope/q", kMixed, RunHeadNormRope, HeadNormRopeCase{}),
@@ -250,6 +275,8 @@ std::vector<Case> MlaCases() {
   const MlaDims odd = {.heads = 5, .nope_dim = 11, .rope_dim = 6, .value_dim = 9, .latent_dim = 21};
   const MlaDims wide = {
       .heads = 2, .nope_dim = 64, .rope_dim = 32, .value_dim = 48, .latent_dim = 128};
+  const MlaDims deepseek = {
+      .heads = 2, .nope_dim = 128, .rope_dim = 64, .value_dim = 128, .latent_dim = 512};
   const MlaCase f32 = {.dtype = DType::kF32, .weight_dtype = DType::kF32};
   const auto with = [](MlaCase c, const std::vector<MlaForm>& forms) {
     c.forms = forms;
@@ -267,6 +294,8 @@ std::vector<Case> MlaCases() {
            MlaCase{.precision = Precision::kBf16, .forms = expanded}),
       Make("mla_attention/odd", kMixed, RunMlaAttention, MlaCase{.dims = odd, .forms = both}),
       Make("mla_attention/long", kLong, RunMlaAttention, MlaCase{.dims = wide, .forms = both}),
+      Make("mla_attention/sizes of DeepSeek", {{0, 40}, {1060, 3}, {90, 1}}, RunMlaAttention,
+           MlaCase{.dims = deepseek, .precision = Precision::kBf16, .forms = both}),
       Make("mla_attention/sharp", kDecode, RunMlaAttention,
            MlaCase{.dims = wide, .dtype = DType::kF32, .forms = both, .sharpness = 8}),
       Make("mla_attention/chosen", kMixed, RunMlaAttention, MlaCase{}),
@@ -279,8 +308,8 @@ std::vector<Case> MlaCases() {
 const std::vector<Case>& Cases() {
   static const auto& cases = *new std::vector<Case>([] {
     std::vector<Case> all;
-    for (const auto& group : {RowCases(), LinearCases(), HeadCases(), MoeCases(), AttentionCases(),
-                              NsaCases(), MlaCases()}) {
+    for (const auto& group : {RowCases(), LinearCases(), CodedCases(), HeadCases(), MoeCases(),
+                              AttentionCases(), NsaCases(), MlaCases()}) {
       all.insert(all.end(), group.begin(), group.end());
     }
     return all;

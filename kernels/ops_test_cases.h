@@ -4,9 +4,11 @@
 #ifndef TROUPE_KERNELS_OPS_TEST_CASES_H_
 #define TROUPE_KERNELS_OPS_TEST_CASES_H_
 
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "kernels/linear/coded_testing.h"
 #include "kernels/ops_testing.h"
 
 namespace troupe {
@@ -51,6 +53,7 @@ struct LinearCase {
   Precision precision = Precision::kF32;
   bool accumulate = false;
   bool bias = false;
+  std::optional<CodedFormat> codes = std::nullopt;  // instead of values of dtype
 };
 Outputs RunLinear(const LinearCase& c, const Run& run);
 
@@ -151,6 +154,7 @@ struct MoeExpertsCase {
   Activation activation;
   bool bias = false;
   bool accumulate = true;
+  std::optional<CodedFormat> codes = std::nullopt;  // instead of values of dtype
 };
 Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run);
 

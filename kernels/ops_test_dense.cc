@@ -1,6 +1,8 @@
 // Runners of the operations on dense tensors.
 #include <algorithm>
 #include <cmath>
+#include <deque>
+#include <memory>
 #include <numeric>
 
 #include "kernels/element.h"
@@ -28,6 +30,34 @@ bool OnTheEdge(const float* logits, int heads, const GateRule& rule) {
     if (std::abs(closed_mass - rule.adaptive_mass * mass) < kMargin) return true;
   }
   return false;
+}
+
+struct RandomWeights {
+  DType dtype = DType::kF32;
+  Precision precision = Precision::kF32;
+  std::optional<CodedFormat> codes = std::nullopt;
+  float scale = 1.0F;
+};
+
+// Parts of random values, or codes, of the case's format.
+std::unique_ptr<PackedMatrix> PackRandom(const std::vector<int>& parts, int64_t inputs,
+                                         const RandomWeights& weights, const Run& run,
+                                         TestRandom& random) {
+  if (weights.codes.has_value()) {
+    std::deque<RandomCodes> codes;
+    std::vector<CodedMatrix> views;
+    for (const int rows : parts) {
+      views.push_back(
+          codes.emplace_back(*weights.codes, rows, inputs, random(), weights.scale).view());
+    }
+    return run.device.ops().PackCoded(views, weights.precision);
+  }
+  std::vector<Tensor> tensors;
+  for (const int rows : parts) {
+    tensors.push_back(
+        run.device.Keep(RandomMatrix(rows, inputs, random, weights.scale), weights.dtype));
+  }
+  return run.device.ops().Pack(tensors, weights.precision);
 }
 
 }  // namespace
@@ -72,18 +102,17 @@ Outputs RunRmsNorm(const RmsNormCase& c, const Run& run) {
 
 Outputs RunLinear(const LinearCase& c, const Run& run) {
   TestRandom random(run.seed);
-  std::vector<Tensor> parts;
-  for (const int rows : c.parts) {
-    parts.push_back(run.device.Keep(RandomMatrix(rows, c.inputs, random), c.dtype));
-  }
-  const auto outputs = std::accumulate(c.parts.begin(), c.parts.end(), int64_t{0});
-  const auto w = run.device.ops().Pack(parts, c.precision);
+  const std::unique_ptr<PackedMatrix> w =
+      PackRandom(c.parts, c.inputs, {.dtype = c.dtype, .precision = c.precision, .codes = c.codes},
+                 run, random);
+  const int64_t outputs = w->outputs();
   const Matrix x = RandomMatrix(TokensOf(run.sequences), c.inputs, random);
   const Matrix before = RandomMatrix(TokensOf(run.sequences), outputs, random);
   const float* bias = run.device.Put(RandomVector(outputs, random));
   // Inputs are rounded alike on both sides; what differs is an f32 sum of `inputs` products of
-  // about one.
-  const float tolerance = 1.2e-7F * static_cast<float>(c.inputs) * 2;
+  // about one. Zeros make it the difference of sums that are larger.
+  const bool zeros = c.codes.has_value() && c.codes->zeros;
+  const float tolerance = 1.2e-7F * static_cast<float>(c.inputs) * (zeros ? 8 : 2);
   TokenOutput out(run, "out", outputs, tolerance);
   for (const Step& step : run.steps) {
     const StepBatch batch =
@@ -242,8 +271,8 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
   const auto pack = [&](int64_t rows, int64_t cols) {
     // Scaled so that a layer's output is about as large as its input.
     const float scale = 1 / std::sqrt(static_cast<float>(cols));
-    const Tensor part = run.device.Keep(RandomMatrix(rows, cols, random, scale), c.dtype);
-    matrices.push_back(run.device.ops().Pack({part}, c.precision));
+    matrices.push_back(PackRandom({static_cast<int>(rows)}, cols,
+                                  {c.dtype, c.precision, c.codes, scale}, run, random));
     return matrices.back().get();
   };
   std::vector<ExpertWeights> experts(c.experts + 1);

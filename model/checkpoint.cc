@@ -52,7 +52,7 @@ absl::Status ReadGenerationConfig(const std::string& path, ModelDescription& des
   TROUPE_ASSIGN_OR_RETURN(const nlohmann::json config, ReadJsonFile(path));
   JsonFields fields(path, "", config);
   fields.Ignore({"transformers_version", "_from_model_config", "use_cache", "bos_token_id",
-                 "pad_token_id", "max_length"});
+                 "pad_token_id", "max_length", "cache_implementation"});
   defaults.do_sample = fields.BoolOr("do_sample", false);
   defaults.temperature = OptionalNumber(fields, "temperature", 0.0, 100.0);
   defaults.top_p = OptionalNumber(fields, "top_p", 0.0, 1.0);
@@ -74,24 +74,51 @@ std::string ModelIdentity::Hex() const {
       absl::string_view(reinterpret_cast<const char*>(sha256.data()), sha256.size()));
 }
 
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& folder) {
+  const std::string path = PathIn(folder, "config.json");
+  TROUPE_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path));
+  TROUPE_ASSIGN_OR_RETURN(ConfiguredModel model, DescribeConfig(path, json));
+  ModelConfig config{
+      model.architecture, std::move(model.description), {}, std::move(model.quantization)};
+  TROUPE_RETURN_IF_ERROR(ReadGenerationConfig(PathIn(folder, "generation_config.json"),
+                                              config.description, config.generation_defaults));
+  return config;
+}
+
 absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& folder) {
   Checkpoint checkpoint;
   checkpoint.folder_ = folder;
-  const std::string config_path = PathIn(folder, "config.json");
-  TROUPE_ASSIGN_OR_RETURN(const nlohmann::json config, ReadJsonFile(config_path));
-  TROUPE_ASSIGN_OR_RETURN(ConfiguredModel model, DescribeConfig(config_path, config));
-  checkpoint.description_ = std::move(model.description);
-  TROUPE_RETURN_IF_ERROR(ReadGenerationConfig(PathIn(folder, "generation_config.json"),
-                                              checkpoint.description_,
-                                              checkpoint.generation_defaults_));
-  TROUPE_ASSIGN_OR_RETURN(checkpoint.files_, SafetensorsCheckpoint::OpenFolder(folder));
-  const TensorNames& names = model.architecture->names;
-  ModelDescription& description = checkpoint.description_;
-  if (description.mtp && !HoldsMtp(checkpoint.files_, description, names)) description.mtp.reset();
-  TROUPE_ASSIGN_OR_RETURN(checkpoint.weights_,
-                          BindWeights(folder, checkpoint.files_, description, names));
-  checkpoint.parameters_ = CountParameters(checkpoint.files_, description, checkpoint.weights_);
+  TROUPE_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(folder));
+  TROUPE_ASSIGN_OR_RETURN(SafetensorsCheckpoint files, SafetensorsCheckpoint::OpenFolder(folder));
+  TROUPE_RETURN_IF_ERROR(checkpoint.Bind(config, std::move(files)));
   return checkpoint;
+}
+
+absl::StatusOr<Checkpoint> Checkpoint::OpenDummy(const std::string& folder,
+                                                 const DummyOptions& options) {
+  Checkpoint checkpoint;
+  checkpoint.folder_ = folder;
+  checkpoint.dummy_ = absl::StrCat("dummy ", DTypeName(options.dtype), " ", options.seed);
+  TROUPE_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(folder));
+  config.quantization = {};  // random weights are plain
+  TROUPE_ASSIGN_OR_RETURN(
+      SafetensorsCheckpoint files,
+      MakeDummyTensors(absl::StrCat(folder, " (dummy weights)"),
+                       TensorsOf(config.description, config.architecture->names), options));
+  TROUPE_RETURN_IF_ERROR(checkpoint.Bind(config, std::move(files)));
+  return checkpoint;
+}
+
+absl::Status Checkpoint::Bind(const ModelConfig& config, SafetensorsCheckpoint files) {
+  description_ = config.description;
+  generation_defaults_ = config.generation_defaults;
+  files_ = std::move(files);
+  const TensorNames& names = config.architecture->names;
+  if (description_.mtp && !HoldsMtp(files_, description_, names)) description_.mtp.reset();
+  TROUPE_ASSIGN_OR_RETURN(weights_,
+                          BindWeights(folder_, files_, description_, names, config.quantization));
+  parameters_ = CountParameters(files_, description_, weights_);
+  return absl::OkStatus();
 }
 
 std::string Checkpoint::tokenizer_path() const { return PathIn(folder_, "tokenizer.json"); }
@@ -108,7 +135,9 @@ absl::StatusOr<ModelIdentity> Checkpoint::ComputeIdentity(int threads,
     texts.push_back(std::move(text));
     files.push_back({std::string(name), std::as_bytes(std::span(texts.back()))});
   }
+  if (!dummy_.empty()) files.push_back({"weights", std::as_bytes(std::span(dummy_))});
   for (const auto& file : files_.files()) {
+    if (!dummy_.empty()) break;  // as many bytes as a checkpoint's, and nothing new in them
     files.push_back({std::filesystem::path(file->path()).filename().string(), file->bytes()});
   }
   return ModelIdentity{HashFiles(files, threads, progress)};

@@ -19,7 +19,9 @@
 
 #include "absl/status/statusor.h"
 #include "model/description.h"
+#include "model/dummy_weights.h"
 #include "model/matrix_view.h"
+#include "model/quantization.h"
 #include "model/safetensors.h"
 
 namespace troupe {
@@ -126,13 +128,14 @@ struct ModelWeights {
 };
 
 struct ParameterCounts {
-  int64_t total = 0;   // numbers that the model is made of, however they are stored
-  int64_t active = 0;  // used for one token: chosen experts only, MTP and early exits left out
+  int64_t total = 0;     // numbers that the model is made of, however they are stored
+  int64_t active = 0;    // used for one token: chosen experts only, MTP and early exits left out
+  int64_t matrices = 0;  // of total, those in matrices that quantisation at load may pack
   int64_t tensors = 0;
   std::map<StoredDType, int64_t> bytes_by_dtype;
 };
 
-// SHA-256 over config, tokenizer files and every shard's bytes.
+// SHA-256 over config, tokenizer files and every shard's bytes, or what random weights come from.
 struct ModelIdentity {
   std::array<uint8_t, 32> sha256{};
 
@@ -151,12 +154,26 @@ struct GenerationDefaults {
   std::optional<int> max_new_tokens;
 };
 
+struct Architecture;
+
+// What a folder's config.json and generation_config.json say, without its weights.
+struct ModelConfig {
+  const Architecture* architecture = nullptr;  // of static lifetime
+  ModelDescription description;
+  GenerationDefaults generation_defaults;
+  Quantization quantization;
+};
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& folder);
+
 class Checkpoint {
  public:
   using Progress = std::function<void(uint64_t bytes_done, uint64_t bytes_total)>;
 
   // Reads the configs, maps the shards and checks every tensor's name, shape and dtype.
   static absl::StatusOr<Checkpoint> Open(const std::string& folder);
+  // Reads the configs alone; the weights are random (model/dummy_weights.h).
+  static absl::StatusOr<Checkpoint> OpenDummy(const std::string& folder,
+                                              const DummyOptions& options);
 
   const std::string& folder() const { return folder_; }
   const ModelDescription& description() const { return description_; }
@@ -176,8 +193,10 @@ class Checkpoint {
 
  private:
   Checkpoint() = default;
+  absl::Status Bind(const ModelConfig& config, SafetensorsCheckpoint files);
 
   std::string folder_;
+  std::string dummy_;  // what random weights come from; empty: from files
   ModelDescription description_;
   GenerationDefaults generation_defaults_;
   SafetensorsCheckpoint files_;

@@ -159,9 +159,19 @@ struct BadField {
   std::function<void(ModelDescription&)> spoil;
 };
 
+void ExpectEachFails(const ModelDescription& sound, const std::vector<BadField>& cases) {
+  ASSERT_TRUE(ValidateDescription(sound).ok()) << ValidateDescription(sound);
+  for (const BadField& test : cases) {
+    ModelDescription model = sound;
+    test.spoil(model);
+    const absl::Status status = ValidateDescription(model);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.field;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(test.field));
+  }
+}
+
 TEST(ValidateDescriptionTest, NamesTheFieldThatIsWrong) {
-  ASSERT_TRUE(ValidateDescription(Example()).ok()) << ValidateDescription(Example());
-  const BadField cases[] = {
+  const std::vector<BadField> cases = {
       {"vocab_size", [](auto& m) { m.vocab_size = 0; }},
       {"hidden_size", [](auto& m) { m.hidden_size = -1; }},
       {"rms_epsilon", [](auto& m) { m.rms_epsilon = 0; }},
@@ -192,6 +202,18 @@ TEST(ValidateDescriptionTest, NamesTheFieldThatIsWrong) {
        [](auto& m) {
          m.layers[0].ffn = MoeFfn{.experts = 2, .experts_per_token = 3, .expert_inner_size = 4};
        }},
+      {"early_exit_layers",
+       [](auto& m) {
+         m.early_exit_layers = {5, 3};
+       }},
+      {"early_exit_layers", [](auto& m) { m.early_exit_layers = {7}; }},
+      {"MTP layer", [](auto& m) { m.mtp->layer.attention.heads = 0; }},
+  };
+  ExpectEachFails(Example(), cases);
+}
+
+TEST(ValidateDescriptionTest, NamesTheNumberThatIsWrong) {
+  const std::vector<BadField> cases = {
       {"score_scale", [](auto& m) { m.layers[1].attention.score_scale = 0; }},
       {"rope.inverse_frequency",
        [](auto& m) {
@@ -220,24 +242,12 @@ TEST(ValidateDescriptionTest, NamesTheFieldThatIsWrong) {
          m.layers[0].ffn = DenseFfn{
              .inner_size = 8, .activation = {.kind = ActivationKind::kClampedSilu, .alpha = 1}};
        }},
-      {"early_exit_layers",
-       [](auto& m) {
-         m.early_exit_layers = {5, 3};
-       }},
-      {"early_exit_layers", [](auto& m) { m.early_exit_layers = {7}; }},
-      {"MTP layer", [](auto& m) { m.mtp->layer.attention.heads = 0; }},
   };
-  for (const BadField& test : cases) {
-    ModelDescription model = Example();
-    test.spoil(model);
-    const absl::Status status = ValidateDescription(model);
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.field;
-    EXPECT_THAT(std::string(status.message()), HasSubstr(test.field));
-  }
+  ExpectEachFails(Example(), cases);
 }
 
 TEST(ValidateDescriptionTest, NamesTheFieldOfLatentAttentionThatIsWrong) {
-  const BadField cases[] = {
+  const std::vector<BadField> cases = {
       {"mla", [](auto& m) { m.layers[0].attention.kind = AttentionKind::kSliding; }},
       {"mla.query_latent_dim", [](auto& m) { m.layers[0].attention.mla->query_latent_dim = -1; }},
       {"mla.latent_dim", [](auto& m) { m.layers[0].attention.mla->latent_dim = 0; }},
@@ -254,20 +264,14 @@ TEST(ValidateDescriptionTest, NamesTheFieldOfLatentAttentionThatIsWrong) {
       {"qk_norm", [](auto& m) { m.layers[0].attention.qk_norm = QkNorm::kPerHead; }},
       {"sinks", [](auto& m) { m.layers[0].attention.sinks = true; }},
   };
-  for (const BadField& test : cases) {
-    ModelDescription model = Example();
-    model.layers[0].attention = LatentAttention();
-    ASSERT_TRUE(ValidateDescription(model).ok()) << ValidateDescription(model);
-    model.layers[0].attention.window_tokens = 8;
-    test.spoil(model);
-    const absl::Status status = ValidateDescription(model);
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.field;
-    EXPECT_THAT(std::string(status.message()), HasSubstr(test.field));
-  }
+  ModelDescription model = Example();
+  model.layers[0].attention = LatentAttention();
+  model.layers[0].attention.window_tokens = 8;
+  ExpectEachFails(model, cases);
 }
 
 TEST(ValidateDescriptionTest, NamesTheFieldOfExpertsThatIsWrong) {
-  const BadField cases[] = {
+  const std::vector<BadField> cases = {
       {"ffn.shared_inner_size",
        [](auto& m) { std::get<MoeFfn>(m.layers[0].ffn).shared_inner_size = -1; }},
       {"ffn.router.weight_scale",
@@ -286,19 +290,13 @@ TEST(ValidateDescriptionTest, NamesTheFieldOfExpertsThatIsWrong) {
          m.layers.assign(64, m.layers[0]);
        }},
   };
-  for (const BadField& test : cases) {
-    ModelDescription model = Example();
-    model.layers[0].ffn =
-        MoeFfn{.experts = 8,
-               .experts_per_token = 4,
-               .expert_inner_size = 4,
-               .router = {.group_score = GroupScore::kTopTwoSum, .groups = 4, .groups_chosen = 2}};
-    ASSERT_TRUE(ValidateDescription(model).ok()) << ValidateDescription(model);
-    test.spoil(model);
-    const absl::Status status = ValidateDescription(model);
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.field;
-    EXPECT_THAT(std::string(status.message()), HasSubstr(test.field));
-  }
+  ModelDescription model = Example();
+  model.layers[0].ffn =
+      MoeFfn{.experts = 8,
+             .experts_per_token = 4,
+             .expert_inner_size = 4,
+             .router = {.group_score = GroupScore::kTopTwoSum, .groups = 4, .groups_chosen = 2}};
+  ExpectEachFails(model, cases);
 }
 
 }  // namespace

@@ -5,14 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "model/architectures/architecture.h"
-#include "model/json_reader.h"
 #include "model/rope_scaling.h"
+#include "model/testing/golden_config.h"
 
 namespace troupe {
 namespace {
@@ -25,14 +24,6 @@ constexpr const char* kFamilies[] = {
     "deepseek_v2", "deepseek_v3", "gemma3_text", "glm4_moe", "gpt_oss",   "llama",   "minimax_m2",
     "mixtral",     "olmo3",       "qwen2",       "qwen3",    "qwen3_moe", "smollm3",
 };
-
-json Config(const std::string& family, const std::string& file = "config.json") {
-  const char* root = std::getenv("TROUPE_SOURCE_DIR");
-  const auto config = ReadJsonFile(std::string(root != nullptr ? root : ".") +
-                                   "/tests/golden/models/" + family + "/" + file);
-  EXPECT_TRUE(config.ok()) << config.status();
-  return config.ok() ? *config : json::object();
-}
 
 absl::StatusOr<ModelDescription> Describe(const json& config) {
   auto model = DescribeConfig("config.json", config);
@@ -57,16 +48,16 @@ std::vector<bool> Sliding(const ModelDescription& model) {
 class FamilyTest : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(FamilyTest, BothFormsSayTheSame) {
-  const auto newer = Describe(Config(GetParam()));
+  const auto newer = Describe(GoldenConfig(GetParam()));
   ASSERT_TRUE(newer.ok()) << newer.status();
-  const auto older = Describe(Config(GetParam(), "config.legacy.json"));
+  const auto older = Describe(GoldenConfig(GetParam(), "config.legacy.json"));
   ASSERT_TRUE(older.ok()) << older.status();
   EXPECT_EQ(*newer, *older);
 }
 
 TEST_P(FamilyTest, KeysThatAreNotUnderstoodAreErrors) {
   for (const char* file : {"config.json", "config.legacy.json"}) {
-    const json whole = Config(GetParam(), file);
+    const json whole = GoldenConfig(GetParam(), file);
     for (const auto& [key, value] : whole.items()) {
       json config = whole;
       config.erase(key);
@@ -87,7 +78,7 @@ INSTANTIATE_TEST_SUITE_P(All, FamilyTest, ::testing::ValuesIn(kFamilies),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(LlamaConfigTest, IsUnderstood) {
-  const ModelDescription model = Described(Config("llama"));
+  const ModelDescription model = Described(GoldenConfig("llama"));
   EXPECT_EQ(model.architecture, "Llama");
   EXPECT_FALSE(model.tied_embeddings);
   ASSERT_EQ(model.layers.size(), 4);
@@ -106,7 +97,7 @@ TEST(LlamaConfigTest, IsUnderstood) {
 }
 
 TEST(LlamaConfigTest, OldConfigsLeaveMuchOut) {
-  json config = Config("llama", "config.legacy.json");
+  json config = GoldenConfig("llama", "config.legacy.json");
   for (const char* key : {"rope_theta", "rope_scaling", "head_dim", "num_key_value_heads",
                           "attention_bias", "mlp_bias"}) {
     config.erase(key);
@@ -118,7 +109,7 @@ TEST(LlamaConfigTest, OldConfigsLeaveMuchOut) {
 }
 
 TEST(LlamaConfigTest, LinearScalingAndBiases) {
-  json config = Config("llama", "config.legacy.json");
+  json config = GoldenConfig("llama", "config.legacy.json");
   config["rope_scaling"] = {{"type", "linear"}, {"factor", 2.0}};
   config["attention_bias"] = true;
   config["mlp_bias"] = true;
@@ -131,19 +122,19 @@ TEST(LlamaConfigTest, LinearScalingAndBiases) {
 }
 
 TEST(QwenConfigTest, Qwen2HasBiasesAndQwen3Norms) {
-  const ModelDescription qwen2 = Described(Config("qwen2"));
+  const ModelDescription qwen2 = Described(GoldenConfig("qwen2"));
   EXPECT_TRUE(qwen2.tied_embeddings);
   EXPECT_TRUE(qwen2.layers[0].attention.qkv_bias);
   EXPECT_FALSE(qwen2.layers[0].attention.output_bias);
   EXPECT_EQ(qwen2.layers[0].attention.qk_norm, QkNorm::kNone);
-  const ModelDescription qwen3 = Described(Config("qwen3"));
+  const ModelDescription qwen3 = Described(GoldenConfig("qwen3"));
   EXPECT_FALSE(qwen3.layers[0].attention.qkv_bias);
   EXPECT_EQ(qwen3.layers[0].attention.qk_norm, QkNorm::kPerHead);
   EXPECT_EQ(qwen3.layers[0].attention.head_dim, 32);
 }
 
 TEST(QwenConfigTest, UpperLayersSlideOnlyWhereAskedTo) {
-  json config = Config("qwen2");
+  json config = GoldenConfig("qwen2");
   config["sliding_window"] = 24;
   config["max_window_layers"] = 3;
   config.erase("layer_types");
@@ -159,7 +150,7 @@ TEST(QwenConfigTest, UpperLayersSlideOnlyWhereAskedTo) {
 }
 
 TEST(Qwen3MoeConfigTest, IsUnderstood) {
-  const ModelDescription model = Described(Config("qwen3_moe"));
+  const ModelDescription model = Described(GoldenConfig("qwen3_moe"));
   EXPECT_TRUE(std::holds_alternative<DenseFfn>(model.layers[0].ffn));
   const auto& moe = std::get<MoeFfn>(model.layers[1].ffn);
   EXPECT_EQ(moe.experts, 8);
@@ -167,7 +158,7 @@ TEST(Qwen3MoeConfigTest, IsUnderstood) {
   EXPECT_EQ(moe.expert_inner_size, 32);
   EXPECT_EQ(moe.router.scoring, RouterScoring::kSoftmax);
   EXPECT_TRUE(moe.router.normalise_weights);
-  json config = Config("qwen3_moe");
+  json config = GoldenConfig("qwen3_moe");
   config["decoder_sparse_step"] = 2;
   config["mlp_only_layers"] = json::array();
   const ModelDescription every_second = Described(config);
@@ -177,7 +168,7 @@ TEST(Qwen3MoeConfigTest, IsUnderstood) {
 }
 
 TEST(MixtralConfigTest, AllLayersSlideWhereAWindowIsGiven) {
-  json config = Config("mixtral");
+  json config = GoldenConfig("mixtral");
   EXPECT_THAT(Sliding(Described(config)), ElementsAre(true, true, true));
   EXPECT_EQ(Described(config).layers[0].attention.window_tokens, 48);
   EXPECT_EQ(std::get<MoeFfn>(Described(config).layers[0].ffn).expert_inner_size, 64);
@@ -186,7 +177,7 @@ TEST(MixtralConfigTest, AllLayersSlideWhereAWindowIsGiven) {
 }
 
 TEST(SmolLm3ConfigTest, SomeLayersKnowNoPositions) {
-  json config = Config("smollm3");
+  json config = GoldenConfig("smollm3");
   const auto turned = [&] {
     std::vector<bool> turned;
     for (const LayerDescription& layer : Described(config).layers) {
@@ -203,7 +194,7 @@ TEST(SmolLm3ConfigTest, SomeLayersKnowNoPositions) {
 }
 
 TEST(Olmo3ConfigTest, NormsComeAfterAndOnlyFullLayersStretch) {
-  const ModelDescription model = Described(Config("olmo3"));
+  const ModelDescription model = Described(GoldenConfig("olmo3"));
   EXPECT_EQ(model.layers[0].norm_place, NormPlace::kAfter);
   EXPECT_EQ(model.layers[0].attention.qk_norm, QkNorm::kFullWidth);
   EXPECT_THAT(Sliding(model), ElementsAre(true, true, true, false));
@@ -214,7 +205,7 @@ TEST(Olmo3ConfigTest, NormsComeAfterAndOnlyFullLayersStretch) {
 }
 
 TEST(Gemma3ConfigTest, IsUnderstood) {
-  json config = Config("gemma3_text");
+  json config = GoldenConfig("gemma3_text");
   config["query_pre_attn_scalar"] = 64;
   const ModelDescription model = Described(config);
   EXPECT_FLOAT_EQ(model.embedding_scale, 8.0F);
@@ -228,7 +219,7 @@ TEST(Gemma3ConfigTest, IsUnderstood) {
 }
 
 TEST(Gemma3ConfigTest, PublishedConfigsNameThePattern) {
-  json config = Config("gemma3_text", "config.legacy.json");
+  json config = GoldenConfig("gemma3_text", "config.legacy.json");
   for (const char* key : {"layer_types", "_sliding_window_pattern", "tie_word_embeddings",
                           "use_bidirectional_attention"}) {
     config.erase(key);
@@ -244,7 +235,7 @@ TEST(Gemma3ConfigTest, PublishedConfigsNameThePattern) {
 }
 
 TEST(Glm4MoeConfigTest, IsUnderstood) {
-  json config = Config("glm4_moe");
+  json config = GoldenConfig("glm4_moe");
   config["num_nextn_predict_layers"] = 1;
   const ModelDescription model = Described(config);
   const AttentionDescription& attention = model.layers[0].attention;
@@ -261,7 +252,7 @@ TEST(Glm4MoeConfigTest, IsUnderstood) {
 }
 
 TEST(MiniMaxM2ConfigTest, PublishedConfigsSayMore) {
-  json config = Config("minimax_m2", "config.legacy.json");
+  json config = GoldenConfig("minimax_m2", "config.legacy.json");
   const ModelDescription plain = Described(config);
   EXPECT_EQ(plain.layers[0].attention.qk_norm, QkNorm::kFullWidth);
   EXPECT_EQ(plain.layers[0].attention.rope.rotated_dims, 16);
@@ -278,7 +269,7 @@ TEST(MiniMaxM2ConfigTest, PublishedConfigsSayMore) {
 }
 
 TEST(GptOssConfigTest, IsUnderstood) {
-  json config = Config("gpt_oss", "config.legacy.json");
+  json config = GoldenConfig("gpt_oss", "config.legacy.json");
   config["experts_per_token"] = 2;
   config["initial_context_length"] = 4096;
   config["swiglu_limit"] = 5.0;
@@ -297,7 +288,7 @@ TEST(GptOssConfigTest, IsUnderstood) {
 }
 
 TEST(DeepSeekConfigTest, V2IsUnderstood) {
-  json config = Config("deepseek_v2");
+  json config = GoldenConfig("deepseek_v2");
   const ModelDescription model = Described(config);
   const AttentionDescription& attention = model.layers[0].attention;
   ASSERT_TRUE(attention.mla.has_value());
@@ -324,7 +315,7 @@ TEST(DeepSeekConfigTest, V2IsUnderstood) {
 }
 
 TEST(DeepSeekConfigTest, V3IsUnderstood) {
-  json config = Config("deepseek_v3", "config.legacy.json");
+  json config = GoldenConfig("deepseek_v3", "config.legacy.json");
   config.update({{"num_nextn_predict_layers", 1},
                  {"ep_size", 1},
                  {"moe_layer_freq", 1},

@@ -9,6 +9,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 
 namespace troupe {
 namespace {
@@ -21,6 +22,8 @@ constexpr size_t kMaxConfigBytes = size_t{64} << 20;
 std::string Printable(absl::string_view text) {
   const bool cut = text.size() > kMaxShownBytes;
   std::string shown = absl::Utf8SafeCEscape(std::string(text.substr(0, kMaxShownBytes)));
+  absl::StrReplaceAll({{"\\\"", "\""}, {"\\'", "'"}},
+                      &shown);  // quotes do no harm, and JSON is full of them
   return cut ? shown + "..." : shown;
 }
 
@@ -111,7 +114,7 @@ absl::Status FieldError(absl::string_view file, absl::string_view field, absl::s
 }
 
 std::string Shown(const json& value) {
-  return Printable(value.dump(-1, ' ', false, json::error_handler_t::replace));
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 absl::StatusOr<json> ParseJson(absl::string_view file, absl::string_view text) {

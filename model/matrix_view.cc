@@ -4,21 +4,12 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "kernels/linear/coded_matrix.h"
 
 namespace troupe {
 namespace {
 
 float FromBf16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-
-float FromF16(uint16_t bits) {
-  // Moves exponent and mantissa to f32's places; the product puts the exponent's bias right, and
-  // makes subnormal numbers normal.
-  const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7FFF) << 13;
-  const float value = std::bit_cast<float>(magnitude) * 0x1p112F;
-  const bool special = (bits & 0x7C00) == 0x7C00;  // infinity or NaN
-  const uint32_t shown = special ? magnitude | 0x7F800000U : std::bit_cast<uint32_t>(value);
-  return std::bit_cast<float>(shown | static_cast<uint32_t>(bits & 0x8000) << 16);
-}
 
 // `count` elements that lie `stride` elements apart.
 void ReadElements(const TensorView& tensor, int64_t first, int64_t stride, absl::Span<float> out) {
@@ -42,6 +33,31 @@ void ReadElements(const TensorView& tensor, int64_t first, int64_t stride, absl:
   }
 }
 
+void ReadRow(const PlainStorage& plain, int64_t row, absl::Span<float> out) {
+  ReadElements(plain.tensor, plain.offset + row * plain.row_stride, plain.col_stride, out);
+}
+
+const TensorView& MainTensor(const PlainStorage& storage) { return storage.tensor; }
+const TensorView& MainTensor(const GroupedStorage& storage) { return storage.codes.tensor; }
+const TensorView& MainTensor(const Fp8Storage& storage) { return storage.codes; }
+const TensorView& MainTensor(const Mxfp4Storage& storage) { return storage.blocks; }
+
+int64_t Bytes(const TensorView& tensor) { return static_cast<int64_t>(tensor.bytes.size()); }
+
+int64_t StoredBytes(const PlainStorage& storage, const MatrixView& matrix) {
+  return matrix.elements() * BitsPerElement(storage.tensor.dtype) / 8;
+}
+int64_t StoredBytes(const GroupedStorage& storage, const MatrixView& /*matrix*/) {
+  return Bytes(storage.codes.tensor) + Bytes(storage.zeros.tensor) + Bytes(storage.scales) +
+         Bytes(storage.group_of);
+}
+int64_t StoredBytes(const Fp8Storage& storage, const MatrixView& /*matrix*/) {
+  return Bytes(storage.codes) + Bytes(storage.scales);
+}
+int64_t StoredBytes(const Mxfp4Storage& /*storage*/, const MatrixView& matrix) {
+  return matrix.elements() / 2 + matrix.elements() / Mxfp4Storage::kGroup;
+}
+
 }  // namespace
 
 MatrixView MatrixView::Of(const TensorView& tensor) {
@@ -51,24 +67,30 @@ MatrixView MatrixView::Of(const TensorView& tensor) {
           .storage = PlainStorage{.tensor = tensor, .row_stride = tensor.shape[1]}};
 }
 
-absl::string_view MatrixView::name() const { return std::get<PlainStorage>(storage).tensor.name; }
+absl::string_view MatrixView::name() const {
+  return std::visit([](const auto& kind) { return MainTensor(kind).name; }, storage);
+}
 
-StoredDType MatrixView::value_dtype() const { return std::get<PlainStorage>(storage).tensor.dtype; }
+StoredDType MatrixView::value_dtype() const {
+  const auto* plain = std::get_if<PlainStorage>(&storage);
+  return plain != nullptr ? plain->tensor.dtype : StoredDType::kF32;
+}
 
-int64_t MatrixView::stored_bytes() const { return elements() * BitsPerElement(value_dtype()) / 8; }
+int64_t MatrixView::stored_bytes() const {
+  return std::visit([this](const auto& kind) { return StoredBytes(kind, *this); }, storage);
+}
 
 const std::byte* MatrixView::Contiguous() const {
-  const auto& plain = std::get<PlainStorage>(storage);
-  if (plain.col_stride != 1 || plain.row_stride != cols) return nullptr;
-  return plain.tensor.bytes.data() + plain.offset * BitsPerElement(plain.tensor.dtype) / 8;
+  const auto* plain = std::get_if<PlainStorage>(&storage);
+  if (plain == nullptr || plain->col_stride != 1 || plain->row_stride != cols) return nullptr;
+  return plain->tensor.bytes.data() + plain->offset * BitsPerElement(plain->tensor.dtype) / 8;
 }
 
 void MatrixView::ReadRows(int64_t first, int64_t count, absl::Span<float> out) const {
   CHECK_EQ(static_cast<int64_t>(out.size()), count * cols);
-  const auto& plain = std::get<PlainStorage>(storage);
   for (int64_t r = 0; r < count; ++r) {
-    ReadElements(plain.tensor, plain.offset + (first + r) * plain.row_stride, plain.col_stride,
-                 out.subspan(r * cols, cols));
+    const absl::Span<float> to = out.subspan(r * cols, cols);
+    std::visit([&](const auto& kind) { ReadRow(kind, first + r, to); }, storage);
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "model/quantized_storage.h"
 #include "model/safetensors.h"
 
 namespace troupe {
@@ -28,7 +29,7 @@ struct PlainStorage {
 struct MatrixView {
   int64_t rows = 0;
   int64_t cols = 0;
-  std::variant<PlainStorage> storage;
+  std::variant<PlainStorage, GroupedStorage, Fp8Storage, Mxfp4Storage> storage;
 
   // The whole of a 2-dimensional tensor.
   static MatrixView Of(const TensorView& tensor);

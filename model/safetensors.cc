@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "base/check.h"
 #include "base/status_util.h"
 #include "model/json_reader.h"
 
@@ -149,10 +150,11 @@ absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(
 }
 
 absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Parse(
-    const std::string& path, std::span<const std::byte> bytes) {
+    const std::string& path, std::span<const std::byte> bytes, std::shared_ptr<const void> owner) {
   std::shared_ptr<SafetensorsFile> file(new SafetensorsFile);
   file->path_ = path;
   file->file_ = bytes;
+  file->owner_ = std::move(owner);
   TROUPE_RETURN_IF_ERROR(file->ParseHeader());
   return file;
 }
@@ -319,6 +321,12 @@ absl::Status SafetensorsCheckpoint::AddFile(std::shared_ptr<const SafetensorsFil
   }
   files_.push_back(std::move(file));
   return absl::OkStatus();
+}
+
+SafetensorsCheckpoint SafetensorsCheckpoint::Of(std::shared_ptr<const SafetensorsFile> file) {
+  SafetensorsCheckpoint checkpoint;
+  CHECK_OK(checkpoint.AddFile(std::move(file)));  // one file names a tensor once
+  return checkpoint;
 }
 
 absl::StatusOr<SafetensorsCheckpoint> SafetensorsCheckpoint::OpenFolder(const std::string& folder) {

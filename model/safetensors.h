@@ -80,9 +80,11 @@ class SafetensorsFile {
   static constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 
   static absl::StatusOr<std::shared_ptr<const SafetensorsFile>> Open(const std::string& path);
-  // Checks and indexes bytes that the caller keeps alive; `path` only names them in errors.
+  // Checks and indexes bytes that `owner`, or without one the caller, keeps alive; `path` only
+  // names them in errors.
   static absl::StatusOr<std::shared_ptr<const SafetensorsFile>> Parse(
-      const std::string& path, std::span<const std::byte> file);
+      const std::string& path, std::span<const std::byte> file,
+      std::shared_ptr<const void> owner = nullptr);
 
   ~SafetensorsFile();
   SafetensorsFile(const SafetensorsFile&) = delete;
@@ -114,6 +116,7 @@ class SafetensorsFile {
   std::span<const std::byte> file_;
   std::span<const std::byte> data_;  // file_ behind the header
   bool mapped_ = false;              // file_ is a mapping of ours
+  std::shared_ptr<const void> owner_;
   std::map<std::string, std::string, std::less<>> metadata_;
   std::vector<Tensor> tensors_;
   std::vector<TensorView> views_;
@@ -128,6 +131,7 @@ class SafetensorsCheckpoint {
 
   // `folder` holds one model.safetensors, or an index with its shards.
   static absl::StatusOr<SafetensorsCheckpoint> OpenFolder(const std::string& folder);
+  static SafetensorsCheckpoint Of(std::shared_ptr<const SafetensorsFile> file);
 
   const std::vector<std::shared_ptr<const SafetensorsFile>>& files() const { return files_; }
   // By name, over all shards.

@@ -17,20 +17,11 @@ namespace {
 
 constexpr size_t kMaxProblemsShown = 8;
 
-// Which rows of a tensor that holds the matrices of all experts, seen as one with its inputs last:
-// row r of the matrix is row first + r * step of expert `expert`.
-struct FusedRows {
-  int64_t experts = 0;
-  int64_t expert = 0;
-  int64_t first = 0;
-  int64_t step = 1;
-};
-
 class WeightBinder {
  public:
   WeightBinder(const SafetensorsCheckpoint& files, const ModelDescription& description,
-               const TensorNames& names)
-      : files_(files), model_(description), names_(names) {}
+               const TensorNames& names, const Quantization& quantization)
+      : files_(files), model_(description), names_(names), quantization_(quantization) {}
 
   ModelWeights Bind() {
     ModelWeights weights;
@@ -62,6 +53,8 @@ class WeightBinder {
     return absl::InvalidArgumentError(message);
   }
 
+  std::vector<TensorShape> TakeMissing() { return std::move(missing_); }
+
  private:
   static std::string Numbered(const std::string& pattern, absl::string_view slot, int number) {
     return absl::StrReplaceAll(pattern, {{slot, absl::StrCat(number)}});
@@ -76,6 +69,7 @@ class WeightBinder {
     const TensorView* view = files_.Find(name);
     const std::string wanted = absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
     if (view == nullptr) {
+      if (missing_names_.insert(name).second) missing_.push_back({name, shape});
       Problem(absl::StrCat(name, ": found nothing, wanted ", wanted));
       return {};
     }
@@ -97,12 +91,29 @@ class WeightBinder {
 
   // Every matrix of a tensor of its own comes from here.
   MatrixView Matrix(const std::string& name, int rows, int cols) {
+    if (!quantization_.empty()) {
+      std::vector<absl::string_view> used;
+      return Resolved(quantization_.Resolve(files_, name, rows, cols, &used), used);
+    }
     const TensorView tensor = Take(name, {rows, cols});
     return tensor.empty() ? MatrixView() : MatrixView::Of(tensor);
   }
 
+  MatrixView Resolved(const absl::StatusOr<MatrixView>& matrix,
+                      const std::vector<absl::string_view>& used) {
+    used_.insert(used.begin(), used.end());
+    if (matrix.ok()) return *matrix;
+    Problem(std::string(matrix.status().message()));
+    return {};
+  }
+
   // Every matrix [rows, cols] of a tensor [experts, cols, which.step * rows] comes from here.
   MatrixView FusedMatrix(const std::string& name, const FusedRows& which, int rows, int cols) {
+    const WeightScheme* scheme = quantization_.SchemeOf(name);
+    if (scheme != nullptr && scheme->layout == WeightLayout::kMxfp4Experts) {
+      std::vector<absl::string_view> used;
+      return Resolved(ResolveMxfp4(files_, name, which, rows, cols, &used), used);
+    }
     const int64_t fused_rows = int64_t{rows} * which.step;
     const TensorView tensor = Take(name, {which.experts, cols, fused_rows});
     if (tensor.empty()) return {};
@@ -314,7 +325,10 @@ class WeightBinder {
   const SafetensorsCheckpoint& files_;
   const ModelDescription& model_;
   const TensorNames& names_;
+  const Quantization& quantization_;
   std::set<absl::string_view> used_;  // names owned by files_
+  std::vector<TensorShape> missing_;
+  std::set<std::string> missing_names_;
   std::vector<std::string> problems_;
   size_t problem_count_ = 0;
 };
@@ -324,11 +338,20 @@ class WeightBinder {
 absl::StatusOr<ModelWeights> BindWeights(const std::string& folder,
                                          const SafetensorsCheckpoint& files,
                                          const ModelDescription& description,
-                                         const TensorNames& names) {
-  WeightBinder binder(files, description, names);
+                                         const TensorNames& names,
+                                         const Quantization& quantization) {
+  WeightBinder binder(files, description, names, quantization);
   ModelWeights weights = binder.Bind();
   if (absl::Status status = binder.StatusFor(folder); !status.ok()) return status;
   return weights;
+}
+
+std::vector<TensorShape> TensorsOf(const ModelDescription& description, const TensorNames& names) {
+  const SafetensorsCheckpoint nothing;
+  const Quantization plain;
+  WeightBinder binder(nothing, description, names, plain);
+  binder.Bind();
+  return binder.TakeMissing();
 }
 
 bool HoldsMtp(const SafetensorsCheckpoint& files, const ModelDescription& description,

@@ -12,6 +12,8 @@
 #include "model/architectures/architecture.h"
 #include "model/checkpoint.h"
 #include "model/description.h"
+#include "model/dummy_weights.h"
+#include "model/quantization.h"
 #include "model/safetensors.h"
 
 namespace troupe {
@@ -20,7 +22,11 @@ namespace troupe {
 absl::StatusOr<ModelWeights> BindWeights(const std::string& folder,
                                          const SafetensorsCheckpoint& files,
                                          const ModelDescription& description,
-                                         const TensorNames& names);
+                                         const TensorNames& names,
+                                         const Quantization& quantization);
+
+// The tensors that BindWeights asks for where a checkpoint stores plain values.
+std::vector<TensorShape> TensorsOf(const ModelDescription& description, const TensorNames& names);
 
 // Whether the checkpoint holds the MTP module that `description` has: tools that convert
 // checkpoints often leave it out, and only speculation misses it.

@@ -16,7 +16,7 @@ AttentionState LocateState(const KvPages& pages, int index, const LoadedAttentio
 }
 
 void NormAndRotate(const LayerContext& context, const Tensor& x, int heads,
-                   const DeviceTensor& norm) {
+                   const DeviceTensor& norm, int first_rotated) {
   const AttentionDescription& description = context.attention();
   const DeviceTensor& inverse_frequency = context.layer.attention.inverse_frequency;
   const bool full_width = description.qk_norm == QkNorm::kFullWidth;
@@ -28,11 +28,12 @@ void NormAndRotate(const LayerContext& context, const Tensor& x, int heads,
   HeadNormRopeParams params;
   params.x = x;
   params.heads = heads;
-  params.head_dim = description.head_dim;
+  params.head_dim = static_cast<int>(x.cols / heads);
   params.norm_weight = norm_heads ? norm.f32() : nullptr;
   params.eps = context.rms_epsilon();
   params.inverse_frequency = inverse_frequency.empty() ? nullptr : inverse_frequency.f32();
   params.position = context.input.batch().position;
+  params.first_rotated = first_rotated;
   params.rotated_dims = description.rope.rotated_dims;
   params.interleaved = description.rope.kind == RopeKind::kInterleaved;
   params.amplitude = description.rope.amplitude;

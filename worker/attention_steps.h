@@ -20,9 +20,10 @@ struct AttentionState {
 // `index` is the layer's, as streams name it.
 AttentionState LocateState(const KvPages& pages, int index, const LoadedAttention& attention);
 
-// Norms and rotates queries or keys, [T, heads * D], in place; `norm` may be empty.
+// Norms and rotates queries or keys, [T, heads * D], in place; `norm` may be empty. Rope begins
+// with dimension `first_rotated` of each head.
 void NormAndRotate(const LayerContext& context, const Tensor& x, int heads,
-                   const DeviceTensor& norm);
+                   const DeviceTensor& norm, int first_rotated = 0);
 
 // The gates of the layer's heads and the factors that they and `branches` branches come to, from
 // what LoadedAttention::in gave. Does nothing where heads are not gated.

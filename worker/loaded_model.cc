@@ -216,12 +216,12 @@ absl::StatusOr<LoadedModel> LoadModel(const Checkpoint& checkpoint, Ops* ops,
   }
   const ModelDescription& description = checkpoint.description();
   const ModelWeights& weights = checkpoint.weights();
-  WeightLoader loader(ops, options.mode, description.norm_weight_offset, std::move(progress));
+  WeightLoader loader(ops, options, description.norm_weight_offset, std::move(progress));
   LoadedModel model;
   model.description = description;
   model.mode = options.mode;
   model.embedding = loader.Table(weights.embedding);
-  model.lm_head = loader.Matrix({weights.lm_head});
+  model.lm_head = loader.HeadMatrix(weights.lm_head);
   model.final_norm = loader.Norm(weights.final_norm);
   int moe_layers = 0;
   for (size_t i = 0; i < description.layers.size(); ++i) {

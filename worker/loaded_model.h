@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/ops.h"
 #include "model/checkpoint.h"
+#include "model/weight_quantizer.h"
 
 namespace troupe {
 
@@ -160,7 +161,14 @@ struct LoadedModel {
 
 struct LoadOptions {
   ComputeMode mode = ComputeMode::kBf16;
+  // Weights that the checkpoint stores as plain values become integers. The head gets 8 bits at
+  // least; embeddings, routers, norms and biases stay as they are.
+  std::optional<IntegerFormat> quantize;
+  int threads = 1;        // that quantise
   bool with_mtp = false;  // load the MTP module when the model has one
+  // Told, for each packed matrix whose weights --quantize would turn to the format it was given, of
+  // which weights it was made; may be null.
+  std::function<void(const PackedMatrix* matrix, const std::vector<LinearWeights>& parts)> packed;
   // Called from the loading thread with bytes of tensors done and in all; may be null.
   std::function<void(int64_t bytes_done, int64_t bytes_total)> progress;
 };

@@ -19,6 +19,7 @@ namespace {
 struct Settings {
   WorkerServer::Config server;
   std::string dtype = "bf16";
+  std::string load_format = "safetensors";
   float gate_threshold = -1;
   int64_t shutdown_grace_ms = 10000;
   std::string log_level = "info";
@@ -32,6 +33,13 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
                {.help = "Of products, keys and values; one for all workers of a coordinator.",
                 .choices = {"f32", "bf16"}});
   program->Add("device", &rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
+  program->Add("quantize", &rank.quantize,
+               {.help = "Plain weights become integers while they load.",
+                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
+  program->Add("load_format", &settings->load_format,
+               {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
+                        "config.json alone.",
+                .choices = {"safetensors", "dummy"}});
   program->Add("threads", &rank.threads,
                {.help = "Threads that compute; 0: the cores that this process may use.",
                 .min = 0,
@@ -87,6 +95,7 @@ int Main(int argc, char** argv) {
   SetLogLevel(ParseLogLevel(settings.log_level).value());
   WorkerServer::Config& config = settings.server;
   config.rank.mode = settings.dtype == "f32" ? ComputeMode::kF32 : ComputeMode::kBf16;
+  config.rank.dummy_weights = settings.load_format == "dummy";
   if (settings.gate_threshold != -1) config.gate_threshold = settings.gate_threshold;
   std::cerr << program.EffectiveYaml();
 

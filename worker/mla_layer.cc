@@ -5,24 +5,6 @@
 namespace troupe {
 namespace {
 
-// Rotates what follows the first `first` dimensions of each head.
-void Rotate(const LayerContext& context, const Tensor& x, int heads, int first) {
-  const DeviceTensor& inverse_frequency = context.layer.attention.inverse_frequency;
-  if (inverse_frequency.empty()) return;
-  const RopeDescription& rope = context.attention().rope;
-  HeadNormRopeParams params;
-  params.x = x;
-  params.heads = heads;
-  params.head_dim = static_cast<int>(x.cols / heads);
-  params.inverse_frequency = inverse_frequency.f32();
-  params.position = context.input.batch().position;
-  params.first_rotated = first;
-  params.rotated_dims = rope.rotated_dims;
-  params.interleaved = rope.kind == RopeKind::kInterleaved;
-  params.amplitude = rope.amplitude;
-  context.ops.HeadNormRope(params);
-}
-
 Tensor Queries(const LayerContext& context, const Tensor& projected) {
   const LoadedAttention& attention = context.layer.attention;
   const LoadedMla& mla = *attention.mla;
@@ -31,10 +13,11 @@ Tensor Queries(const LayerContext& context, const Tensor& projected) {
   if (mla.q_up != nullptr) {
     const Tensor latent = Columns(projected, 0, mla.q_up->inputs());
     q = Columns(FirstRows(context.arena.mla_queries, context.tokens()), 0, size);
-    context.ops.RmsNorm({latent, mla.q_latent_norm.view, context.rms_epsilon(), latent});
+    context.ops.RmsNorm(
+        {latent, mla.q_latent_norm.view, context.attention().mla->norm_epsilon, latent});
     context.ops.Linear({latent, mla.q_up.get(), q});
   }
-  Rotate(context, q, context.attention().heads, mla.dims.nope_dim);
+  NormAndRotate(context, q, mla.dims.heads, DeviceTensor(), mla.dims.nope_dim);
   return q;
 }
 
@@ -43,8 +26,9 @@ void WriteLatents(const LayerContext& context, const KvLocation& kv, const Tenso
   const Tensor entry =
       Columns(projected, mla.latent_column, mla.dims.latent_dim + mla.dims.rope_dim);
   const Tensor latent = Columns(entry, 0, mla.dims.latent_dim);
-  context.ops.RmsNorm({latent, mla.latent_norm.view, context.rms_epsilon(), latent});
-  Rotate(context, entry, 1, mla.dims.latent_dim);
+  context.ops.RmsNorm(
+      {latent, mla.latent_norm.view, context.attention().mla->norm_epsilon, latent});
+  NormAndRotate(context, entry, 1, DeviceTensor(), mla.dims.latent_dim);
   context.ops.KvWrite({context.input.batch(), entry, Columns(entry, 0, 0), kv.k, kv.v, kv.tables});
 }
 

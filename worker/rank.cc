@@ -67,6 +67,13 @@ absl::StatusOr<std::unique_ptr<KvPages>> MakePages(Ops* ops, const ModelDescript
   return KvPages::Create(ops, std::move(groups), std::move(options));
 }
 
+absl::StatusOr<Checkpoint> OpenCheckpoint(const Rank::Config& config) {
+  if (!config.dummy_weights) return Checkpoint::Open(config.model);
+  DummyOptions options{.threads = config.threads};
+  options.dtype = config.mode == ComputeMode::kF32 ? StoredDType::kF32 : StoredDType::kBF16;
+  return Checkpoint::OpenDummy(config.model, options);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config, const Progress& progress) {
@@ -75,23 +82,36 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config, const Pro
       if (progress) progress(what, done, total);
     };
   };
-  TROUPE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(config.model));
+  TROUPE_ASSIGN_OR_RETURN(const std::optional<IntegerFormat> quantize,
+                          ParseIntegerFormat(config.quantize));
+  TROUPE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, OpenCheckpoint(config));
   auto rank = std::make_unique<Rank>();
   rank->config = config;
   TROUPE_RETURN_IF_ERROR(ResolveContext(checkpoint.description(), &rank->config.max_context));
   rank->gate_threshold = DefaultThreshold(checkpoint.description());
 
   TROUPE_ASSIGN_OR_RETURN(rank->ops, MakeOps(config.device, {.threads = config.threads}));
+  LoadOptions load{.mode = config.mode, .quantize = quantize, .progress = report("weights")};
+  if (config.calibration != nullptr) {
+    if (config.device != "cpu") {
+      return absl::InvalidArgumentError(
+          absl::StrCat("calibration: found device ", config.device, ", wanted cpu"));
+    }
+    rank->ops = MakeCalibrationOps(std::move(rank->ops), config.calibration);
+    load.with_mtp = true;
+    load.packed = [&](const PackedMatrix* matrix, const std::vector<LinearWeights>& parts) {
+      config.calibration->Name(matrix, parts);
+    };
+  }
   // Before the weights: that memory is short shows at once.
   TROUPE_ASSIGN_OR_RETURN(rank->pages,
                           MakePages(rank->ops.get(), checkpoint.description(), rank->config));
-  TROUPE_ASSIGN_OR_RETURN(
-      const ModelIdentity identity,
-      checkpoint.ComputeIdentity(config.threads > 0 ? config.threads : 2, report("identity")));
-  rank->identity = ServingIdentity(identity, config.mode);
-  TROUPE_ASSIGN_OR_RETURN(
-      rank->model,
-      LoadModel(checkpoint, rank->ops.get(), {.mode = config.mode, .progress = report("weights")}));
+  const int threads = config.threads > 0 ? config.threads : 2;
+  TROUPE_ASSIGN_OR_RETURN(const ModelIdentity identity,
+                          checkpoint.ComputeIdentity(threads, report("identity")));
+  rank->identity = ServingIdentity(identity, config.mode, quantize);
+  load.threads = threads;
+  TROUPE_ASSIGN_OR_RETURN(rank->model, LoadModel(checkpoint, rank->ops.get(), load));
   ModelRunner::Options options;
   options.max_rows = config.max_rows;
   options.max_step_tokens = config.max_step_tokens;
@@ -124,10 +144,12 @@ v1::WorkerInfo Rank::Describe() const {
   return info;
 }
 
-std::string ServingIdentity(const ModelIdentity& checkpoint, ComputeMode mode) {
-  const std::string text = absl::StrCat("troupe worker\n", checkpoint.Hex(), "\n",
-                                        mode == ComputeMode::kF32 ? "f32" : "bf16", "\nlayout ",
-                                        kPageLayoutVersion, "\nblock ", kBlockTokens, "\n");
+std::string ServingIdentity(const ModelIdentity& checkpoint, ComputeMode mode,
+                            const std::optional<IntegerFormat>& quantize) {
+  const std::string text =
+      absl::StrCat("troupe worker\n", checkpoint.Hex(), "\n",
+                   mode == ComputeMode::kF32 ? "f32" : "bf16", "\nquantize ", NameOf(quantize),
+                   "\nlayout ", kPageLayoutVersion, "\nblock ", kBlockTokens, "\n");
   std::string digest(EVP_MAX_MD_SIZE, '\0');
   unsigned int size = 0;
   CHECK_EQ(EVP_Digest(text.data(), text.size(), reinterpret_cast<unsigned char*>(digest.data()),

@@ -15,6 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "kernels/ops.h"
 #include "troupe/v1/worker.pb.h"
+#include "worker/calibration.h"
 #include "worker/kv_pages.h"
 #include "worker/loaded_model.h"
 #include "worker/model_runner.h"
@@ -23,10 +24,14 @@ namespace troupe {
 
 struct Rank {
   struct Config {
-    std::string model;  // the checkpoint's folder
+    std::string model;           // the checkpoint's folder
+    bool dummy_weights = false;  // random ones, of what its config.json says
     ComputeMode mode = ComputeMode::kBf16;
-    std::string device = "cpu";  // see MakeOps
-    int threads = 0;             // that compute; 0: the cores that this process may use
+    std::string device = "cpu";     // see MakeOps
+    std::string quantize = "none";  // plain weights, while loading; see ParseIntegerFormat
+    // Observes the model's inputs; null: nobody does. Must outlive the rank.
+    Calibration* calibration = nullptr;
+    int threads = 0;  // that compute; 0: the cores that this process may use
     int64_t kv_memory_bytes = int64_t{1} << 30;
     int max_rows = 64;          // sequences that live at once
     int max_step_tokens = 512;  // tokens of one step
@@ -53,8 +58,10 @@ struct Rank {
 };
 
 // The key of compatibility between workers and of cached blocks: SHA-256 over the checkpoint's
-// identity, the compute dtype, the version of the pages' layout and the tokens of a block.
-std::string ServingIdentity(const ModelIdentity& checkpoint, ComputeMode mode);
+// identity, the compute dtype, how weights are quantised, the version of the pages' layout and the
+// tokens of a block.
+std::string ServingIdentity(const ModelIdentity& checkpoint, ComputeMode mode,
+                            const std::optional<IntegerFormat>& quantize);
 
 // The threshold under which attention heads are skipped where a request asks for nothing else:
 // `configured`, else `environment` (the text of DYNAMIC_ATTENTION_THRESHOLD; null or empty: not

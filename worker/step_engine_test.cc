@@ -199,10 +199,12 @@ TEST(RankTest, IdentityTellsModelAndDtypeApart) {
   ModelIdentity a;
   ModelIdentity b;
   b.sha256[31] = 1;
-  EXPECT_EQ(ServingIdentity(a, ComputeMode::kF32), ServingIdentity(a, ComputeMode::kF32));
-  EXPECT_NE(ServingIdentity(a, ComputeMode::kF32), ServingIdentity(b, ComputeMode::kF32));
-  EXPECT_NE(ServingIdentity(a, ComputeMode::kF32), ServingIdentity(a, ComputeMode::kBf16));
-  EXPECT_EQ(ServingIdentity(a, ComputeMode::kBf16).size(), 32U);
+  EXPECT_EQ(ServingIdentity(a, ComputeMode::kF32, {}), ServingIdentity(a, ComputeMode::kF32, {}));
+  EXPECT_NE(ServingIdentity(a, ComputeMode::kF32, {}), ServingIdentity(b, ComputeMode::kF32, {}));
+  EXPECT_NE(ServingIdentity(a, ComputeMode::kF32, {}), ServingIdentity(a, ComputeMode::kBf16, {}));
+  EXPECT_NE(ServingIdentity(a, ComputeMode::kF32, {}),
+            ServingIdentity(a, ComputeMode::kF32, IntegerFormat{.bits = 8}));
+  EXPECT_EQ(ServingIdentity(a, ComputeMode::kBf16, {}).size(), 32U);
 }
 
 TEST(RankTest, GateThresholdComesFromConfigThenEnvironmentThenModel) {

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <deque>
 #include <utility>
+#include <variant>
 
 #include "kernels/bf16.h"
 #include "kernels/element.h"
+#include "model/coded_weights.h"
 
 namespace troupe {
 namespace {
@@ -45,9 +47,13 @@ Tensor ValuesOf(const MatrixView& matrix, DType dtype, std::vector<std::byte>& m
 
 }  // namespace
 
-WeightLoader::WeightLoader(Ops* ops, ComputeMode mode, float norm_weight_offset, Progress progress)
+WeightLoader::WeightLoader(Ops* ops, const LoadOptions& options, float norm_weight_offset,
+                           Progress progress)
     : ops_(ops),
-      precision_(mode == ComputeMode::kF32 ? Precision::kF32 : Precision::kBf16),
+      precision_(options.mode == ComputeMode::kF32 ? Precision::kF32 : Precision::kBf16),
+      quantize_(options.quantize),
+      threads_(std::max(options.threads, 1)),
+      packed_(options.packed),
       norm_weight_offset_(norm_weight_offset),
       progress_(std::move(progress)) {}
 
@@ -113,26 +119,59 @@ DeviceTensor WeightLoader::Table(const TensorView& view) {
 }
 
 std::unique_ptr<PackedMatrix> WeightLoader::Matrix(const std::vector<LinearWeights>& parts) {
-  return Pack(parts, precision_);
+  std::unique_ptr<PackedMatrix> packed = Pack(parts, precision_, quantize_);
+  if (packed_) packed_(packed.get(), parts);
+  return packed;
+}
+
+std::unique_ptr<PackedMatrix> WeightLoader::HeadMatrix(const LinearWeights& weights) {
+  std::optional<IntegerFormat> format = quantize_;
+  if (format.has_value()) format = IntegerFormat{.bits = 8, .group = 128};
+  return Pack({weights}, precision_, format);
 }
 
 std::unique_ptr<PackedMatrix> WeightLoader::ExactMatrix(const std::vector<LinearWeights>& parts) {
-  return Pack(parts, Precision::kF32);
+  return Pack(parts, Precision::kF32, std::nullopt);
 }
 
 std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights>& parts,
-                                                 Precision precision) {
+                                                 Precision precision,
+                                                 const std::optional<IntegerFormat>& quantize) {
+  std::unique_ptr<PackedMatrix> packed = PackCodes(parts, precision, quantize);
+  if (packed == nullptr) packed = PackPlain(parts, precision);
+  for (const LinearWeights& part : parts) Report(part.weight.stored_bytes());
+  Fail(ops_->status());
+  device_bytes_ += packed->bytes();
+  return packed;
+}
+
+std::unique_ptr<PackedMatrix> WeightLoader::PackCodes(
+    const std::vector<LinearWeights>& parts, Precision precision,
+    const std::optional<IntegerFormat>& quantize) {
+  std::vector<CodedWeights> codes;
+  std::vector<CodedMatrix> views;
+  for (const LinearWeights& part : parts) {
+    const bool plain = std::holds_alternative<PlainStorage>(part.weight.storage);
+    std::optional<CodedWeights> coded = quantize.has_value() && plain
+                                            ? QuantizeMatrix(part.weight, *quantize, threads_)
+                                            : ReadCoded(part.weight);
+    if (!coded.has_value()) return nullptr;
+    codes.push_back(*std::move(coded));
+    views.push_back(codes.back().view());
+    if (!PackTogether(views[0], views.back())) return nullptr;
+  }
+  return ops_->PackCoded(views, precision);
+}
+
+std::unique_ptr<PackedMatrix> WeightLoader::PackPlain(const std::vector<LinearWeights>& parts,
+                                                      Precision precision) {
   const DType dtype = DTypeOf(parts);
   std::deque<std::vector<std::byte>> decoded;
   std::vector<Tensor> tensors;
   for (const LinearWeights& part : parts) {
     tensors.push_back(ValuesOf(part.weight, dtype, decoded.emplace_back()));
-    Report(part.weight.stored_bytes());
   }
-  std::unique_ptr<PackedMatrix> packed = ops_->Pack(tensors, precision);
-  Fail(ops_->status());
-  device_bytes_ += packed->bytes();
-  return packed;
+  return ops_->Pack(tensors, precision);
 }
 
 std::unique_ptr<PackedMatrix> WeightLoader::PackValues(std::vector<float> values, int64_t cols,
@@ -148,6 +187,7 @@ std::unique_ptr<PackedMatrix> WeightLoader::PackValues(std::vector<float> values
     tensor.data = narrow.data();
   }
   std::unique_ptr<PackedMatrix> packed = ops_->Pack({tensor}, precision_);
+  Fail(ops_->status());
   Fail(ops_->status());
   device_bytes_ += packed->bytes();
   return packed;

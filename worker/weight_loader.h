@@ -9,11 +9,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "kernels/ops.h"
 #include "model/checkpoint.h"
+#include "model/weight_quantizer.h"
 #include "worker/loaded_model.h"
 
 namespace troupe {
@@ -23,7 +25,7 @@ class WeightLoader {
   // `progress` is told the stored bytes that have been loaded so far; may be null.
   using Progress = std::function<void(int64_t bytes_done)>;
 
-  WeightLoader(Ops* ops, ComputeMode mode, float norm_weight_offset, Progress progress);
+  WeightLoader(Ops* ops, const LoadOptions& options, float norm_weight_offset, Progress progress);
 
   // A vector in f32; empty where the model has none.
   DeviceTensor Floats(const TensorView& view);
@@ -35,9 +37,13 @@ class WeightLoader {
   // Rows to be looked up: as stored where kernels take that, else in f32.
   DeviceTensor Table(const TensorView& view);
 
-  // All parts under one another, in bf16 where all values are, else in f32.
+  // All parts under one another, as codes where they are all stored so, in bf16 where all values
+  // are, else in f32; plain weights as integers where the options ask for that.
   std::unique_ptr<PackedMatrix> Matrix(const std::vector<LinearWeights>& parts);
-  // The same with products in f32 in every mode.
+  // The matrix of logits. It decides between near tokens and is read once a step whatever the
+  // model's depth: 8 bits where others get 4.
+  std::unique_ptr<PackedMatrix> HeadMatrix(const LinearWeights& weights);
+  // For few outputs that decide much: as stored, products in f32 in every mode.
   std::unique_ptr<PackedMatrix> ExactMatrix(const std::vector<LinearWeights>& parts);
   // Rows [first, first + count) of one matrix, for a head of several, and their transpose: of the
   // same dtype, as stored where kernels take that, else in f32.
@@ -52,7 +58,14 @@ class WeightLoader {
   int64_t device_bytes() const { return device_bytes_; }
 
  private:
-  std::unique_ptr<PackedMatrix> Pack(const std::vector<LinearWeights>& parts, Precision precision);
+  std::unique_ptr<PackedMatrix> Pack(const std::vector<LinearWeights>& parts, Precision precision,
+                                     const std::optional<IntegerFormat>& quantize);
+  // Null unless all parts are codes that pack together.
+  std::unique_ptr<PackedMatrix> PackCodes(const std::vector<LinearWeights>& parts,
+                                          Precision precision,
+                                          const std::optional<IntegerFormat>& quantize);
+  std::unique_ptr<PackedMatrix> PackPlain(const std::vector<LinearWeights>& parts,
+                                          Precision precision);
   std::unique_ptr<PackedMatrix> PackValues(std::vector<float> values, int64_t cols, DType dtype);
   DeviceTensor ToDevice(const void* data, DType dtype, int64_t rows, int64_t cols);
   DeviceTensor ToDevice(const std::vector<float>& values, int64_t cols);
@@ -60,6 +73,9 @@ class WeightLoader {
 
   Ops* ops_;
   Precision precision_;
+  std::optional<IntegerFormat> quantize_;
+  int threads_;
+  decltype(LoadOptions::packed) packed_;
   float norm_weight_offset_;
   Progress progress_;
   absl::Status status_;

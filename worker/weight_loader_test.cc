@@ -84,10 +84,11 @@ std::vector<float> ColumnsOf(Ops& ops, const PackedMatrix& matrix) {
 class WeightLoaderTest : public ::testing::Test {
  protected:
   WeightLoader Loader(float norm_weight_offset = 0) {
-    return {ops_.get(), ComputeMode::kF32, norm_weight_offset,
+    return {ops_.get(), options_, norm_weight_offset,
             [this](int64_t bytes) { bytes_done_ = bytes; }};
   }
 
+  const LoadOptions options_ = {.mode = ComputeMode::kF32};
   std::unique_ptr<Ops> ops_ = MakeReferenceOps();
   int64_t bytes_done_ = 0;
 };

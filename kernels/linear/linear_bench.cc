@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <random>
 #include <vector>
@@ -7,6 +9,7 @@
 #include "benchmark/benchmark.h"
 #include "kernels/bench_util.h"
 #include "kernels/bf16.h"
+#include "kernels/linear/coded_testing.h"
 
 namespace troupe {
 namespace {
@@ -26,16 +29,24 @@ std::unique_ptr<PackedMatrix> RandomMatrix(int64_t outputs, int64_t inputs, DTyp
   return BenchOps().Pack({Tensor{data, dtype, outputs, inputs, inputs}}, precision);
 }
 
+std::unique_ptr<PackedMatrix> RandomCodedMatrix(int64_t outputs, int64_t inputs,
+                                                const CodedFormat& format, Precision precision) {
+  const RandomCodes codes(format, outputs, inputs, 1, 0.5F);
+  return BenchOps().PackCoded({codes.view()}, precision);
+}
+
+using MakeMatrix = std::function<std::unique_ptr<PackedMatrix>(int64_t outputs, int64_t inputs)>;
+
 // Arguments: outputs, inputs, tokens, cold. Cold: through so many matrices that no cache holds
 // them.
-void BM_Linear(benchmark::State& state, DType dtype, Precision precision) {
+void MeasureLinear(benchmark::State& state, Precision precision, const MakeMatrix& make) {
   const int64_t outputs = state.range(0);
   const int64_t inputs = state.range(1);
   const int64_t tokens = state.range(2);
   std::vector<std::unique_ptr<PackedMatrix>> matrices;
   int64_t weight_bytes = 0;
   do {
-    matrices.push_back(RandomMatrix(outputs, inputs, dtype, precision));
+    matrices.push_back(make(outputs, inputs));
     weight_bytes += matrices.back()->bytes();
   } while (state.range(3) != 0 && weight_bytes < kColdBytes);
   std::vector<float> x(tokens * inputs, 0.5f);
@@ -69,9 +80,97 @@ void Shapes(benchmark::internal::Benchmark* bench) {
   }
 }
 
+// One token's walk through all matrices of a model of Qwen3-0.6B's shape: 28 layers, and the head.
+// No cache holds them. tokens/s is an upper bound: attention and the rest come on top.
+void MeasureDecode(benchmark::State& state, Precision precision, const MakeMatrix& make) {
+  constexpr int kLayers = 28;
+  constexpr int64_t kHidden = 1024;
+  const std::vector<std::pair<int64_t, int64_t>> layer = {
+      {4096, kHidden}, {kHidden, 2048}, {2 * 3072, kHidden}, {kHidden, 3072}};
+  std::vector<std::unique_ptr<PackedMatrix>> matrices;
+  for (int i = 0; i < kLayers; ++i) {
+    for (const auto& [outputs, inputs] : layer) matrices.push_back(make(outputs, inputs));
+  }
+  matrices.push_back(make(151936, kHidden));
+  int64_t bytes = 0;
+  int64_t elements = 0;
+  int64_t widest = 0;
+  for (const auto& matrix : matrices) {
+    bytes += matrix->bytes();
+    elements += matrix->outputs() * matrix->inputs();
+    widest = std::max(widest, matrix->outputs());
+  }
+  std::vector<float> x(4096, 0.5f);
+  std::vector<float> out(widest);
+  for (auto _ : state) {
+    for (const auto& w : matrices) {
+      BenchOps().Linear({.x = Tensor{x.data(), DType::kF32, 1, w->inputs(), w->inputs()},
+                         .w = w.get(),
+                         .out = Tensor{out.data(), DType::kF32, 1, w->outputs(), w->outputs()}});
+    }
+  }
+  Report(state, BenchWork{.bytes = bytes,
+                          .working_set_bytes = bytes,
+                          .flops = 2 * elements,
+                          .precision = precision});
+  state.counters["tokens/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
+}
+
+void BM_Linear(benchmark::State& state, DType dtype, Precision precision) {
+  MeasureLinear(state, precision, [&](int64_t outputs, int64_t inputs) {
+    return RandomMatrix(outputs, inputs, dtype, precision);
+  });
+}
+
+void BM_LinearCoded(benchmark::State& state, const CodedFormat& format) {
+  MeasureLinear(state, Precision::kBf16, [&](int64_t outputs, int64_t inputs) {
+    return RandomCodedMatrix(outputs, inputs, format, Precision::kBf16);
+  });
+}
+
+void BM_Decode(benchmark::State& state, DType dtype, Precision precision) {
+  MeasureDecode(state, precision, [&](int64_t outputs, int64_t inputs) {
+    return RandomMatrix(outputs, inputs, dtype, precision);
+  });
+}
+
+void BM_DecodeCoded(benchmark::State& state, const CodedFormat& format) {
+  MeasureDecode(state, Precision::kBf16, [&](int64_t outputs, int64_t inputs) {
+    return RandomCodedMatrix(outputs, inputs, format, Precision::kBf16);
+  });
+}
+
+CodedFormat IntegersOf(int bits, int64_t group) {
+  return {.code = bits == 8 ? CodeFormat::kInt8 : CodeFormat::kInt4, .group = group};
+}
+
 BENCHMARK_CAPTURE(BM_Linear, bf16, DType::kBf16, Precision::kBf16)->Apply(Shapes);
 BENCHMARK_CAPTURE(BM_Linear, bf16_f32_products, DType::kBf16, Precision::kF32)->Apply(Shapes);
 BENCHMARK_CAPTURE(BM_Linear, f32, DType::kF32, Precision::kF32)->Apply(Shapes);
+
+const CodedFormat kFp8 = {.code = CodeFormat::kFp8E4M3, .group = 128, .scale = ScaleFormat::kF32};
+const CodedFormat kMxfp4 = {.code = CodeFormat::kFp4E2M1, .group = 32, .scale = ScaleFormat::kE8M0};
+const CodedFormat kGptq = {
+    .code = CodeFormat::kInt4, .group = 128, .scale = ScaleFormat::kF16, .zeros = true};
+
+BENCHMARK_CAPTURE(BM_LinearCoded, int8, IntegersOf(8, 128))->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_LinearCoded, int4_g64, IntegersOf(4, 64))->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_LinearCoded, fp8, kFp8)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_LinearCoded, mxfp4, kMxfp4)->Apply(Shapes);
+
+void OneModel(benchmark::internal::Benchmark* bench) {
+  bench->UseRealTime()->Unit(benchmark::kMillisecond);
+}
+BENCHMARK_CAPTURE(BM_Decode, f32, DType::kF32, Precision::kF32)->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_Decode, bf16, DType::kBf16, Precision::kBf16)->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, fp8, kFp8)->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, int8, IntegersOf(8, 128))->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g32, IntegersOf(4, 32))->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g64, IntegersOf(4, 64))->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g128, IntegersOf(4, 128))->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g128_zeros, kGptq)->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, mxfp4, kMxfp4)->Apply(OneModel);
 
 // Packing, which is what loading does with the bytes that it reads. Arguments: outputs, inputs.
 void BM_Pack(benchmark::State& state, DType dtype) {

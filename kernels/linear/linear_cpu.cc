@@ -28,12 +28,18 @@ int64_t ChooseTaskCount(int64_t weight_bytes, int64_t multiply_adds, int threads
   return tasks <= threads / 2 ? tasks : CeilDiv(tasks, threads) * threads;
 }
 
+int64_t WeightBytes(const PanelView& w, CpuIsa isa) {
+  const int64_t outputs = PanelShapeOf(isa).outputs;
+  const int64_t panels = CeilDiv(w.outputs, outputs);
+  return w.coded() ? panels * w.codes.panel_bytes : panels * outputs * w.inputs * BytesOf(w.dtype);
+}
+
 LinearConfig ChooseLinearConfig(int64_t rows, const PanelView& w, CpuIsa isa, int threads) {
   const PanelShape shape = PanelShapeOf(isa);
   const int64_t panels = CeilDiv(w.outputs, shape.outputs);
   const int64_t tiles = CeilDiv(rows, shape.tile_rows);
   const int64_t elements = w.inputs * panels * shape.outputs;
-  const int64_t tasks = ChooseTaskCount(elements * BytesOf(w.dtype), elements * rows, threads);
+  const int64_t tasks = ChooseTaskCount(WeightBytes(w, isa), elements * rows, threads);
   const int64_t panels_per_task = CeilDiv(panels, std::min(panels, tasks));
   const int64_t tile_groups =
       std::clamp<int64_t>(tasks / CeilDiv(panels, panels_per_task), 1, tiles);
@@ -41,7 +47,7 @@ LinearConfig ChooseLinearConfig(int64_t rows, const PanelView& w, CpuIsa isa, in
 }
 
 void PackRowsCpu(const PanelView& w, RowsView& rows, const CpuContext& context) {
-  rows.packed = context.scratch.Take<float>(rows.rows * (w.inputs + w.inputs % 2));
+  rows.packed = context.scratch.Take<float>(PackedFloats(w, rows.rows));
   const auto pack = kPackRows[context.isa];
   const int64_t tile_elements = CeilDiv(rows.rows, rows.tiles) * w.inputs;
   context.pool.ParallelFor(rows.tiles, RowsPerTask(tile_elements),

@@ -20,6 +20,9 @@ struct LinearConfig {
 // worth a fork, and enough of them to keep every thread busy to the end.
 int64_t ChooseTaskCount(int64_t weight_bytes, int64_t multiply_adds, int threads);
 
+// Bytes of all panels that products read.
+int64_t WeightBytes(const PanelView& w, CpuIsa isa);
+
 LinearConfig ChooseLinearConfig(int64_t rows, const PanelView& w, CpuIsa isa, int threads);
 
 void LinearCpu(const LinearParams& params, const CpuContext& context);

@@ -20,6 +20,10 @@ class CpuMatrix : public PackedMatrix {
   static std::unique_ptr<CpuMatrix> Pack(absl::Span<const Tensor> parts, Precision precision,
                                          CpuIsa isa, ThreadPool& pool);
 
+  // The same with codes, which must pack together.
+  static std::unique_ptr<CpuMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
+                                              Precision precision, CpuIsa isa, ThreadPool& pool);
+
   const PanelView& view() const { return view_; }
   CpuIsa isa() const { return isa_; }
 

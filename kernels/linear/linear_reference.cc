@@ -8,9 +8,19 @@
 namespace troupe {
 namespace {
 
-int64_t RowsOf(absl::Span<const Tensor> parts) {
+template <class Part>
+int64_t RowsOf(absl::Span<const Part> parts) {
   return std::accumulate(parts.begin(), parts.end(), int64_t{0},
-                         [](int64_t rows, const Tensor& part) { return rows + part.rows; });
+                         [](int64_t rows, const Part& part) { return rows + part.rows; });
+}
+
+int64_t BytesOfParts(absl::Span<const CodedMatrix> parts) {
+  return std::accumulate(parts.begin(), parts.end(), int64_t{0},
+                         [](int64_t bytes, const CodedMatrix& part) {
+                           const int64_t zero_bytes = part.zeros != nullptr ? 1 : 0;
+                           const int64_t group = BytesOf(part.scale_format) + zero_bytes;
+                           return bytes + part.rows * (part.row_bytes() + part.groups() * group);
+                         });
 }
 
 int64_t BytesOfParts(absl::Span<const Tensor> parts) {
@@ -30,6 +40,19 @@ ReferenceMatrix::ReferenceMatrix(absl::Span<const Tensor> parts, Precision preci
     for (int64_t row = 0; row < part.rows; ++row) {
       for (int64_t col = 0; col < part.cols; ++col) {
         values_.push_back(LoadElement(part.data, part.dtype, row * part.stride + col));
+      }
+    }
+  }
+}
+
+ReferenceMatrix::ReferenceMatrix(absl::Span<const CodedMatrix> parts, Precision precision)
+    : PackedMatrix(RowsOf(parts), parts.front().cols, precision, BytesOfParts(parts)) {
+  values_.reserve(outputs() * inputs());
+  for (const CodedMatrix& part : parts) {
+    CHECK_EQ(part.cols, inputs());
+    for (int64_t row = 0; row < part.rows; ++row) {
+      for (int64_t col = 0; col < part.cols; ++col) {
+        values_.push_back(DecodeElement(part, row, col));
       }
     }
   }

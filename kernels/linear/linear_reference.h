@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "kernels/linear/coded_matrix.h"
 #include "kernels/linear/linear.h"
 
 namespace troupe {
@@ -13,6 +14,8 @@ namespace troupe {
 class ReferenceMatrix : public PackedMatrix {
  public:
   ReferenceMatrix(absl::Span<const Tensor> parts, Precision precision);
+
+  ReferenceMatrix(absl::Span<const CodedMatrix> parts, Precision precision);
 
   // W x, each product formed as precision() says.
   std::vector<double> Times(const float* x) const;

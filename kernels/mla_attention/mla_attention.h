@@ -38,7 +38,7 @@ struct MlaAttentionParams {
   KvStream latent;  // one head of L + R
   BlockTables tables;
   const MlaHeadWeights* weights = nullptr;  // [H]
-  const MlaForm* form = nullptr;            // [R]; null: ChooseMlaForm for each row
+  const MlaForm* form = nullptr;            // [R]; null: by ChooseMlaForm
   Tensor out;                               // [T, H * V] f32
 };
 

@@ -46,16 +46,23 @@ void Check(const MlaAttentionParams& params, const CpuContext& context) {
   }
 }
 
+// Flops of products with weights in the time of one of pairs, which are f32.
+double MatrixSpeed(const PanelView& w, CpuIsa isa) {
+  const bool dots =
+      isa == CpuIsa::kAvx512Bf16 && w.dtype == DType::kBf16 && w.precision == Precision::kBf16;
+  return dots ? 2 : 1;
+}
+
 // The rows of a step that take one form, as a step of their own.
 class FormRows {
  public:
-  FormRows(const MlaAttentionParams& params, MlaForm form) {
+  FormRows(const MlaAttentionParams& params, MlaForm form, double matrix_speed) {
     const BatchView& batch = params.batch;
     for (int row = 0; row < batch.rows; ++row) {
       const int count = batch.first[row + 1] - batch.first[row];
-      const MlaForm chosen = params.form != nullptr
-                                 ? params.form[row]
-                                 : ChooseMlaForm(count, batch.start[row] + count, params.dims);
+      const MlaForm chosen = params.form != nullptr ? params.form[row]
+                                                    : ChooseMlaForm(count, batch.start[row] + count,
+                                                                    params.dims, matrix_speed);
       if (chosen != form) continue;
       for (int token = batch.first[row]; token < batch.first[row + 1]; ++token) {
         token_.push_back(token);
@@ -251,10 +258,11 @@ void RunExpanded(const MlaAttentionParams& params, const FormRows& rows,
 
 void MlaAttentionCpu(const MlaAttentionParams& params, const CpuContext& context) {
   Check(params, context);
-  if (const FormRows rows(params, MlaForm::kAbsorbed); !rows.empty()) {
+  const double speed = MatrixSpeed(PanelsOf(params.weights[0].key_up, context.isa), context.isa);
+  if (const FormRows rows(params, MlaForm::kAbsorbed, speed); !rows.empty()) {
     RunAbsorbed(params, rows, context);
   }
-  if (const FormRows rows(params, MlaForm::kExpanded); !rows.empty()) {
+  if (const FormRows rows(params, MlaForm::kExpanded, speed); !rows.empty()) {
     RunExpanded(params, rows, context);
   }
 }

@@ -79,16 +79,17 @@ Segment& ExpertsPass::AddSegment(const ExpertWeights& weights, int64_t rows) {
                .stride = params_.x.stride,
                .rows = rows,
                .tiles = tiles,
-               .packed = context_.scratch.Take<float>(rows * (segment.gate_up->inputs + 1))};
+               .packed = context_.scratch.Take<float>(PackedFloats(*segment.gate_up, rows))};
   const int64_t inner = segment.down->inputs;
   segment.gate_up_out = RowsOut{.out = context_.scratch.Take<float>(rows * 2 * inner),
                                 .stride = 2 * inner,
                                 .bias = weights.gate_up_bias};
-  segment.inner = RowsView{.x = context_.scratch.Take<float>(rows * inner),
-                           .stride = inner,
-                           .rows = rows,
-                           .tiles = tiles,
-                           .packed = context_.scratch.Take<float>(rows * (inner + 1))};
+  segment.inner =
+      RowsView{.x = context_.scratch.Take<float>(rows * inner),
+               .stride = inner,
+               .rows = rows,
+               .tiles = tiles,
+               .packed = context_.scratch.Take<float>(PackedFloats(*segment.down, rows))};
   segment.out = RowsOut{.out = params_.out.f32(),
                         .stride = params_.out.stride,
                         .accumulate = true,
@@ -149,7 +150,7 @@ void ExpertsPass::GateUp() {
   int64_t panels = 0;
   for (int64_t i = 0; i < segment_count_; ++i) {
     const PanelView& w = *segments_[i].gate_up;
-    bytes += w.outputs * w.inputs * BytesOf(w.dtype);
+    bytes += WeightBytes(w, context_.isa);
     multiply_adds += w.outputs * w.inputs * segments_[i].x.rows;
     panels += Panels(w);
   }
@@ -191,7 +192,7 @@ void ExpertsPass::Down() {
   int64_t multiply_adds = 0;
   for (int64_t i = 0; i < segment_count_; ++i) {
     const PanelView& w = *segments_[i].down;
-    bytes += w.outputs * w.inputs * BytesOf(w.dtype);
+    bytes += WeightBytes(w, context_.isa);
     multiply_adds += w.outputs * w.inputs * segments_[i].inner.rows;
   }
   const int64_t panels = Panels(*segments_[0].down);

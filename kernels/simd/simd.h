@@ -14,6 +14,15 @@
 //   DotPairs(a, b, c)             c + a.low * b.low + a.high * b.high; kNativeDotPairs: in one
 //                                 instruction, which flushes subnormals and rounds in its own way
 //
+//   CodeVec, LoadCodes(p)         kLanes words of 32 bits that hold codes of weights
+//   Lut16, LoadLut16(p)           a table of 16 bf16 values
+//   LookUp<s>(t, codes)           for each 16-bit half of a word: entry (half >> s) & 15
+//   SignedByte<b>(codes)          byte b of each word, in two's complement
+//   WidenE4M3<b>(t, codes)        for each 16-bit half of a word: its byte b from FP8 E4M3, with
+//                                 kE4M3Subnormal's numbers in t; NaN comes out as 480
+//   PairOf(even, odd)             pairs of what bf16 holds exactly
+//   LoadF16, LoadSignedBytes, LoadPowersOf2   kLanes scales from f16, int8, E8M0 (no NaN)
+//
 // Sources are compiled with contraction off: a product and a sum fuse only where Fma says so, so
 // that the same expression gives the same bits wherever it stands.
 #ifndef TROUPE_KERNELS_SIMD_SIMD_H_

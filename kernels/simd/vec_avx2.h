@@ -19,6 +19,13 @@ struct Vec {
 struct PairVec {
   __m256i v;
 };
+struct CodeVec {
+  __m256i v;
+};
+struct Lut16 {
+  __m256i low;  // bytes of the entries
+  __m256i high;
+};
 
 inline Vec Zero() { return {_mm256_setzero_ps()}; }
 inline Vec Set1(float x) { return {_mm256_set1_ps(x)}; }
@@ -98,6 +105,63 @@ inline Vec High(PairVec a) {
 inline constexpr bool kNativeDotPairs = false;
 inline Vec DotPairs(PairVec a, PairVec b, Vec c) {
   return Fma(Low(a), Low(b), Fma(High(a), High(b), c));
+}
+
+inline CodeVec LoadCodes(const void* p) {
+  return {_mm256_loadu_si256(static_cast<const __m256i*>(p))};
+}
+inline Lut16 LoadLut16(const Bf16* p) {
+  const __m256i entries = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  const __m256i low = _mm256_and_si256(entries, _mm256_set1_epi16(0xff));
+  const __m256i high = _mm256_srli_epi16(entries, 8);
+  const auto pack = [](__m256i bytes) {
+    // Packing works within 128-bit lanes: the lower halves of both, then the upper ones.
+    return _mm256_permute4x64_epi64(_mm256_packus_epi16(bytes, bytes), 0x88);
+  };
+  return {pack(low), pack(high)};
+}
+// Entries of 16-bit lanes that hold an index.
+inline PairVec Entries(Lut16 table, __m256i index) {
+  // An index with its top bit set gives zero: the upper bytes of both look-ups.
+  const __m256i at = _mm256_or_si256(index, _mm256_set1_epi16(static_cast<int16_t>(0x8000)));
+  return {_mm256_or_si256(_mm256_shuffle_epi8(table.low, at),
+                          _mm256_slli_epi16(_mm256_shuffle_epi8(table.high, at), 8))};
+}
+template <int kShift>
+inline PairVec LookUp(Lut16 table, CodeVec codes) {
+  return Entries(table,
+                 _mm256_and_si256(_mm256_srli_epi16(codes.v, kShift), _mm256_set1_epi16(15)));
+}
+template <int kByte>
+inline Vec SignedByte(CodeVec codes) {
+  return {_mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(codes.v, 24 - 8 * kByte), 24))};
+}
+template <int kByte>
+inline PairVec WidenE4M3(Lut16 subnormal, CodeVec codes) {
+  const __m256i code = _mm256_srli_epi16(codes.v, 8 * kByte);
+  const __m256i magnitude = _mm256_and_si256(code, _mm256_set1_epi16(0x7f));
+  const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(code, _mm256_set1_epi16(0x80)), 8);
+  const __m256i normal =
+      _mm256_add_epi16(_mm256_slli_epi16(magnitude, 4), _mm256_set1_epi16(0x3c00));
+  const __m256i small = _mm256_cmpgt_epi16(_mm256_set1_epi16(8), magnitude);
+  const __m256i entries = Entries(subnormal, _mm256_and_si256(magnitude, _mm256_set1_epi16(15))).v;
+  return {_mm256_or_si256(_mm256_blendv_epi8(normal, entries, small), sign)};
+}
+inline PairVec PairOf(Vec even, Vec odd) {
+  return {_mm256_blend_epi16(_mm256_srli_epi32(_mm256_castps_si256(even.v), 16),
+                             _mm256_castps_si256(odd.v), 0xaa)};
+}
+inline Vec LoadF16(const void* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
+}
+inline Vec LoadSignedBytes(const void* p) {
+  return {
+      _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))))};
+}
+inline Vec LoadPowersOf2(const void* p) {
+  const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
+  return {_mm256_castsi256_ps(
+      _mm256_max_epi32(_mm256_slli_epi32(bytes, 23), _mm256_set1_epi32(0x400000)))};
 }
 
 inline Vec PowerOf2(__m256i n) {

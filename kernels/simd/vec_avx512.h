@@ -20,6 +20,12 @@ struct Vec {
 struct PairVec {
   __m512i v;
 };
+struct CodeVec {
+  __m512i v;
+};
+struct Lut16 {
+  __m512i v;
+};
 
 inline Vec Zero() { return {_mm512_setzero_ps()}; }
 inline Vec Set1(float x) { return {_mm512_set1_ps(x)}; }
@@ -90,6 +96,47 @@ inline Vec DotPairs(PairVec a, PairVec b, Vec c) {
   return Fma(Low(a), Low(b), Fma(High(a), High(b), c));
 }
 #endif
+
+inline CodeVec LoadCodes(const void* p) { return {_mm512_loadu_si512(p)}; }
+// Twice, so that the bit above an index does not matter.
+inline Lut16 LoadLut16(const Bf16* p) {
+  return {_mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+template <int kShift>
+inline PairVec LookUp(Lut16 table, CodeVec codes) {
+  return {_mm512_permutexvar_epi16(_mm512_srli_epi16(codes.v, kShift), table.v)};
+}
+template <int kByte>
+inline Vec SignedByte(CodeVec codes) {
+  return {_mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(codes.v, 24 - 8 * kByte), 24))};
+}
+template <int kByte>
+inline PairVec WidenE4M3(Lut16 subnormal, CodeVec codes) {
+  const __m512i code = _mm512_srli_epi16(codes.v, 8 * kByte);
+  const __m512i magnitude = _mm512_and_si512(code, _mm512_set1_epi16(0x7f));
+  const __m512i sign = _mm512_slli_epi16(_mm512_and_si512(code, _mm512_set1_epi16(0x80)), 8);
+  const __m512i normal =
+      _mm512_add_epi16(_mm512_slli_epi16(magnitude, 4), _mm512_set1_epi16(0x3c00));
+  const __mmask32 small = _mm512_cmplt_epi16_mask(magnitude, _mm512_set1_epi16(8));
+  return {
+      _mm512_or_si512(_mm512_mask_permutexvar_epi16(normal, small, magnitude, subnormal.v), sign)};
+}
+inline PairVec PairOf(Vec even, Vec odd) {
+  return {_mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(_mm512_castps_si512(even.v), 16),
+                                  _mm512_castps_si512(odd.v))};
+}
+inline Vec LoadF16(const void* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
+}
+inline Vec LoadSignedBytes(const void* p) {
+  return {
+      _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))};
+}
+inline Vec LoadPowersOf2(const void* p) {
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  return {_mm512_castsi512_ps(
+      _mm512_max_epi32(_mm512_slli_epi32(bytes, 23), _mm512_set1_epi32(0x400000)))};
+}
 
 // a * 2^n for integral n within +-300, gradual underflow included.
 inline Vec ScaleByPowerOf2(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }

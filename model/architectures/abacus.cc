@@ -1,5 +1,6 @@
 // Abacus, the bundled model (models/abacus/MODEL.md): NSA and sliding layers with head gates,
 // experts with a shared one, early exits and an MTP module.
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +21,18 @@ std::vector<int64_t> LayerFlags(JsonFields& config, absl::string_view key, int l
   }
   flags.resize(layers);
   return flags;
+}
+
+// As the model's own code computes them, in f32: theta to a negative power, where others divide by
+// a positive one. Angles are products with positions that are rounded to f32, so that after some
+// thousand tokens a last bit shows.
+std::vector<float> Frequencies(double theta, int rotated_dims) {
+  std::vector<float> frequencies;
+  for (int j = 0; j < rotated_dims / 2; ++j) {
+    const float exponent = -static_cast<float>(2 * j) / static_cast<float>(rotated_dims);
+    frequencies.push_back(std::pow(static_cast<float>(theta), exponent));
+  }
+  return frequencies;
 }
 
 NsaDescription ReadNsa(JsonFields& config) {
@@ -44,8 +57,9 @@ ModelDescription Describe(JsonFields& config) {
   base.head_gate =
       HeadGateDescription{SizeField(config, "head_gate_dim"),
                           static_cast<float>(config.Number("head_gate_threshold", 0.0, 1.0))};
-  const RopeDescription rope =
-      DescribeRope(RopeKind::kHalfSplit, ReadRope(config, model.max_context_tokens), base.head_dim);
+  const RopeParameters rope_parameters = ReadRope(config, model.max_context_tokens);
+  RopeDescription rope = DescribeRope(RopeKind::kHalfSplit, rope_parameters, base.head_dim);
+  rope.inverse_frequency = Frequencies(rope_parameters.theta, rope.rotated_dims);
   const NsaDescription nsa = ReadNsa(config);
 
   const DenseFfn dense = ReadDenseFfn(config);

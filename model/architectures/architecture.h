@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "model/description.h"
 #include "model/json_reader.h"
+#include "model/quantization.h"
 #include "nlohmann/json_fwd.hpp"
 
 namespace troupe {
@@ -100,6 +101,7 @@ std::span<const Architecture* const> Architectures();
 struct ConfiguredModel {
   const Architecture* architecture;
   ModelDescription description;
+  Quantization quantization;  // of its checkpoint
 };
 absl::StatusOr<ConfiguredModel> DescribeConfig(const std::string& file,
                                                const nlohmann::json& config);

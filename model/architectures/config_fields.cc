@@ -68,6 +68,11 @@ AttentionDescription ReadHeads(JsonFields& config, int hidden_size, int head_dim
   return attention;
 }
 
+void ReadAttentionBias(JsonFields& config, AttentionDescription& attention, bool where_silent) {
+  attention.qkv_bias = config.BoolOr("attention_bias", where_silent);
+  attention.output_bias = attention.qkv_bias;
+}
+
 Activation ReadActivation(JsonFields& config, absl::string_view key) {
   const std::string name = config.String(key);
   if (name == "gelu_pytorch_tanh") return {.kind = ActivationKind::kGeluTanh};
@@ -106,9 +111,13 @@ std::vector<AttentionKind> ReadLayerTypes(JsonFields& config, int layers,
   return kinds;
 }
 
-void SlidingLayers::Apply(int layer, AttentionDescription& attention) const {
-  attention.kind = kinds[layer];
-  attention.window_tokens = attention.kind == AttentionKind::kSliding ? window_tokens : 0;
+void AddLayers(const SlidingLayers& sliding, const LayerDescription& layer,
+               ModelDescription& model) {
+  for (AttentionKind kind : sliding.kinds) {
+    AttentionDescription& attention = model.layers.emplace_back(layer).attention;
+    attention.kind = kind;
+    if (kind == AttentionKind::kSliding) attention.window_tokens = sliding.window_tokens;
+  }
 }
 
 SlidingLayers ReadSlidingLayers(JsonFields& config, int layers,

@@ -36,6 +36,10 @@ ModelDescription ReadCommonFields(JsonFields& config, bool tied_where_silent = f
 // `head_dim_where_silent`, or with 0 hidden_size / heads.
 AttentionDescription ReadHeads(JsonFields& config, int hidden_size, int head_dim_where_silent = 0);
 
+// attention_bias: all four projections of attention add one, or none does.
+void ReadAttentionBias(JsonFields& config, AttentionDescription& attention,
+                       bool where_silent = false);
+
 // hidden_act, or the family's other name for it: SiLU or the tanh form of GELU.
 Activation ReadActivation(JsonFields& config, absl::string_view key = "hidden_act");
 
@@ -86,15 +90,18 @@ struct RopeDefaults {
 // `context_tokens` is the context that a scaling stretches where it does not say so itself.
 RopeParameters ReadRope(JsonFields& config, int context_tokens, const RopeDefaults& defaults = {});
 
+// The same as angles for heads whose halves are turned against each other, which most families do.
+RopeDescription ReadHeadRope(JsonFields& config, const ModelDescription& model, int head_dim,
+                             const RopeDefaults& defaults = {});
+
 // The ropes of a family whose sliding layers have one of their own, never scaled in transformers
 // 4's form.
 struct LayerRopes {
   RopeParameters full;
   RopeParameters sliding;
 
-  const RopeParameters& Of(AttentionKind kind) const {
-    return kind == AttentionKind::kSliding ? sliding : full;
-  }
+  // Gives each layer of `model` its own, for heads whose halves are turned against each other.
+  void Turn(ModelDescription& model) const;
 };
 
 // rope_parameters.full_attention and .sliding_attention; or rope_theta with rope_scaling for full
@@ -111,10 +118,11 @@ std::vector<AttentionKind> ReadLayerTypes(JsonFields& config, int layers,
 struct SlidingLayers {
   std::vector<AttentionKind> kinds;  // kFull or kSliding
   int window_tokens = 0;             // of those that slide
-
-  // Makes `attention` that of `layer`.
-  void Apply(int layer, AttentionDescription& attention) const;
 };
+
+// Adds a layer like `layer` to `model` for each of `sliding`, of its kind.
+void AddLayers(const SlidingLayers& sliding, const LayerDescription& layer,
+               ModelDescription& model);
 
 // layer_types with sliding_window, required by layers that slide.
 SlidingLayers ReadSlidingLayers(JsonFields& config, int layers,

@@ -1,7 +1,6 @@
 // Gemma 3, the text model: norms around the sublayers whose weights are stored less 1, scaled
 // embeddings, and sliding layers with a rope of their own.
 #include <cmath>
-#include <utility>
 
 #include "model/architectures/config_fields.h"
 #include "model/architectures/families.h"
@@ -21,8 +20,7 @@ ModelDescription Describe(JsonFields& config) {
   attention.score_scale =
       static_cast<float>(1.0 / std::sqrt(config.NumberOr("query_pre_attn_scalar", 1e-3, 1e9, 256)));
   attention.qk_norm = QkNorm::kPerHead;
-  attention.qkv_bias = config.BoolOr("attention_bias", false);
-  attention.output_bias = attention.qkv_bias;
+  ReadAttentionBias(config, attention);
   const LayerRopes ropes =
       ReadLayerRopes(config, model.max_context_tokens, 1e6, "rope_local_base_freq", 1e4);
   const DenseFfn ffn{.inner_size = SizeField(config, "intermediate_size"),
@@ -33,13 +31,8 @@ ModelDescription Describe(JsonFields& config) {
       AliasedSizeFieldOr(config, "sliding_window_pattern", "_sliding_window_pattern", 6);
   const SlidingLayers sliding =
       ReadSlidingLayers(config, layers, [&](int layer) { return (layer + 1) % pattern != 0; });
-  for (int i = 0; i < layers; ++i) {
-    LayerDescription layer{attention, ffn, NormPlace::kBoth};
-    sliding.Apply(i, layer.attention);
-    layer.attention.rope =
-        DescribeRope(RopeKind::kHalfSplit, ropes.Of(sliding.kinds[i]), attention.head_dim);
-    model.layers.push_back(std::move(layer));
-  }
+  AddLayers(sliding, {attention, ffn, NormPlace::kBoth}, model);
+  ropes.Turn(model);
   return model;
 }
 

@@ -1,6 +1,4 @@
 // GLM-4.5: DeepSeek-V3's experts behind grouped attention that turns a part of each head.
-#include <utility>
-
 #include "model/architectures/config_fields.h"
 #include "model/architectures/families.h"
 
@@ -12,10 +10,8 @@ ModelDescription Describe(JsonFields& config) {
   AttentionDescription attention = ReadHeads(config, model.hidden_size);
   attention.qkv_bias = config.BoolOr("attention_bias", false);
   attention.qk_norm = config.BoolOr("use_qk_norm", false) ? QkNorm::kPerHead : QkNorm::kNone;
-  attention.rope = DescribeRope(
-      RopeKind::kHalfSplit,
-      ReadRope(config, model.max_context_tokens, {.partial = true, .rotated_part = 0.5}),
-      attention.head_dim);
+  attention.rope =
+      ReadHeadRope(config, model, attention.head_dim, {.partial = true, .rotated_part = 0.5});
   const DenseFfn dense = ReadDenseFfn(config);
   const MoeFfn moe = ReadCorrectedExperts(config);
   ReadDenseThenExperts(config, attention, dense, moe, model);

@@ -1,7 +1,5 @@
 // gpt-oss: attention sinks, every other layer slides, and experts with biases and a clamped SwiGLU,
 // all in one tensor.
-#include <utility>
-
 #include "model/architectures/config_fields.h"
 #include "model/architectures/families.h"
 
@@ -27,22 +25,15 @@ MoeFfn ReadMoe(JsonFields& config) {
 ModelDescription Describe(JsonFields& config) {
   ModelDescription model = ReadCommonFields(config);
   AttentionDescription attention = ReadHeads(config, model.hidden_size, 64);
-  attention.qkv_bias = config.BoolOr("attention_bias", true);
-  attention.output_bias = attention.qkv_bias;
+  ReadAttentionBias(config, attention, /*where_silent=*/true);
   attention.sinks = true;
-  attention.rope = DescribeRope(RopeKind::kHalfSplit,
-                                ReadRope(config, model.max_context_tokens, {.theta = 1.5e5}),
-                                attention.head_dim);
+  attention.rope = ReadHeadRope(config, model, attention.head_dim, {.theta = 1.5e5});
   config.Ignore({"initial_context_length"});  // rope_scaling says it too
   const MoeFfn moe = ReadMoe(config);
   const int layers = ReadLayerCount(config);
   const SlidingLayers sliding =
       ReadSlidingLayers(config, layers, [](int layer) { return layer % 2 == 0; });
-  for (int i = 0; i < layers; ++i) {
-    LayerDescription layer{attention, moe};
-    sliding.Apply(i, layer.attention);
-    model.layers.push_back(std::move(layer));
-  }
+  AddLayers(sliding, {attention, moe}, model);
   return model;
 }
 

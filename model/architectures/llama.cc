@@ -8,10 +8,8 @@ namespace {
 ModelDescription Describe(JsonFields& config) {
   ModelDescription model = ReadCommonFields(config);
   AttentionDescription attention = ReadHeads(config, model.hidden_size);
-  attention.rope = DescribeRope(RopeKind::kHalfSplit, ReadRope(config, model.max_context_tokens),
-                                attention.head_dim);
-  attention.qkv_bias = config.BoolOr("attention_bias", false);
-  attention.output_bias = attention.qkv_bias;
+  attention.rope = ReadHeadRope(config, model, attention.head_dim);
+  ReadAttentionBias(config, attention);
   DenseFfn ffn = ReadDenseFfn(config);
   ffn.bias = config.BoolOr("mlp_bias", false);
   model.layers.assign(ReadLayerCount(config), {attention, ffn});

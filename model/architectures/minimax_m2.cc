@@ -10,12 +10,13 @@ namespace troupe {
 namespace {
 
 // rotary_dim, of published configs, and partial_rotary_factor say the same.
-RopeParameters ReadPartialRope(JsonFields& config, const ModelDescription& model, int head_dim) {
+RopeDescription ReadPartialRope(JsonFields& config, const ModelDescription& model, int head_dim) {
+  RopeDefaults defaults{.theta = 5e6, .partial = true, .rotated_part = 1.0};
   const auto rotated = static_cast<int>(config.IntOr("rotary_dim", 1, head_dim, head_dim));
-  const RopeParameters rope = ReadRope(
-      config, model.max_context_tokens,
-      {.theta = 5e6, .partial = true, .rotated_part = static_cast<double>(rotated) / head_dim});
-  if (config.Has("rotary_dim") && static_cast<int>(head_dim * rope.rotated_part) != rotated) {
+  // The half keeps the product with head_dim, which is rounded down, from falling short.
+  if (config.Has("rotary_dim")) defaults.rotated_part = (rotated + 0.5) / head_dim;
+  RopeDescription rope = ReadHeadRope(config, model, head_dim, defaults);
+  if (config.Has("rotary_dim") && rope.rotated_dims != rotated) {
     config.Fail("rotary_dim", absl::StrCat(rotated), "what partial_rotary_factor says");
   }
   return rope;
@@ -43,8 +44,7 @@ ModelDescription Describe(JsonFields& config) {
   ModelDescription model = ReadCommonFields(config);
   AttentionDescription attention = ReadHeads(config, model.hidden_size, 128);
   attention.qk_norm = QkNorm::kFullWidth;
-  attention.rope = DescribeRope(
-      RopeKind::kHalfSplit, ReadPartialRope(config, model, attention.head_dim), attention.head_dim);
+  attention.rope = ReadPartialRope(config, model, attention.head_dim);
   MoeFfn moe =
       ReadExperts(config, SizeField(config, "num_local_experts", kMaxExperts), "intermediate_size");
   moe.router.scoring = RouterScoring::kSigmoid;

@@ -1,6 +1,4 @@
 // Mixtral: experts chosen by softmax in every layer; where a window is given, all layers slide.
-#include <utility>
-
 #include "model/architectures/config_fields.h"
 #include "model/architectures/families.h"
 
@@ -10,9 +8,7 @@ namespace {
 ModelDescription Describe(JsonFields& config) {
   ModelDescription model = ReadCommonFields(config);
   AttentionDescription attention = ReadHeads(config, model.hidden_size);
-  attention.rope =
-      DescribeRope(RopeKind::kHalfSplit, ReadRope(config, model.max_context_tokens, {.theta = 1e6}),
-                   attention.head_dim);
+  attention.rope = ReadHeadRope(config, model, attention.head_dim, {.theta = 1e6});
   MoeFfn moe =
       ReadExperts(config, SizeField(config, "num_local_experts", kMaxExperts), "intermediate_size");
   moe.router.scoring = RouterScoring::kSoftmax;
@@ -21,11 +17,7 @@ ModelDescription Describe(JsonFields& config) {
   const bool windowed = config.Has("sliding_window");
   const SlidingLayers sliding =
       ReadSlidingLayers(config, layers, [&](int /*layer*/) { return windowed; });
-  for (int i = 0; i < layers; ++i) {
-    LayerDescription layer{attention, moe};
-    sliding.Apply(i, layer.attention);
-    model.layers.push_back(std::move(layer));
-  }
+  AddLayers(sliding, {attention, moe}, model);
   return model;
 }
 

@@ -1,6 +1,5 @@
 // Qwen3-MoE: Qwen3 with experts chosen by softmax in most or all of its layers.
 #include <algorithm>
-#include <utility>
 #include <vector>
 
 #include "model/architectures/config_fields.h"
@@ -20,11 +19,9 @@ MoeFfn ReadMoe(JsonFields& config) {
 ModelDescription Describe(JsonFields& config) {
   ModelDescription model = ReadCommonFields(config);
   AttentionDescription attention = ReadHeads(config, model.hidden_size);
-  attention.rope = DescribeRope(RopeKind::kHalfSplit, ReadRope(config, model.max_context_tokens),
-                                attention.head_dim);
+  attention.rope = ReadHeadRope(config, model, attention.head_dim);
   attention.qk_norm = QkNorm::kPerHead;
-  attention.qkv_bias = config.BoolOr("attention_bias", false);
-  attention.output_bias = attention.qkv_bias;
+  ReadAttentionBias(config, attention);
 
   const DenseFfn dense = ReadDenseFfn(config);
   const MoeFfn moe = ReadMoe(config);
@@ -35,12 +32,10 @@ ModelDescription Describe(JsonFields& config) {
   config.Ignore({"max_window_layers"});
   const SlidingLayers sliding =
       ReadOptionalWindow(config, layers, [](int /*layer*/) { return true; });
+  AddLayers(sliding, {attention, moe}, model);
   for (int i = 0; i < layers; ++i) {
-    const bool has_experts =
-        (i + 1) % moe_every == 0 && std::ranges::count(dense_layers, int64_t{i}) == 0;
-    LayerDescription layer{attention, has_experts ? FfnDescription(moe) : FfnDescription(dense)};
-    sliding.Apply(i, layer.attention);
-    model.layers.push_back(std::move(layer));
+    const bool named = std::ranges::count(dense_layers, int64_t{i}) > 0;
+    if (named || (i + 1) % moe_every != 0) model.layers[i].ffn = dense;
   }
   return model;
 }

@@ -65,11 +65,12 @@ absl::StatusOr<ConfiguredModel> DescribeConfig(const std::string& file,
   JsonFields fields(file, "", config);
   TROUPE_ASSIGN_OR_RETURN(const Architecture* architecture, FindArchitecture(fields));
   IgnoreWhatChangesNothing(fields);
+  Quantization quantization = Quantization::Read(fields);
   ModelDescription description = architecture->describe(fields);
   TROUPE_RETURN_IF_ERROR(fields.Finish());
   description.architecture = std::string(architecture->name);
   TROUPE_RETURN_IF_ERROR(Annotate(ValidateDescription(description), file));
-  return ConfiguredModel{architecture, std::move(description)};
+  return ConfiguredModel{architecture, std::move(description), std::move(quantization)};
 }
 
 }  // namespace troupe

@@ -129,6 +129,21 @@ RopeParameters ReadRope(JsonFields& config, int context_tokens, const RopeDefaul
   return ReadRopeObject(config, name, object, context_tokens, defaults);
 }
 
+RopeDescription ReadHeadRope(JsonFields& config, const ModelDescription& model, int head_dim,
+                             const RopeDefaults& defaults) {
+  return DescribeRope(RopeKind::kHalfSplit, ReadRope(config, model.max_context_tokens, defaults),
+                      head_dim);
+}
+
+void LayerRopes::Turn(ModelDescription& model) const {
+  for (LayerDescription& layer : model.layers) {
+    AttentionDescription& attention = layer.attention;
+    const bool slides = attention.kind == AttentionKind::kSliding;
+    attention.rope =
+        DescribeRope(RopeKind::kHalfSplit, slides ? sliding : full, attention.head_dim);
+  }
+}
+
 LayerRopes ReadLayerRopes(JsonFields& config, int context_tokens, double theta_where_silent,
                           absl::string_view sliding_theta_key, double sliding_theta_where_silent) {
   LayerRopes ropes;

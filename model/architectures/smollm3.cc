@@ -27,11 +27,8 @@ std::vector<int64_t> ReadTurnedLayers(JsonFields& config, int layers) {
 ModelDescription Describe(JsonFields& config) {
   ModelDescription model = ReadCommonFields(config, /*tied_where_silent=*/true);
   AttentionDescription attention = ReadHeads(config, model.hidden_size);
-  attention.qkv_bias = config.BoolOr("attention_bias", false);
-  attention.output_bias = attention.qkv_bias;
-  const RopeDescription rope =
-      DescribeRope(RopeKind::kHalfSplit, ReadRope(config, model.max_context_tokens, {.theta = 2e6}),
-                   attention.head_dim);
+  ReadAttentionBias(config, attention);
+  attention.rope = ReadHeadRope(config, model, attention.head_dim, {.theta = 2e6});
   DenseFfn ffn = ReadDenseFfn(config);
   ffn.bias = config.BoolOr("mlp_bias", false);
   const int layers = ReadLayerCount(config);
@@ -39,11 +36,9 @@ ModelDescription Describe(JsonFields& config) {
   const SlidingLayers sliding =
       ReadOptionalWindow(config, layers, [&](int layer) { return turned[layer] == 0; });
   config.Ignore({"max_window_layers"});  // of Qwen, whose config this one was made from
+  AddLayers(sliding, {attention, ffn}, model);
   for (int i = 0; i < layers; ++i) {
-    LayerDescription layer{attention, ffn};
-    if (turned[i] != 0) layer.attention.rope = rope;
-    sliding.Apply(i, layer.attention);
-    model.layers.push_back(std::move(layer));
+    if (turned[i] == 0) model.layers[i].attention.rope = {};
   }
   return model;
 }

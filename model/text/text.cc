@@ -119,7 +119,13 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::FromJson(absl::strin
   TROUPE_ASSIGN_OR_RETURN(
       const TroupeTextTokenizer* handle,
       Call<const TroupeTextTokenizer*>(troupe_text_tokenizer_new, Data(json), json.size()));
-  return std::shared_ptr<const Tokenizer>(new Tokenizer(handle));
+  std::shared_ptr<const Tokenizer> tokenizer(new Tokenizer(handle));
+  if (tokenizer->vocab_size() > TextLimits::kMaxVocabulary) {
+    return absl::InvalidArgumentError(absl::StrCat("tokenizer: vocabulary: found an id of ",
+                                                   tokenizer->vocab_size() - 1, " or more, wanted ",
+                                                   "ids below ", TextLimits::kMaxVocabulary));
+  }
+  return tokenizer;
 }
 
 absl::StatusOr<std::vector<uint32_t>> Tokenizer::Encode(absl::string_view text,

@@ -32,6 +32,7 @@ struct TextLimits {
   static constexpr size_t kMaxTokenizerFileBytes = size_t{256} << 20;
   static constexpr size_t kMaxTemplateBytes = size_t{256} << 10;
   static constexpr size_t kMaxDecodeTokens = size_t{16} << 20;
+  static constexpr uint32_t kMaxVocabulary = uint32_t{1} << 24;  // as a config's vocab_size
 };
 
 class Tokenizer {

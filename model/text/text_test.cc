@@ -167,6 +167,18 @@ TEST(TokenizerTest, BoundsAndChecksItsInput) {
   EXPECT_EQ(tokenizer->Encode(absl::string_view("a\0b", 3))->size(), 3);
 }
 
+TEST(TokenizerTest, RefusesIdsThatNoVocabularyHas) {
+  const auto with_id = [](const std::string& id) {
+    return Tokenizer::FromJson(R"({"version":"1.0","added_tokens":[],"model":{"type":"WordLevel",)"
+                               R"("unk_token":"a","vocab":{"a":)" +
+                               id + "}}}");
+  };
+  EXPECT_TRUE(with_id("16777215").ok());
+  const absl::Status refused = with_id("4294967295").status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(refused.message(), HasSubstr("wanted ids below 16777216"));
+}
+
 TEST(TokenizerTest, LongHostileTextTakesBoundedTime) {
   for (const char* kind : kKinds) {
     const auto tokenizer = LoadGolden(kind);

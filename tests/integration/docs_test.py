@@ -11,7 +11,7 @@ from harness import ROOT, program_path
 COMMON = {"--help", "--config", "--print-config"}
 COMMANDS = {name: [name] for name in ("troupe-cache", "troupe-coordinator", "troupe-worker")}
 COMMANDS |= {f"troupe {name}": ["troupe", name]
-             for name in ("run", "serve", "status", "inspect", "bench")}
+             for name in ("run", "serve", "status", "inspect", "quantize", "bench")}
 
 
 def run(command, *arguments):

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/status_util.h"
 #include "kernels/device.h"
 #include "model/checkpoint.h"
 
@@ -33,7 +34,7 @@ std::unique_ptr<Ops> OpsFor(const RunnerHarness::Options& options) {
 LoadedModel Load(Ops* ops, const RunnerHarness::Options& options) {
   auto checkpoint = Checkpoint::Open(SourcePath("models/abacus"));
   CHECK_OK(checkpoint.status());
-  auto model = LoadModel(*checkpoint, ops, {options.mode, options.mtp, nullptr});
+  auto model = LoadModel(*checkpoint, ops, {.mode = options.mode, .with_mtp = options.mtp});
   CHECK_OK(model.status());
   return *std::move(model);
 }
@@ -51,25 +52,44 @@ RunnerHarness::RunnerHarness(const Options& options)
       model_(Load(ops_.get(), options)),
       input_(options.slots, options.max_step_tokens),
       sequences_(options.slots) {
-  const DType dtype = KvDType(options.mode);
+  CHECK_OK(Prepare());
+}
+
+RunnerHarness::RunnerHarness(std::unique_ptr<Ops> ops, LoadedModel model, const Options& options)
+    : options_(options),
+      ops_(std::move(ops)),
+      model_(std::move(model)),
+      input_(options.slots, options.max_step_tokens),
+      sequences_(options.slots) {}
+
+absl::StatusOr<std::unique_ptr<RunnerHarness>> RunnerHarness::Create(std::unique_ptr<Ops> ops,
+                                                                     LoadedModel model,
+                                                                     const Options& options) {
+  std::unique_ptr<RunnerHarness> harness(
+      new RunnerHarness(std::move(ops), std::move(model), options));
+  TROUPE_RETURN_IF_ERROR(harness->Prepare());
+  return harness;
+}
+
+absl::Status RunnerHarness::Prepare() {
+  const DType dtype = KvDType(model_.mode);
   std::vector<StateGroup> groups =
-      StateGroups(model_.description, {static_cast<int>(BytesOf(dtype)), options.mtp});
-  const int blocks = (options.max_context_tokens + kBlockTokens - 1) / kBlockTokens;
+      StateGroups(model_.description, {static_cast<int>(BytesOf(dtype)), model_.mtp.has_value()});
+  const int blocks = (options_.max_context_tokens + kBlockTokens - 1) / kBlockTokens;
   KvPages::Options page_options;
   page_options.dtype = dtype;
-  page_options.slots = options.slots;
-  page_options.max_context_tokens = options.max_context_tokens;
+  page_options.slots = options_.slots;
+  page_options.max_context_tokens = options_.max_context_tokens;
   for (const StateGroup& group : groups) {
-    const int64_t window = WindowBlocks(group) + 2 + options.max_step_tokens / kBlockTokens;
+    const int64_t window = WindowBlocks(group) + 2 + options_.max_step_tokens / kBlockTokens;
     const int64_t each =
         group.kind == StateGroupKind::kWindow ? std::min<int64_t>(blocks, window) : blocks;
-    page_options.page_count.push_back(static_cast<uint32_t>(each * options.slots));
+    page_options.page_count.push_back(static_cast<uint32_t>(each * options_.slots));
   }
-  auto pages = KvPages::Create(ops_.get(), std::move(groups), std::move(page_options));
-  CHECK_OK(pages.status());
-  pages_ = *std::move(pages);
+  TROUPE_ASSIGN_OR_RETURN(pages_,
+                          KvPages::Create(ops_.get(), std::move(groups), std::move(page_options)));
 
-  std::mt19937 random(options.page_seed);
+  std::mt19937 random(options_.page_seed);
   for (size_t g = 0; g < pages_->groups().size(); ++g) {
     std::vector<uint32_t>& list = free_.emplace_back(pages_->page_count(static_cast<int>(g)));
     std::iota(list.begin(), list.end(), 0U);
@@ -80,14 +100,14 @@ RunnerHarness::RunnerHarness(const Options& options)
   for (Sequence& sequence : sequences_) sequence.blocks.resize(free_.size());
 
   ModelRunner::Options runner_options;
-  runner_options.max_rows = options.slots;
-  runner_options.max_step_tokens = options.max_step_tokens;
-  runner_options.max_logit_tokens = options.max_logit_tokens;
-  runner_options.early_exits = options.early_exits;
-  runner_options.mtp = options.mtp;
-  auto runner = ModelRunner::Create(&model_, pages_.get(), ops_.get(), runner_options);
-  CHECK_OK(runner.status());
-  runner_ = *std::move(runner);
+  runner_options.max_rows = options_.slots;
+  runner_options.max_step_tokens = options_.max_step_tokens;
+  runner_options.max_logit_tokens = options_.max_logit_tokens;
+  runner_options.early_exits = options_.early_exits;
+  runner_options.mtp = options_.mtp;
+  TROUPE_ASSIGN_OR_RETURN(runner_,
+                          ModelRunner::Create(&model_, pages_.get(), ops_.get(), runner_options));
+  return absl::OkStatus();
 }
 
 StepOutput RunnerHarness::Step(const std::vector<Row>& rows) {

@@ -1,5 +1,5 @@
-// Drives a ModelRunner over the bundled model without a scheduler, for tests and benches: keeps
-// sequences in slots, grants pages in a shuffled order, gives pages back behind windows.
+// Drives a ModelRunner without a scheduler, for tests and benches: keeps sequences in slots, grants
+// pages in a shuffled order, gives pages back behind windows.
 //
 // Every page is filled with NaNs when it is free, so that whatever reads a place that was not
 // written, or was given back, shows in the logits.
@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "worker/kv_pages.h"
 #include "worker/loaded_model.h"
 #include "worker/model_runner.h"
@@ -50,7 +51,13 @@ class RunnerHarness {
     GateRule gate{0.3F, 0.0F};  // the bundled model's default
   };
 
+  // Over the bundled model.
   explicit RunnerHarness(const Options& options);
+  // Over a model that lies on `ops`; mode, mtp and what chooses Ops are those of the two. Errors
+  // are those of pages and runner.
+  static absl::StatusOr<std::unique_ptr<RunnerHarness>> Create(std::unique_ptr<Ops> ops,
+                                                               LoadedModel model,
+                                                               const Options& options);
 
   ModelRunner& runner() { return *runner_; }
   KvPages& pages() { return *pages_; }
@@ -86,6 +93,9 @@ class RunnerHarness {
     int64_t length = 0;
     std::vector<std::vector<uint32_t>> blocks;  // [group][block], kUngrantedPage: none
   };
+
+  RunnerHarness(std::unique_ptr<Ops> ops, LoadedModel model, const Options& options);
+  absl::Status Prepare();
 
   void GrantBlocks(uint32_t slot, int64_t tokens);
   void GiveBackBehindWindows(uint32_t slot);

@@ -1,0 +1,134 @@
+#include "model/weight_quantizer.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/bf16.h"
+
+namespace troupe {
+namespace {
+
+// A scale under the one that just reaches the largest weight cuts that off and serves the others.
+constexpr int kCandidates = 12;
+constexpr float kCandidateStep = 0.04F;
+constexpr float kCandidateStep8 = 0.005F;
+constexpr int64_t kRowsAtOnce = 16;
+
+// To the nearest integer, ties to even, for magnitudes under 2^22; unlike std::nearbyint it is two
+// additions on any machine.
+float RoundSmall(float value) { return (value + 12582912.0F) - 12582912.0F; }
+
+float Quantized(float weight, float inverse, float middle) {
+  return std::clamp(RoundSmall(weight * inverse), -middle, middle - 1);
+}
+
+double Error(absl::Span<const float> weights, absl::Span<const float> importance, float scale,
+             float middle) {
+  const float inverse = 1.0F / scale;
+  float sum = 0.0F;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const float off = weights[i] - scale * Quantized(weights[i], inverse, middle);
+    sum += off * off * (importance.empty() ? 1.0F : importance[i]);
+  }
+  return sum;
+}
+
+void QuantizeRow(absl::Span<const float> values, const IntegerFormat& format, int64_t row,
+                 CodedWeights& coded) {
+  const int64_t groups = coded.view().groups();
+  std::byte* codes = coded.codes.data() + row * coded.view().row_bytes();
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t first = g * format.group;
+    const absl::Span<const float> weights = values.subspan(first, format.group);
+    const float scale = GroupScale(weights, {}, format.bits);
+    coded.scales[row * groups + g] = scale;
+    for (size_t i = 0; i < weights.size(); ++i) {
+      const int64_t col = first + static_cast<int64_t>(i);
+      const uint32_t code = NearestCode(weights[i], scale, format.bits);
+      const bool nibbles = format.bits == 4;
+      codes[nibbles ? col / 2 : col] |=
+          static_cast<std::byte>(nibbles ? code << 4 * (col % 2) : code);
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::optional<IntegerFormat>> ParseIntegerFormat(absl::string_view name) {
+  if (name.empty() || name == "none") return std::nullopt;
+  if (name == "int8") return IntegerFormat{.bits = 8, .group = 128};
+  if (name == "int4-g32") return IntegerFormat{.bits = 4, .group = 32};
+  if (name == "int4-g64") return IntegerFormat{.bits = 4, .group = 64};
+  if (name == "int4-g128") return IntegerFormat{.bits = 4, .group = 128};
+  return absl::InvalidArgumentError(absl::StrCat(
+      "quantize: found '", name, "', wanted one of none, int8, int4-g32, int4-g64, int4-g128"));
+}
+
+std::string NameOf(const std::optional<IntegerFormat>& format) {
+  if (!format.has_value()) return "none";
+  return format->bits == 8 ? "int8" : absl::StrCat("int4-g", format->group);
+}
+
+float GroupScale(absl::Span<const float> weights, absl::Span<const float> importance, int bits) {
+  const auto middle = static_cast<float>(1 << (bits - 1));
+  float extreme = 0.0F;
+  for (float weight : weights) {
+    if (std::fabs(weight) > std::fabs(extreme)) extreme = weight;
+  }
+  if (extreme == 0.0F) return 1.0F;
+  // The codes reach one further below zero than above it: the largest weight gets that side.
+  const float reach = -extreme / middle;
+  const float step = bits == 8 ? kCandidateStep8 : kCandidateStep;
+  float best = 0.0F;
+  double least = 0.0;
+  for (int i = 0; i < kCandidates; ++i) {
+    const float scale = ToF32(ToBf16(reach * (1.0F - step * static_cast<float>(i))));
+    if (scale == 0.0F) break;  // weights so small that bf16 has no scale for them
+    const double error = Error(weights, importance, scale, middle);
+    if (best == 0.0F || error < least) {
+      best = scale;
+      least = error;
+    }
+  }
+  return best == 0.0F ? 1.0F : best;
+}
+
+uint8_t NearestCode(float weight, float scale, int bits) {
+  const auto middle = static_cast<float>(1 << (bits - 1));
+  return static_cast<uint8_t>(Quantized(weight, 1.0F / scale, middle) + middle);
+}
+
+CodedWeights QuantizeMatrix(const MatrixView& matrix, const IntegerFormat& format, int threads) {
+  CodedWeights coded;
+  coded.format = format.bits == 8 ? CodeFormat::kInt8 : CodeFormat::kInt4;
+  coded.scale_format = ScaleFormat::kBf16;
+  coded.rows = matrix.rows;
+  coded.cols = matrix.cols;
+  coded.group = format.group;
+  coded.codes.resize(static_cast<size_t>(matrix.rows * coded.view().row_bytes()));
+  coded.scales.resize(static_cast<size_t>(matrix.rows * coded.view().groups()));
+  std::atomic<int64_t> next{0};
+  const auto work = [&] {
+    std::vector<float> values(static_cast<size_t>(kRowsAtOnce * matrix.cols));
+    for (int64_t first; (first = next.fetch_add(kRowsAtOnce)) < matrix.rows;) {
+      const int64_t count = std::min(kRowsAtOnce, matrix.rows - first);
+      const auto rows = absl::MakeSpan(values).first(static_cast<size_t>(count * matrix.cols));
+      matrix.ReadRows(first, count, rows);
+      for (int64_t r = 0; r < count; ++r) {
+        QuantizeRow(rows.subspan(r * matrix.cols, matrix.cols), format, first + r, coded);
+      }
+    }
+  };
+  std::vector<std::thread> helpers;
+  for (int i = 1; i < threads; ++i) helpers.emplace_back(work);
+  work();
+  for (std::thread& helper : helpers) helper.join();
+  return coded;
+}
+
+}  // namespace troupe

@@ -1,0 +1,47 @@
+// Weights to integers in groups, to the nearest ones: what `--quantize` does while a model loads.
+//
+// Each group of neighbouring inputs has a scale of its own, and no zero. The scale is the one of
+// some candidates with the least squared error, after it has been rounded to bf16, so that codes
+// and scales mean the same wherever they are stored.
+//
+// Thread model: pure functions. Ownership: results own their memory.
+#ifndef TROUPE_MODEL_WEIGHT_QUANTIZER_H_
+#define TROUPE_MODEL_WEIGHT_QUANTIZER_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "model/coded_weights.h"
+#include "model/matrix_view.h"
+
+namespace troupe {
+
+struct IntegerFormat {
+  int bits = 4;        // 4 or 8
+  int64_t group = 64;  // inputs
+
+  bool operator==(const IntegerFormat&) const = default;
+};
+
+// "int8" (groups of 128), "int4-g32", "int4-g64" or "int4-g128"; "none" gives nothing.
+absl::StatusOr<std::optional<IntegerFormat>> ParseIntegerFormat(absl::string_view name);
+std::string NameOf(const std::optional<IntegerFormat>& format);
+
+// The scale of a group of weights, exact in bf16: code * scale with a code from -2^(bits - 1) to
+// 2^(bits - 1) - 1. It may be negative, where the group's largest weight is positive. `importance`
+// weighs squared errors, one for each weight; empty: all alike.
+float GroupScale(absl::Span<const float> weights, absl::Span<const float> importance, int bits);
+
+// The nearest code, as stored: 0 to 2^bits - 1 with its zero in the middle.
+uint8_t NearestCode(float weight, float scale, int bits);
+
+// `threads` threads share the rows; the result does not depend on them.
+CodedWeights QuantizeMatrix(const MatrixView& matrix, const IntegerFormat& format, int threads);
+
+}  // namespace troupe
+
+#endif  // TROUPE_MODEL_WEIGHT_QUANTIZER_H_

@@ -1,0 +1,1 @@
+"""Random models of the families that Troupe runs, with what transformers computes with them."""

@@ -1,0 +1,66 @@
+// Runs a model folder as the server would and compares it with the golden tensors beside it.
+//
+// The folder's form: config.json and config.legacy.json, the same model in the words of
+// transformers 5 and 4; model.safetensors or its shards; golden.safetensors with
+//   input_ids    [P, T] I64     prompts
+//   logits_first [P, F, V] F32  at the first F positions of each
+//   logits       [P, L, V] F32  at the last L positions
+//   greedy       [P, G] I64     continuations
+//   margin       [P, G] F32     the best logit less the second, where each token was chosen
+// tests/golden/make_models writes such folders.
+//
+// Thread model: any thread; the Ops compute on threads of their own. Ownership: plain values.
+#ifndef TROUPE_TESTS_GOLDEN_MODEL_CHECK_H_
+#define TROUPE_TESTS_GOLDEN_MODEL_CHECK_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "kernels/ops.h"
+
+namespace troupe {
+
+// Largest difference of a logit between two computations in f32.
+inline constexpr float kModelLogitTolerance = 1e-3F;
+
+inline constexpr absl::string_view kModelConfigs[] = {"config.json", "config.legacy.json"};
+
+// The device named "cpu", or "reference": the naive oracle on the CPU. Unimplemented, saying what
+// is missing, for "cuda" in a build without that backend.
+absl::StatusOr<std::unique_ptr<Ops>> MakeDeviceOps(absl::string_view device);
+
+// How prompts come to the model, all of them beside each other in the same steps.
+enum class PromptFeed {
+  kWhole,     // one step
+  kRagged,    // chunks of random lengths, another one for each prompt
+  kByTokens,  // one token a step
+};
+inline constexpr PromptFeed kPromptFeeds[] = {PromptFeed::kWhole, PromptFeed::kRagged,
+                                              PromptFeed::kByTokens};
+const char* PromptFeedName(PromptFeed feed);
+
+struct ModelComparison {
+  absl::string_view config;  // of kModelConfigs
+  PromptFeed feed = PromptFeed::kWhole;
+  float error = 0;            // largest difference of a logit; NaN where one is not a number
+  int64_t greedy_equal = 0;   // tokens before the first that differs, over all prompts
+  int64_t greedy_tokens = 0;  // in all
+  float margin_at_miss = 0;   // golden's, where the first prompt that differs does
+  bool ok() const { return error <= kModelLogitTolerance && greedy_equal == greedy_tokens; }
+};
+
+// All feeds with one of the folder's configs, in f32. Errors are those of the folder's files, of a
+// model that the runner cannot run, and of a device that is not there.
+absl::StatusOr<std::vector<ModelComparison>> CompareModel(const std::string& folder,
+                                                          absl::string_view config,
+                                                          absl::string_view device);
+
+}  // namespace troupe
+
+#endif  // TROUPE_TESTS_GOLDEN_MODEL_CHECK_H_
