@@ -53,6 +53,8 @@ void Declare(Settings* s, ProgramConfig* program) {
                {.help = "Folder of a model to run in this process, instead of --target."});
   program->Add("dtype", &s->cluster.dtype,
                {.help = "With --model: of products, keys and values.", .choices = {"f32", "bf16"}});
+  program->Add("device", &s->cluster.rank.device,
+               {.help = "With --model: what computes: cpu, cuda or cuda:N."});
   program->Add("quantize", &s->cluster.rank.quantize,
                {.help = "With --model: plain weights become integers while they load.",
                 .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});

@@ -43,6 +43,7 @@ void Declare(Settings* s, ProgramConfig* program) {
   s->request.Declare(program);
   program->Add("dtype", &s->cluster.dtype,
                {.help = "Of products, keys and values.", .choices = {"f32", "bf16"}});
+  program->Add("device", &s->cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add("quantize", &s->cluster.rank.quantize,
                {.help = "Plain weights become integers while they load.",
                 .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});

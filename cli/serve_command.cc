@@ -38,6 +38,7 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add("cache_bytes", &cluster.cache_bytes,
                {.help = "Most bytes the cache keeps.", .unit = "bytes", .min = uint64_t{1} << 20});
   program->Add("use_cache", &cluster.use_cache, {.help = "Keep KV blocks across requests."});
+  program->Add("device", &cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add("quantize", &cluster.rank.quantize,
                {.help = "Plain weights become integers while they load.",
                 .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});

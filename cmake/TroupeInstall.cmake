@@ -12,6 +12,7 @@ install(DIRECTORY models/abacus DESTINATION share/troupe/models
 install(RUNTIME_DEPENDENCY_SET troupe_dependencies
         PRE_EXCLUDE_REGEXES
           [[^ld-linux]] [[^lib(c|m|mvec|pthread|rt|dl|resolv|util|anl|nsl)\.so\.]]
+          [[^lib(cuda|cublas|cublasLt|nccl)\.so]]
         LIBRARY DESTINATION lib)
 
 # The distribution's libraries look for each other where the distribution put them: RUNPATH is not

@@ -8,9 +8,10 @@ endif()
 
 add_library(troupe_options INTERFACE)
 target_include_directories(troupe_options INTERFACE ${PROJECT_SOURCE_DIR})
-target_compile_options(troupe_options INTERFACE -Wall -Wextra -Wno-unused-parameter -Wno-psabi
-                       -Wno-missing-field-initializers -Werror=return-type -Werror=switch
-                       -fno-omit-frame-pointer)
+# nvcc takes other options; cmake/TroupeCuda.cmake.
+set(warnings -Wall -Wextra -Wno-unused-parameter -Wno-psabi -Wno-missing-field-initializers
+    -Werror=return-type -Werror=switch -fno-omit-frame-pointer)
+target_compile_options(troupe_options INTERFACE "$<$<COMPILE_LANGUAGE:C,CXX>:${warnings}>")
 if(TROUPE_SANITIZER)
   target_compile_options(troupe_options INTERFACE -fsanitize=${TROUPE_SANITIZER}
                          -fno-sanitize-recover=all)

@@ -1,23 +1,31 @@
 // Every operation that a model's forward pass needs, on one device.
 //
 // ModelRunner is written against this interface alone. Implementations: the naive reference
-// (MakeReferenceOps), which is the oracle, and the fast CPU one (MakeCpuOps); both list the same
-// operations in the same order, and one table of cases tests them (kernels/ops_test.cc).
+// (MakeReferenceOps), which is the oracle, the fast CPU one (MakeCpuOps) and CUDA (MakeCudaOps);
+// all list the same operations in the same order, and one table of cases tests them
+// (kernels/ops_test.cc).
 //
-// Thread model: one caller at a time. Operations run in the order of the calls; what they wrote is
-// visible to the caller after Synchronize().
+// Memory: every pointer in an operation's parameters is to device memory, except for the
+// PackedMatrix objects and the lists of ExpertWeights, which name some. Device memory comes from
+// Allocate and from Stage. The caller may address it only on a device that computes in the caller's
+// own memory, which callers do not ask: they hand bytes over with Upload, Clear and Stage and get
+// them back with Fetch, and where the memory is shared, Stage and Fetch copy nothing.
+//
+// Thread model: one caller at a time. Operations and copies run in the order of the calls; what
+// they wrote is visible to the caller after Synchronize().
 // Ownership: an Ops owns its threads; Buffers and PackedMatrix objects must not outlive it.
 // Invariants: a token's results do not depend, bit for bit, on which other sequences share the
 // step, nor on how its own sequence was cut into steps. One operation keeps the first half only:
 // the form that MlaAttention chooses depends on the number of its sequence's tokens in the step,
 // and the two forms round differently (docs/adr/0006). Shapes are checked (CHECK): callers validate
-// user input.
+// user input. A device that fails says so in status(), and from then on operations do nothing.
 #ifndef TROUPE_KERNELS_OPS_H_
 #define TROUPE_KERNELS_OPS_H_
 
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/cpu_isa.h"
@@ -54,9 +62,23 @@ class Ops {
   // ResourceExhausted when the device has not that much.
   virtual absl::StatusOr<Buffer> Allocate(int64_t bytes) = 0;
 
-  // Packs the rows of `parts`, one after another, as one matrix. All parts have the same number of
-  // columns, and dtype f32 or bf16. Storage keeps the parts' dtype; `precision` says how products
-  // are formed with it.
+  // Copies to device memory; `from` may be used again at once.
+  virtual void Upload(void* to, const void* from, int64_t bytes) = 0;
+  // Sets device memory to zero.
+  virtual void Clear(void* to, int64_t bytes) = 0;
+
+  // A step begins: ends the life of what Stage and Fetch gave out in the step before.
+  virtual void BeginStep() = 0;
+  // The caller's bytes where operations find them, for the step: they themselves, so they stay as
+  // they are until the step has run, or a copy.
+  virtual const void* Stage(const void* from, int64_t bytes) = 0;
+  // Device bytes where the caller may read, and write over, them: after the next Synchronize() and
+  // for the step. They themselves, or a copy.
+  virtual void* Fetch(void* from, int64_t bytes) = 0;
+
+  // Packs the rows of `parts`, one after another, as one matrix. All parts lie in the caller's
+  // memory, have the same number of columns, and dtype f32 or bf16. Storage keeps the parts' dtype;
+  // `precision` says how products are formed with it. Where memory is short, status() says so.
   virtual std::unique_ptr<PackedMatrix> Pack(absl::Span<const Tensor> parts,
                                              Precision precision) = 0;
 
@@ -67,6 +89,8 @@ class Ops {
                                                   Precision precision);
 
   virtual void Synchronize() = 0;
+  // OK, or the first thing that went wrong on the device, as of the last Synchronize().
+  virtual absl::Status status() const = 0;
 
   virtual void Embed(const EmbedParams& params) = 0;
   virtual void RmsNorm(const RmsNormParams& params) = 0;
@@ -92,6 +116,17 @@ struct CpuOpsOptions {
 
 std::unique_ptr<Ops> MakeCpuOps(const CpuOpsOptions& options);
 std::unique_ptr<Ops> MakeReferenceOps();
+
+struct CudaOpsOptions {
+  int device = 0;
+  // Dense bf16 products by cuBLASLt where this machine has it, else, and without, by our own
+  // kernels.
+  bool cublas = true;
+};
+
+// FailedPrecondition when there is no such device, its driver is too old, or this build has no
+// CUDA. Device: Hopper (compute capability 9.0).
+absl::StatusOr<std::unique_ptr<Ops>> MakeCudaOps(const CudaOpsOptions& options);
 
 }  // namespace troupe
 

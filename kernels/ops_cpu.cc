@@ -9,6 +9,7 @@
 #include "kernels/head_gate/head_gate_cpu.h"
 #include "kernels/head_norm_rope/head_norm_rope_cpu.h"
 #include "kernels/host_memory.h"
+#include "kernels/host_ops.h"
 #include "kernels/kv_write/kv_write_cpu.h"
 #include "kernels/linear/linear_cpu.h"
 #include "kernels/linear/linear_pack.h"
@@ -38,7 +39,7 @@ void CheckExpert(const ExpertWeights& expert, int64_t hidden) {
   CHECK_EQ(expert.down->outputs(), hidden);
 }
 
-class CpuOps : public Ops {
+class CpuOps : public HostOps {
  public:
   explicit CpuOps(const CpuOpsOptions& options)
       : isa_(options.isa), pool_(ThreadPool::Config{.threads = options.threads}) {
@@ -63,8 +64,6 @@ class CpuOps : public Ops {
                                           Precision precision) override {
     return CpuMatrix::PackCoded(parts, precision, isa_, pool_);
   }
-
-  void Synchronize() override {}
 
   void Embed(const EmbedParams& params) override {
     CheckF32(params.out);

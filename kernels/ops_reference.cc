@@ -6,6 +6,7 @@
 #include "kernels/embed/embed_reference.h"
 #include "kernels/head_gate/head_gate_reference.h"
 #include "kernels/head_norm_rope/head_norm_rope_reference.h"
+#include "kernels/host_ops.h"
 #include "kernels/kv_write/kv_write_reference.h"
 #include "kernels/linear/linear_reference.h"
 #include "kernels/mla_attention/mla_attention_reference.h"
@@ -23,7 +24,7 @@
 namespace troupe {
 namespace {
 
-class ReferenceOps : public Ops {
+class ReferenceOps : public HostOps {
  public:
   std::string Describe() const override { return "reference, 1 thread"; }
 
@@ -43,8 +44,6 @@ class ReferenceOps : public Ops {
                                           Precision precision) override {
     return std::make_unique<ReferenceMatrix>(parts, precision);
   }
-
-  void Synchronize() override {}
 
   void Embed(const EmbedParams& params) override { EmbedReference(params); }
   void RmsNorm(const RmsNormParams& params) override { RmsNormReference(params); }

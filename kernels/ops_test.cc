@@ -89,6 +89,8 @@ std::vector<Case> LinearCases() {
                       .bias = true}),
       Make("linear/odd bf16", kMixed, RunLinear,
            LinearCase{.inputs = 33, .parts = {3, 50}, .precision = Precision::kBf16}),
+      Make("linear/wide bf16", kMixed, RunLinear,
+           LinearCase{.inputs = 2048, .parts = {640}, .precision = Precision::kBf16}),
       Make("linear/one token", kOneToken, RunLinear,
            LinearCase{.inputs = 768, .parts = {256}, .precision = Precision::kBf16}),
   };
@@ -409,6 +411,11 @@ INSTANTIATE_TEST_SUITE_P(All, OpsTest,
                                             Cases()[std::get<1>(info.param)].name),
                                {{"/", "_"}, {" ", "_"}});
                          });
+
+TEST(CudaTest, IsAmongTheBackends) {
+  const absl::Status missing = CudaMissing();
+  if (!missing.ok()) GTEST_SKIP() << "not tested on a GPU: " << missing;
+}
 
 // ---- The two forms of latent attention agree ----
 

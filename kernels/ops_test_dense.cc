@@ -55,7 +55,7 @@ std::unique_ptr<PackedMatrix> PackRandom(const std::vector<int>& parts, int64_t 
   std::vector<Tensor> tensors;
   for (const int rows : parts) {
     tensors.push_back(
-        run.device.Put(RandomMatrix(rows, inputs, random, weights.scale), weights.dtype));
+        run.device.Keep(RandomMatrix(rows, inputs, random, weights.scale), weights.dtype));
   }
   return run.device.ops().Pack(tensors, weights.precision);
 }

@@ -23,7 +23,7 @@ class HeadMatrices {
       }
       const Matrix value_up = RandomMatrix(dims.value_dim, dims.latent_dim, random, scale);
       const auto pack = [&](const Matrix& matrix) {
-        owned_.push_back(device.ops().Pack({device.Put(matrix, c.weight_dtype)}, c.precision));
+        owned_.push_back(device.ops().Pack({device.Keep(matrix, c.weight_dtype)}, c.precision));
         return owned_.back().get();
       };
       weights_.push_back(
@@ -57,8 +57,8 @@ Outputs RunMlaAttention(const MlaCase& c, const Run& run) {
   const int64_t cols = int64_t{c.dims.heads} * c.dims.value_dim;
   // With inputs of products in bf16, what lies on the edge between two of its numbers may be
   // rounded either way: queries and attended latents when absorbed, nothing that counts when
-  // expanded.
-  const float tolerance = c.precision == Precision::kBf16 ? 4e-3F : 2 * kAttentionTolerance;
+  // expanded. A device that always absorbs rounds them all, each by up to 2^-9 of its value.
+  const float tolerance = c.precision == Precision::kBf16 ? 8e-3F : 2 * kAttentionTolerance;
   TokenOutput out(run, "out", cols, tolerance * std::max(1.0F, c.sharpness));
   for (const Step& step : run.steps) {
     const StepBatch batch = PutStep(run.device, run.sequences, slots, step);

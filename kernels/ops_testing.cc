@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -19,6 +20,33 @@ constexpr uint32_t kNoPage = std::numeric_limits<uint32_t>::max();
 // What NaN reads as, so that poison compares equal to itself.
 constexpr float kReadNan = 1e30F;
 
+// The matrix as it lies in memory: rows of cols + kRowGap elements.
+constexpr int64_t kRowGap = 16;
+std::vector<std::byte> SpreadRows(const Matrix& matrix, DType dtype) {
+  const int64_t stride = matrix.cols + kRowGap;
+  std::vector<std::byte> host(matrix.rows * stride * BytesOf(dtype));
+  for (int64_t row = 0; row < matrix.rows; ++row) {
+    for (int64_t col = 0; col < stride; ++col) {
+      StoreElement(host.data(), dtype, row * stride + col,
+                   col < matrix.cols ? matrix.Row(row)[col] : kPoison);
+    }
+  }
+  return host;
+}
+
+// With cuBLASLt, where there is any, and without.
+void AddCudaBackends(std::vector<Backend>& backends) {
+  if (!CudaMissing().ok()) return;
+  for (const bool cublas : {true, false}) {
+    const CudaOpsOptions options = {.cublas = cublas};
+    backends.push_back({cublas ? "cuda" : "cuda_own_products", [options] {
+                          auto ops = MakeCudaOps(options);
+                          CHECK_OK(ops);
+                          return *std::move(ops);
+                        }});
+  }
+}
+
 }  // namespace
 
 Backend ReferenceBackend() { return {"reference", MakeReferenceOps}; }
@@ -34,7 +62,19 @@ std::vector<Backend> CandidateBackends() {
                           [options] { return MakeCpuOps(options); }});
     }
   }
+  AddCudaBackends(backends);
+  const char* wanted = std::getenv("TROUPE_TEST_BACKENDS");
+  if (wanted != nullptr) {
+    std::erase_if(backends, [wanted](const Backend& backend) {
+      return backend.name.find(wanted) == std::string::npos;
+    });
+  }
   return backends;
+}
+
+absl::Status CudaMissing() {
+  static const auto& status = *new absl::Status(MakeCudaOps({}).status());
+  return status;
 }
 
 Matrix Matrix::Pick(const std::vector<int>& picked) const {
@@ -43,26 +83,22 @@ Matrix Matrix::Pick(const std::vector<int>& picked) const {
   return out;
 }
 
-TestDevice::TestDevice(const Backend& backend) : backend_(backend), ops_(backend.make()) {}
+TestDevice::TestDevice(const Backend& backend) : ops_(backend.make()) {}
 
-void* TestDevice::New(size_t bytes) {
-  absl::StatusOr<Buffer> buffer = ops_->Allocate(static_cast<int64_t>(std::max<size_t>(bytes, 1)));
+void* TestDevice::New(int64_t bytes) {
+  absl::StatusOr<Buffer> buffer = ops_->Allocate(std::max<int64_t>(bytes, 1));
   CHECK_OK(buffer);
   buffers_.push_back(*buffer);
   return buffer->get();
 }
 
 Tensor TestDevice::Put(const Matrix& matrix, DType dtype) {
-  constexpr int64_t kGap = 16;
-  const int64_t stride = matrix.cols + kGap;
-  std::vector<std::byte> host(matrix.rows * stride * BytesOf(dtype));
-  for (int64_t row = 0; row < matrix.rows; ++row) {
-    for (int64_t col = 0; col < stride; ++col) {
-      StoreElement(host.data(), dtype, row * stride + col,
-                   col < matrix.cols ? matrix.Row(row)[col] : kPoison);
-    }
-  }
-  return {Put(host), dtype, matrix.rows, matrix.cols, stride};
+  return {Put(SpreadRows(matrix, dtype)), dtype, matrix.rows, matrix.cols, matrix.cols + kRowGap};
+}
+
+Tensor TestDevice::Keep(const Matrix& matrix, DType dtype) {
+  std::vector<std::byte>& host = kept_.emplace_back(SpreadRows(matrix, dtype));
+  return {host.data(), dtype, matrix.rows, matrix.cols, matrix.cols + kRowGap};
 }
 
 Matrix TestDevice::Get(const Tensor& tensor) {
@@ -149,6 +185,7 @@ StepBatch PutStep(TestDevice& device, const std::vector<Sequence>& sequences,
   std::vector<int32_t> first = {0};
   std::vector<int32_t> position;
   std::vector<int32_t> token_row;
+  int longest = 0;
   for (const Span& span : step) {
     slot.push_back(slots[span.row]);
     start.push_back(sequences[span.row].start + span.first);
@@ -158,6 +195,7 @@ StepBatch PutStep(TestDevice& device, const std::vector<Sequence>& sequences,
       token_row.push_back(static_cast<int32_t>(batch.rows.size()));
     }
     first.push_back(static_cast<int32_t>(batch.tokens.size()));
+    longest = std::max(longest, start.back() + span.count);
     batch.rows.push_back(span.row);
   }
   batch.view = {.rows = static_cast<int>(step.size()),
@@ -166,7 +204,8 @@ StepBatch PutStep(TestDevice& device, const std::vector<Sequence>& sequences,
                 .start = device.Put(start),
                 .first = device.Put(first),
                 .position = device.Put(position),
-                .token_row = device.Put(token_row)};
+                .token_row = device.Put(token_row),
+                .longest = longest};
   return batch;
 }
 

@@ -7,12 +7,13 @@
 #ifndef TROUPE_KERNELS_OPS_TESTING_H_
 #define TROUPE_KERNELS_OPS_TESTING_H_
 
-#include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "base/check.h"
 #include "kernels/ops.h"
 
 namespace troupe {
@@ -43,17 +44,18 @@ class TestRandom {
   uint64_t state_;
 };
 
-// A device under test. One with memory of its own brings its copies.
+// A device under test.
 struct Backend {
   std::string name;
   std::function<std::unique_ptr<Ops>()> make;
-  std::function<void(void* device, const void* host, size_t bytes)> upload = std::memcpy;
-  std::function<void(void* host, const void* device, size_t bytes)> download = std::memcpy;
 };
 
 Backend ReferenceBackend();
 // Every backend that this machine runs, except the reference: the table's cases run on each.
+// TROUPE_TEST_BACKENDS keeps those whose names contain it.
 std::vector<Backend> CandidateBackends();
+// Why there is no GPU among them; OK where there is one.
+absl::Status CudaMissing();
 
 // A dense f32 matrix of the host.
 struct Matrix {
@@ -74,28 +76,33 @@ class TestDevice {
 
   template <class T>
   T* Put(const std::vector<T>& host) {
-    void* device = New(host.size() * sizeof(T));
-    backend_.upload(device, host.data(), host.size() * sizeof(T));
+    const auto bytes = static_cast<int64_t>(host.size() * sizeof(T));
+    void* device = New(bytes);
+    ops_->Upload(device, host.data(), bytes);
     return static_cast<T*>(device);
   }
   template <class T>
   std::vector<T> Get(const T* device, size_t count) {
+    ops_->BeginStep();
+    const auto* fetched = static_cast<const T*>(
+        ops_->Fetch(const_cast<T*>(device), static_cast<int64_t>(count * sizeof(T))));
     ops_->Synchronize();
-    std::vector<T> host(count);
-    backend_.download(host.data(), device, count * sizeof(T));
-    return host;
+    CHECK_OK(ops_->status());
+    return {fetched, fetched + count};
   }
 
   // Rows lie apart, with NaN between them: operations must not take rows for one array.
   Tensor Put(const Matrix& matrix, DType dtype = DType::kF32);
+  // The same in the caller's memory, for Ops::Pack.
+  Tensor Keep(const Matrix& matrix, DType dtype);
   Matrix Get(const Tensor& tensor);
 
  private:
-  void* New(size_t bytes);
+  void* New(int64_t bytes);
 
-  Backend backend_;
   std::unique_ptr<Ops> ops_;
   std::vector<Buffer> buffers_;
+  std::deque<std::vector<std::byte>> kept_;
 };
 
 // `count` new tokens of a sequence that has `start` already.

@@ -41,6 +41,9 @@ struct BatchView {
   const int32_t* first = nullptr;      // [R + 1]
   const int32_t* position = nullptr;   // [T]
   const int32_t* token_row = nullptr;  // [T]
+  // Tokens of the longest row's sequence, this step's among them; 0: not known. The only number
+  // here that says how much there is to read: devices do not show the caller the arrays.
+  int longest = 0;
 };
 
 // A group's block tables: block b of the sequence in slot s lies in page pages[s * stride + b]. A

@@ -68,8 +68,9 @@ void ComputeGates(const LayerContext& context, const Tensor& projected) {
   params.closed = arena.closed.data();
   context.ops.HeadGate(params);
   if (context.tap != nullptr) {
+    const Tensor gates = Fetched(context.ops, params.gates);
     context.ops.Synchronize();
-    context.tap->OnGates(context.index, params.gates);
+    context.tap->OnGates(context.index, gates);
   }
 }
 

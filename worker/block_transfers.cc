@@ -1,6 +1,5 @@
 #include "worker/block_transfers.h"
 
-#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -106,7 +105,7 @@ absl::Status BlockTransfers::StartStores(const v1::StepPlan& plan,
     store_bytes_ += size;
     std::vector<CacheClient::Value> values(1);
     values[0].key = KeyOf(store);
-    values[0].bytes.assign(reinterpret_cast<const char*>(page.data()), page.size());
+    TROUPE_ASSIGN_OR_RETURN(values[0].bytes, pages_->ReadPage(store.group(), store.page()));
     client_->Put(identity_, std::move(values),
                  [epoch = epoch_, id = store.id(), size,
                   owner](const absl::StatusOr<CacheClient::PutCounts>& counts) {
@@ -141,15 +140,11 @@ void BlockTransfers::NoteService(const absl::Status& status) {
 }
 
 bool BlockTransfers::WritePage(const UnderWay& load, const std::string& bytes) {
-  const absl::StatusOr<absl::Span<std::byte>> page = pages_->Page(load.group, load.page);
-  CHECK_OK(page);
-  if (page->size() != bytes.size()) {
-    LOG(WARNING) << "the cache service holds a page of " << bytes.size() << " bytes for group "
-                 << load.group << ", wanted " << page->size() << ": taken for a miss";
-    return false;
+  const absl::Status written = pages_->WritePage(load.group, load.page, bytes);
+  if (!written.ok()) {
+    LOG(WARNING) << "what the cache service holds is taken for a miss: " << written;
   }
-  std::memcpy(page->data(), bytes.data(), bytes.size());
-  return true;
+  return written.ok();
 }
 
 void BlockTransfers::End(const StoreEnded& message) {

@@ -20,7 +20,15 @@ class CalibrationOps : public Ops {
                                           Precision precision) override {
     return inner_->PackCoded(parts, precision);
   }
+  void Upload(void* to, const void* from, int64_t bytes) override {
+    inner_->Upload(to, from, bytes);
+  }
+  void Clear(void* to, int64_t bytes) override { inner_->Clear(to, bytes); }
+  void BeginStep() override { inner_->BeginStep(); }
+  const void* Stage(const void* from, int64_t bytes) override { return inner_->Stage(from, bytes); }
+  void* Fetch(void* from, int64_t bytes) override { return inner_->Fetch(from, bytes); }
   void Synchronize() override { inner_->Synchronize(); }
+  absl::Status status() const override { return inner_->status(); }
 
   void Embed(const EmbedParams& params) override { inner_->Embed(params); }
   void RmsNorm(const RmsNormParams& params) override { inner_->RmsNorm(params); }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/log.h"
 #include "base/status_util.h"
 
@@ -39,6 +40,8 @@ void ExecutorActor::On(const RunPlan& message) {
     session_->outlet->Send(*std::move(result));
     return;
   }
+  // A device that has failed stays so for as long as this process lives.
+  CHECK_OK(rank_->ops->status()) << "the device has failed; a new worker may use it again";
   // Whatever was wrong with the plan: what the coordinator has to do is to start anew.
   EndSession(absl::FailedPreconditionError(
       absl::StrCat("plan of step ", message.plan.step(), ": ", result.status().message())));

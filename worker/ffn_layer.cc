@@ -44,10 +44,11 @@ void Route(const LayerContext& context, const MoeFfn& description, const LoadedM
   params.groups_chosen = router.groups_chosen;
   context.ops.MoeRoute(params);
   if (context.tap != nullptr) {
-    context.ops.Synchronize();
     const size_t count = static_cast<size_t>(tokens) * description.experts_per_token;
-    context.tap->OnExperts(context.index, arena.chosen.subspan(0, count),
-                           arena.expert_weights.subspan(0, count));
+    const auto chosen = Fetched(context.ops, arena.chosen.subspan(0, count));
+    const auto weights = Fetched(context.ops, arena.expert_weights.subspan(0, count));
+    context.ops.Synchronize();
+    context.tap->OnExperts(context.index, chosen, weights);
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "worker/device_memory.h"
 
 namespace troupe {
 namespace {
@@ -56,6 +57,10 @@ absl::StatusOr<std::unique_ptr<KvPages>> KvPages::Create(Ops* ops, std::vector<S
     group.memory = *std::move(memory);
     group.table.assign(static_cast<size_t>(pages->options_.slots) * pages->blocks_per_slot_,
                        kUngrantedPage);
+    memory = ops->Allocate(static_cast<int64_t>(group.table.size() * sizeof(uint32_t)));
+    if (!memory.ok()) return memory.status();
+    group.device_table = *std::move(memory);
+    pages->SendTable(group, 0, group.table.size());
     group.granted_prefix.assign(pages->options_.slots, 0);
     group.granted_end.assign(pages->options_.slots, 0);
     pages->state_.push_back(std::move(group));
@@ -81,6 +86,7 @@ absl::Status KvPages::Grant(uint32_t slot, uint32_t group, uint32_t block, uint3
   Group& state = state_[group];
   uint32_t* blocks = &state.table[static_cast<size_t>(slot) * blocks_per_slot_];
   blocks[block] = page;
+  SendTable(state, static_cast<size_t>(slot) * blocks_per_slot_ + block, 1);
   state.granted_end[slot] = std::max(state.granted_end[slot], block + 1);
   uint32_t& prefix = state.granted_prefix[slot];
   while (prefix < state.granted_end[slot] && blocks[prefix] != kUngrantedPage) ++prefix;
@@ -92,6 +98,7 @@ absl::Status KvPages::ReleaseSlot(uint32_t slot) {
   for (Group& state : state_) {
     auto first = state.table.begin() + static_cast<int64_t>(slot) * blocks_per_slot_;
     std::fill(first, first + state.granted_end[slot], kUngrantedPage);
+    SendTable(state, static_cast<size_t>(slot) * blocks_per_slot_, state.granted_end[slot]);
     state.granted_prefix[slot] = 0;
     state.granted_end[slot] = 0;
   }
@@ -118,8 +125,8 @@ absl::Status KvPages::CopyPages(uint32_t group, absl::Span<const uint32_t> from,
   params.pages = state_[group].memory.get();
   params.page_bytes = groups_[group].page_bytes;
   params.count = static_cast<int>(from.size());
-  params.from = from.data();
-  params.to = to.data();
+  params.from = Staged(*ops_, from.data(), params.count);
+  params.to = Staged(*ops_, to.data(), params.count);
   ops_->PageCopy(params);
   return absl::OkStatus();
 }
@@ -159,6 +166,32 @@ absl::StatusOr<absl::Span<std::byte>> KvPages::Page(uint32_t group, uint32_t pag
   return absl::MakeSpan(state_[group].memory.get() + page * page_bytes, page_bytes);
 }
 
+absl::StatusOr<std::string> KvPages::ReadPage(uint32_t group, uint32_t page) {
+  const auto bytes = Page(group, page);
+  if (!bytes.ok()) return bytes.status();
+  const auto fetched = Fetched(*ops_, *bytes);
+  ops_->Synchronize();
+  if (!ops_->status().ok()) return ops_->status();
+  return std::string(reinterpret_cast<const char*>(fetched.data()), fetched.size());
+}
+
+absl::Status KvPages::WritePage(uint32_t group, uint32_t page, absl::string_view bytes) {
+  const auto to = Page(group, page);
+  if (!to.ok()) return to.status();
+  if (bytes.size() != to->size()) {
+    return absl::InvalidArgumentError(absl::StrCat("KV pages: found ", bytes.size(),
+                                                   " bytes for a page of group ",
+                                                   groups_[group].name, ", wanted ", to->size()));
+  }
+  ops_->Upload(to->data(), bytes.data(), static_cast<int64_t>(bytes.size()));
+  return ops_->status();
+}
+
+void KvPages::SendTable(Group& group, size_t first, size_t count) {
+  ops_->Upload(group.device_table.get() + first * sizeof(uint32_t), group.table.data() + first,
+               static_cast<int64_t>(count * sizeof(uint32_t)));
+}
+
 KvLocation KvPages::Locate(int layer, KvBranch branch) const {
   for (size_t g = 0; g < groups_.size(); ++g) {
     for (const StateStream& stream : groups_[g].streams) {
@@ -166,7 +199,7 @@ KvLocation KvPages::Locate(int layer, KvBranch branch) const {
       std::byte* memory = state_[g].memory.get();
       return {StreamOf(groups_[g], stream, memory, options_.dtype, /*keys=*/true),
               StreamOf(groups_[g], stream, memory, options_.dtype, /*keys=*/false),
-              {state_[g].table.data(), blocks_per_slot_}};
+              {reinterpret_cast<const uint32_t*>(state_[g].device_table.get()), blocks_per_slot_}};
     }
   }
   CHECK(false) << "no state group holds branch " << static_cast<int>(branch) << " of layer "

@@ -4,8 +4,7 @@
 // outside its arrays, and tells kernels where things are. A page holds one block (kBlockTokens
 // tokens) of all the streams of its group, in the layout of model/description.h.
 //
-// Thread model: one caller at a time, the one that owns the Ops; page bytes may be read or written
-// through Page() by another thread while no step that touches that page runs.
+// Thread model: one caller at a time, the one that owns the Ops.
 // Ownership: owns page memory and tables; borrows the Ops, which must outlive it. Streams and
 // tables handed out stay valid, and stay put, for the life of the KvPages.
 // Invariants: a table entry is kUngrantedPage or below the group's page count; CheckRow() is what
@@ -15,10 +14,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "kernels/ops.h"
 #include "model/description.h"
@@ -73,8 +74,12 @@ class KvPages {
   // length of the context.
   absl::Status CheckRow(uint32_t slot, int64_t start, int64_t count) const;
 
-  // The bytes of one page, `page_bytes` of its group, for transfers.
+  // One page, `page_bytes` of its group, in device memory.
   absl::StatusOr<absl::Span<std::byte>> Page(uint32_t group, uint32_t page);
+  // Its bytes, for transfers; waits for the device.
+  absl::StatusOr<std::string> ReadPage(uint32_t group, uint32_t page);
+  // InvalidArgument unless there are exactly as many bytes as the page has.
+  absl::Status WritePage(uint32_t group, uint32_t page, absl::string_view bytes);
 
   // The layer's branch; CHECK-fails when no group has such a stream.
   KvLocation Locate(int layer, KvBranch branch) const;
@@ -83,11 +88,14 @@ class KvPages {
   struct Group {
     Buffer memory;
     std::vector<uint32_t> table;           // [slots, blocks_per_slot]
+    Buffer device_table;                   // the same, as operations read it
     std::vector<uint32_t> granted_prefix;  // [slots] leading blocks that have a page
     std::vector<uint32_t> granted_end;     // [slots] one past the last block that has one
   };
 
   KvPages(Ops* ops, std::vector<StateGroup> groups, Options options);
+  // Shows operations `count` entries of a table, from `first` on.
+  void SendTable(Group& group, size_t first, size_t count);
 
   Ops* ops_;
   std::vector<StateGroup> groups_;

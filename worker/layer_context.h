@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/ops.h"
+#include "worker/device_input.h"
 #include "worker/loaded_model.h"
 #include "worker/model_runner.h"
 #include "worker/runner_arena.h"
@@ -18,7 +19,7 @@ struct LayerContext {
   Ops& ops;
   RunnerArena& arena;
   RunnerTap* tap;  // null: none
-  const StepInput& input;
+  const DeviceInput& input;
   int index;  // of the layer; mtp_layer_index() for the MTP module's
   const LoadedLayer& layer;
 

@@ -32,6 +32,7 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
   program->Add("dtype", &settings->dtype,
                {.help = "Of products, keys and values; one for all workers of a coordinator.",
                 .choices = {"f32", "bf16"}});
+  program->Add("device", &rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add("quantize", &rank.quantize,
                {.help = "Plain weights become integers while they load.",
                 .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});

@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "base/check.h"
 #include "worker/attention_layer.h"
+#include "worker/device_input.h"
 #include "worker/ffn_layer.h"
 #include "worker/runner_arena.h"
 #include "worker/tensor_parts.h"
@@ -77,35 +78,43 @@ StepOutput ModelRunner::Forward(const StepInput& input) {
   CHECK_LE(input.rows(), options_.max_rows);
   CHECK_LE(input.tokens(), options_.max_step_tokens);
   CHECK_LE(static_cast<int>(input.logit_tokens().size()), options_.max_logit_tokens);
-  std::fill(arena_->closed.begin(), arena_->closed.end(), 0);
-  std::fill(arena_->expert_tokens.begin(), arena_->expert_tokens.end(), 0);
+  const absl::Span<int32_t> closed = arena_->closed.subspan(0, input.rows());
+  const absl::Span<int32_t> expert_tokens = arena_->expert_tokens;
+  ops_->BeginStep();
+  ops_->Clear(closed.data(), static_cast<int64_t>(closed.size() * sizeof(int32_t)));
+  ops_->Clear(expert_tokens.data(), static_cast<int64_t>(expert_tokens.size() * sizeof(int32_t)));
 
   StepOutput output;
   if (input.tokens() > 0) {
+    const DeviceInput staged(input, *ops_);
     const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
-    Embed(input.token_ids(), hidden);
+    Embed(staged.token_ids(), hidden);
     TapHidden(-1, hidden);
     size_t exit = 0;
     for (size_t i = 0; i < model_->layers.size(); ++i) {
-      RunLayer(static_cast<int>(i), model_->layers[i], input);
+      RunLayer(static_cast<int>(i), model_->layers[i], staged);
       const std::vector<int>& exits = model_->description.early_exit_layers;
       if (options_.early_exits && exit < exits.size() && exits[exit] == static_cast<int>(i)) {
-        NormLogitTokens(model_->early_exit_norms[exit], input, arena_->exit_normed[exit]);
+        NormLogitTokens(model_->early_exit_norms[exit], input.logit_tokens(),
+                        arena_->exit_normed[exit]);
         ++exit;
       }
     }
-    NormLogitTokens(model_->final_norm, input, arena_->logit_normed);
-    output.logits = Logits(arena_->logit_normed, input);
+    NormLogitTokens(model_->final_norm, input.logit_tokens(), arena_->logit_normed);
+    output.logits = Logits(arena_->logit_normed, input.logit_tokens().size());
   }
-  output.heads_closed = arena_->closed.subspan(0, input.rows());
-  output.expert_tokens = arena_->expert_tokens.subspan(
-      0, static_cast<size_t>(model_->moe_layers()) * model_->max_experts());
+  const size_t counts = static_cast<size_t>(model_->moe_layers()) * model_->max_experts();
+  output.heads_closed = Fetched(*ops_, closed);
+  output.expert_tokens = Fetched(*ops_, expert_tokens.subspan(0, counts));
+  ops_->Synchronize();
   return output;
 }
 
 Tensor ModelRunner::ExitLogits(int exit, const StepInput& input) {
   CHECK(options_.early_exits);
-  return Logits(arena_->exit_normed.at(exit), input);
+  const Tensor logits = Logits(arena_->exit_normed.at(exit), input.logit_tokens().size());
+  ops_->Synchronize();
+  return logits;
 }
 
 Tensor ModelRunner::ForwardMtp(const StepInput& input, absl::Span<const uint32_t> next_tokens) {
@@ -117,16 +126,19 @@ Tensor ModelRunner::ForwardMtp(const StepInput& input, absl::Span<const uint32_t
   const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
   const Tensor joined = FirstRows(arena_->mtp_joined, input.tokens());
   const Tensor embedding = FirstRows(arena_->normed, input.tokens());
-  Embed(next_tokens.data(), embedding);
+  const DeviceInput staged(input, *ops_);
+  Embed(Staged(*ops_, next_tokens.data(), input.tokens()), embedding);
   ops_->RmsNorm({embedding, mtp.embedding_norm.view, eps, Columns(joined, 0, size)});
   ops_->RmsNorm({hidden, mtp.hidden_norm.view, eps, Columns(joined, size, size)});
   ops_->Linear({joined, mtp.input.get(), hidden});
-  RunLayer(model_->description.mtp_layer_index(), mtp.layer, input);
-  NormLogitTokens(mtp.head_norm, input, arena_->logit_normed);
-  return Logits(arena_->logit_normed, input);
+  RunLayer(model_->description.mtp_layer_index(), mtp.layer, staged);
+  NormLogitTokens(mtp.head_norm, input.logit_tokens(), arena_->logit_normed);
+  const Tensor logits = Logits(arena_->logit_normed, input.logit_tokens().size());
+  ops_->Synchronize();
+  return logits;
 }
 
-void ModelRunner::RunLayer(int index, const LoadedLayer& layer, const StepInput& input) {
+void ModelRunner::RunLayer(int index, const LoadedLayer& layer, const DeviceInput& input) {
   const LayerContext context{*model_, *ops_, *arena_, tap_, input, index, layer};
   RunSublayer(context, layer.attention_norms, [&](const Tensor& x, const SublayerOut& out) {
     RunAttention(context, state_[index], x, out);
@@ -136,20 +148,19 @@ void ModelRunner::RunLayer(int index, const LoadedLayer& layer, const StepInput&
   TapHidden(index, FirstRows(arena_->hidden, input.tokens()));
 }
 
-void ModelRunner::NormLogitTokens(const DeviceTensor& norm, const StepInput& input,
+void ModelRunner::NormLogitTokens(const DeviceTensor& norm, absl::Span<const int32_t> logit_tokens,
                                   const Tensor& out) {
-  ForEachRun(input.logit_tokens(), [&](int64_t token, int64_t count, int64_t index) {
+  ForEachRun(logit_tokens, [&](int64_t token, int64_t count, int64_t index) {
     ops_->RmsNorm({Rows(arena_->hidden, token, count), norm.view, model_->description.rms_epsilon,
                    Rows(out, index, count)});
   });
 }
 
-Tensor ModelRunner::Logits(const Tensor& normed, const StepInput& input) {
-  const auto count = static_cast<int64_t>(input.logit_tokens().size());
-  const Tensor logits = FirstRows(arena_->logits, count);
-  if (count > 0) ops_->Linear({FirstRows(normed, count), model_->lm_head.get(), logits});
-  ops_->Synchronize();
-  return logits;
+Tensor ModelRunner::Logits(const Tensor& normed, size_t count) {
+  const auto rows = static_cast<int64_t>(count);
+  const Tensor logits = FirstRows(arena_->logits, rows);
+  if (rows > 0) ops_->Linear({FirstRows(normed, rows), model_->lm_head.get(), logits});
+  return Fetched(*ops_, logits);
 }
 
 void ModelRunner::Embed(const uint32_t* tokens, const Tensor& out) {
@@ -158,8 +169,9 @@ void ModelRunner::Embed(const uint32_t* tokens, const Tensor& out) {
 
 void ModelRunner::TapHidden(int layer, const Tensor& hidden) {
   if (tap_ == nullptr) return;
+  const Tensor fetched = Fetched(*ops_, hidden);
   ops_->Synchronize();
-  tap_->OnHidden(layer, hidden);
+  tap_->OnHidden(layer, fetched);
 }
 
 }  // namespace troupe

@@ -55,6 +55,7 @@ class StepInput {
   std::vector<int32_t> position_;
   std::vector<int32_t> token_row_;
   std::vector<int32_t> logit_tokens_;
+  int longest_ = 0;  // tokens of the longest row's sequence
 };
 
 struct StepOutput {
@@ -81,6 +82,7 @@ class RunnerTap {
 };
 
 struct AttentionState;
+class DeviceInput;
 struct RunnerArena;
 
 class ModelRunner {
@@ -103,7 +105,8 @@ class ModelRunner {
   const Options& options() const { return options_; }
   int64_t activation_bytes() const;
 
-  // Runs the step. Its rows' pages were checked; sizes within the options are CHECKed.
+  // Runs the step. Its rows' pages were checked; sizes within the options are CHECKed. What comes
+  // out means nothing when Ops::status() is an error.
   StepOutput Forward(const StepInput& input);
 
   // After Forward, with Options::early_exits: the logits of early head `exit` (an index into
@@ -121,9 +124,11 @@ class ModelRunner {
  private:
   ModelRunner(const LoadedModel* model, Ops* ops, const Options& options);
 
-  void RunLayer(int index, const LoadedLayer& layer, const StepInput& input);
-  void NormLogitTokens(const DeviceTensor& norm, const StepInput& input, const Tensor& out);
-  Tensor Logits(const Tensor& normed, const StepInput& input);
+  void RunLayer(int index, const LoadedLayer& layer, const DeviceInput& input);
+  void NormLogitTokens(const DeviceTensor& norm, absl::Span<const int32_t> logit_tokens,
+                       const Tensor& out);
+  // Of the first `count` rows, readable after the next Synchronize().
+  Tensor Logits(const Tensor& normed, size_t count);
   void Embed(const uint32_t* tokens, const Tensor& out);
   void TapHidden(int layer, const Tensor& hidden);
 

@@ -39,10 +39,11 @@ void AttendNsa(const LayerContext& context, const AttentionState& state, const T
   select.selected = context.arena.selected.data();
   context.ops.NsaSelect(select);
   if (context.tap != nullptr) {
-    context.ops.Synchronize();
     const size_t count =
         static_cast<size_t>(context.tokens()) * description.kv_heads * sizes.selected_blocks;
-    context.tap->OnSelectedBlocks(context.index, context.arena.selected.subspan(0, count));
+    const auto selected = Fetched(context.ops, context.arena.selected.subspan(0, count));
+    context.ops.Synchronize();
+    context.tap->OnSelectedBlocks(context.index, selected);
   }
 
   const KvLocation& selected = state.kv[kNsaSelectedIndex];

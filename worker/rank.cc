@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_util.h"
+#include "kernels/device.h"
 #include "model/checkpoint.h"
 
 namespace troupe {
@@ -89,10 +90,13 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config, const Pro
   TROUPE_RETURN_IF_ERROR(ResolveContext(checkpoint.description(), &rank->config.max_context));
   rank->gate_threshold = DefaultThreshold(checkpoint.description());
 
-  TROUPE_ASSIGN_OR_RETURN(const CpuIsa isa, DetectCpuIsa());
-  rank->ops = MakeCpuOps({.threads = config.threads, .isa = isa});
+  TROUPE_ASSIGN_OR_RETURN(rank->ops, MakeOps(config.device, {.threads = config.threads}));
   LoadOptions load{.mode = config.mode, .quantize = quantize, .progress = report("weights")};
   if (config.calibration != nullptr) {
+    if (config.device != "cpu") {
+      return absl::InvalidArgumentError(
+          absl::StrCat("calibration: found device ", config.device, ", wanted cpu"));
+    }
     rank->ops = MakeCalibrationOps(std::move(rank->ops), config.calibration);
     load.with_mtp = true;
     load.packed = [&](const PackedMatrix* matrix, const std::vector<LinearWeights>& parts) {

@@ -27,6 +27,7 @@ struct Rank {
     std::string model;           // the checkpoint's folder
     bool dummy_weights = false;  // random ones, of what its config.json says
     ComputeMode mode = ComputeMode::kBf16;
+    std::string device = "cpu";     // see MakeOps
     std::string quantize = "none";  // plain weights, while loading; see ParseIntegerFormat
     // Observes the model's inputs; null: nobody does. Must outlive the rank.
     Calibration* calibration = nullptr;

@@ -133,7 +133,8 @@ absl::StatusOr<std::unique_ptr<RunnerArena>> RunnerArena::Allocate(
   arena->bytes = measure.bytes();
   Carver carver(arena->memory.get());
   Carve(model, options, carver, *arena);
-  *arena->one = 1.0F;
+  constexpr float kOne = 1;
+  ops->Upload(arena->one, &kOne, sizeof(kOne));
   return arena;
 }
 

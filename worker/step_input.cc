@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "base/check.h"
 #include "worker/model_runner.h"
 
@@ -24,6 +26,7 @@ void StepInput::Clear() {
   position_.clear();
   token_row_.clear();
   logit_tokens_.clear();
+  longest_ = 0;
 }
 
 bool StepInput::Fits(size_t more_tokens) const {
@@ -47,6 +50,7 @@ void StepInput::AddRow(uint32_t slot, int32_t start, absl::Span<const uint32_t> 
     token_row_.push_back(row);
   }
   first_.push_back(static_cast<int32_t>(token_.size()));
+  longest_ = std::max(longest_, start + static_cast<int>(tokens.size()));
 }
 
 BatchView StepInput::batch() const {
@@ -58,6 +62,7 @@ BatchView StepInput::batch() const {
   view.first = first_.data();
   view.position = position_.data();
   view.token_row = token_row_.data();
+  view.longest = longest_;
   return view;
 }
 

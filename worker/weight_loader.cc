@@ -1,7 +1,6 @@
 #include "worker/weight_loader.h"
 
 #include <algorithm>
-#include <cstring>
 #include <deque>
 #include <utility>
 #include <variant>
@@ -75,7 +74,7 @@ DeviceTensor WeightLoader::ToDevice(const void* data, DType dtype, int64_t rows,
     Fail(memory.status());
     return tensor;
   }
-  std::memcpy(memory->get(), data, bytes);
+  ops_->Upload(memory->get(), data, bytes);
   tensor.memory = *std::move(memory);
   tensor.view = {tensor.memory.get(), dtype, rows, cols, cols};
   device_bytes_ += bytes;
@@ -143,6 +142,7 @@ std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights
   std::unique_ptr<PackedMatrix> packed = PackCodes(parts, precision, quantize);
   if (packed == nullptr) packed = PackPlain(parts, precision);
   for (const LinearWeights& part : parts) Report(part.weight.stored_bytes());
+  Fail(ops_->status());
   device_bytes_ += packed->bytes();
   return packed;
 }
@@ -189,6 +189,8 @@ std::unique_ptr<PackedMatrix> WeightLoader::PackValues(std::vector<float> values
     tensor.data = narrow.data();
   }
   std::unique_ptr<PackedMatrix> packed = ops_->Pack({tensor}, precision_);
+  Fail(ops_->status());
+  Fail(ops_->status());
   device_bytes_ += packed->bytes();
   return packed;
 }

@@ -223,16 +223,26 @@ struct Detail {
     const KvStream& stream = keys ? location.k : location.v;
     const NsaDescription& nsa = *harness.model().layers[layer].description.attention.nsa;
     const int64_t entries = CompressedEntries(nsa, harness.length(0));
-    std::vector<float> values;
+    Ops& ops = harness.ops();
+    const auto fetch = [&ops](const auto* device, int64_t count) {
+      return static_cast<decltype(device)>(
+          ops.Fetch(const_cast<void*>(static_cast<const void*>(device)), count * sizeof(*device)));
+    };
+    const uint32_t* table = fetch(location.tables.pages, location.tables.stride);
+    ops.Synchronize();
+    std::vector<const float*> rows;
     for (int head = 0; head < stream.kv_heads; ++head) {
       for (int64_t entry = 0; entry < entries; ++entry) {
         const int64_t row = CompressedRow(nsa, entry);
-        const uint32_t page = location.tables.pages[row / stream.entries_per_page];
+        const uint32_t page = table[row / stream.entries_per_page];
         const auto* first = reinterpret_cast<const float*>(stream.Head(page, head)) +
                             row % stream.entries_per_page * stream.head_dim;
-        values.insert(values.end(), first, first + stream.head_dim);
+        rows.push_back(fetch(first, stream.head_dim));
       }
     }
+    ops.Synchronize();
+    std::vector<float> values;
+    for (const float* row : rows) values.insert(values.end(), row, row + stream.head_dim);
     return values;
   }
 

@@ -9,13 +9,23 @@
 
 #include "base/check.h"
 #include "base/status_util.h"
+#include "kernels/device.h"
 #include "model/checkpoint.h"
 
 namespace troupe {
 namespace {
 
-std::unique_ptr<Ops> MakeOps(const RunnerHarness::Options& options) {
+std::unique_ptr<Ops> OpsFor(const RunnerHarness::Options& options) {
   if (options.reference_ops) return MakeReferenceOps();
+  std::string device = options.device;
+  if (const char* wanted = std::getenv("TROUPE_TEST_DEVICE"); device.empty() && wanted != nullptr) {
+    device = wanted;
+  }
+  if (!device.empty() && !options.isa.has_value()) {
+    auto ops = troupe::MakeOps(device, {.threads = options.threads});
+    CHECK_OK(ops.status());
+    return *std::move(ops);
+  }
   auto best = DetectCpuIsa();
   CHECK_OK(best.status());
   return MakeCpuOps({options.threads, options.isa.value_or(*best)});
@@ -38,7 +48,7 @@ std::string SourcePath(const std::string& relative) {
 
 RunnerHarness::RunnerHarness(const Options& options)
     : options_(options),
-      ops_(MakeOps(options)),
+      ops_(OpsFor(options)),
       model_(Load(ops_.get(), options)),
       input_(options.slots, options.max_step_tokens),
       sequences_(options.slots) {
@@ -220,8 +230,8 @@ void RunnerHarness::DropPage(int group, uint32_t page) {
 
 void RunnerHarness::Poison(int group, uint32_t page) {
   if (!options_.poison) return;
-  const absl::Span<std::byte> bytes = *pages_->Page(group, page);
-  std::memset(bytes.data(), 0xff, bytes.size());  // a NaN in f32 and in bf16
+  const std::string nans(pages_->Page(group, page)->size(), '\xff');  // in f32 and in bf16
+  CHECK_OK(pages_->WritePage(group, page, nans));
 }
 
 RunnerHarness::Logits RunnerHarness::Copy(const Tensor& tensor) {

@@ -30,7 +30,9 @@ class RunnerHarness {
     ComputeMode mode = ComputeMode::kF32;
     bool reference_ops = false;  // the naive oracle instead of the fast kernels
     std::optional<CpuIsa> isa;   // empty: the best of this CPU
-    int threads = 0;             // 0: all cores
+    // Empty: TROUPE_TEST_DEVICE, else the CPU.
+    std::string device;
+    int threads = 0;  // 0: all cores
     int slots = 4;
     int max_context_tokens = 2048;
     int max_step_tokens = 512;

@@ -1,0 +1,87 @@
+// What CUDA launches choose, without a GPU.
+#include <gtest/gtest.h>
+
+#include "kernels/cuda/attention_choice.h"
+#include "kernels/linear/linear_choice.h"
+
+namespace troupe {
+namespace {
+
+constexpr int kMultiprocessors = 132;
+
+TEST(ChooseAttentionTest, CutsTheContextOnlyWhereTokensAreFew) {
+  AttentionShape shape = {.tokens = 1,
+                          .kv_heads = 4,
+                          .group_heads = 8,
+                          .most_tiles = 128,
+                          .key_dim = 128,
+                          .value_dim = 128,
+                          .element_bytes = 2};
+  EXPECT_EQ(ChooseAttention(shape, kMultiprocessors).parts, 16);
+  shape.tokens = 64;
+  EXPECT_EQ(ChooseAttention(shape, kMultiprocessors).parts, 16);
+  shape.tokens = 66;
+  EXPECT_EQ(ChooseAttention(shape, kMultiprocessors).parts, 1);
+}
+
+TEST(ChooseAttentionTest, ABlockHasAtMostEightHeads) {
+  const AttentionShape shape = {.tokens = 1,
+                                .kv_heads = 1,
+                                .group_heads = 17,
+                                .most_tiles = 1,
+                                .key_dim = 64,
+                                .value_dim = 64,
+                                .element_bytes = 4};
+  EXPECT_EQ(ChooseAttention(shape, kMultiprocessors).slices, 3);
+}
+
+TEST(ChooseAttentionTest, LargeHeadsGetOneTileAtATimeAndTooLargeOnesNone) {
+  AttentionShape shape = {.tokens = 1,
+                          .kv_heads = 1,
+                          .group_heads = 1,
+                          .most_tiles = 1,
+                          .key_dim = 256,
+                          .value_dim = 256,
+                          .element_bytes = 4};
+  EXPECT_EQ(ChooseAttention(shape, kMultiprocessors).stages, 1);
+  shape.element_bytes = 2;
+  EXPECT_EQ(ChooseAttention(shape, kMultiprocessors).stages, 1);
+  shape.key_dim = shape.value_dim = 128;
+  EXPECT_EQ(ChooseAttention(shape, kMultiprocessors).stages, 2);
+  shape.key_dim = 4096;
+  EXPECT_EQ(ChooseAttention(shape, kMultiprocessors).shared_bytes, -1);
+}
+
+// Nothing that decides the order of sums may depend on the number of rows.
+TEST(ChooseProductTest, OnlyTheTileDependsOnTheRows) {
+  for (const int64_t inputs : {33, 36, 64, 768}) {
+    for (const DType weights : {DType::kF32, DType::kBf16}) {
+      for (const Precision precision : {Precision::kF32, Precision::kBf16}) {
+        ProductShape shape = {
+            .rows = 1, .inputs = inputs, .weights = weights, .precision = precision};
+        const ProductChoice one = ChooseProduct(shape);
+        for (const int64_t rows : {2, 16, 17, 64, 65, 5000}) {
+          shape.rows = rows;
+          const ProductChoice many = ChooseProduct(shape);
+          EXPECT_EQ(many.kernel, one.kernel);
+          EXPECT_EQ(many.unit, one.unit);
+        }
+      }
+    }
+  }
+}
+
+TEST(ChooseProductTest, TakesTheMatrixUnitsForBf16AlignedRows) {
+  ProductShape shape = {
+      .rows = 100, .inputs = 64, .weights = DType::kBf16, .precision = Precision::kBf16};
+  EXPECT_EQ(ChooseProduct(shape).kernel, ProductKernel::kMatrixUnits);
+  EXPECT_EQ(ChooseProduct(shape).rows_a_tile, 128);
+  shape.inputs = 60;
+  EXPECT_EQ(ChooseProduct(shape).kernel, ProductKernel::kExact);
+  EXPECT_EQ(ChooseProduct(shape).unit, 4);
+  shape.x_aligned = false;
+  EXPECT_EQ(ChooseProduct(shape).unit, 1);
+}
+
+}  // namespace
+}  // namespace troupe

@@ -1,0 +1,18 @@
+#include "base/check.h"
+#include "kernels/cuda/context.cuh"
+#include "kernels/embed/embed.cuh"
+#include "kernels/embed/embed_cuda.h"
+
+namespace troupe {
+
+void EmbedCuda(const EmbedParams& params, const CudaContext& context) {
+  CHECK_EQ(params.table.cols, params.out.cols);
+  if (params.out.rows == 0) return;
+  constexpr int kThreads = 256;
+  WithElement(params.table.dtype, [&](auto element) {
+    EmbedKernel<decltype(element)>
+        <<<static_cast<unsigned>(params.out.rows), kThreads, 0, context.stream>>>(params);
+  });
+}
+
+}  // namespace troupe

@@ -1,0 +1,14 @@
+#ifndef TROUPE_KERNELS_LINEAR_LINEAR_CUDA_H_
+#define TROUPE_KERNELS_LINEAR_LINEAR_CUDA_H_
+
+#include "kernels/linear/linear.h"
+
+namespace troupe {
+
+struct CudaContext;
+
+void LinearCuda(const LinearParams& params, const CudaContext& context);
+
+}  // namespace troupe
+
+#endif  // TROUPE_KERNELS_LINEAR_LINEAR_CUDA_H_

@@ -1,0 +1,130 @@
+// Device code of kernels/moe_route/moe_route.h: one warp a token.
+//
+// Invariant: sums run in an order that the number of experts alone decides.
+#ifndef TROUPE_KERNELS_MOE_ROUTE_MOE_ROUTE_CUH_
+#define TROUPE_KERNELS_MOE_ROUTE_MOE_ROUTE_CUH_
+
+#include "kernels/cuda/math.cuh"
+#include "kernels/moe_route/moe_route.h"
+
+namespace troupe {
+
+struct Ranked {
+  float value;
+  int index;
+};
+
+// Ties go to the lower index, in whatever order lanes are compared.
+__device__ __forceinline__ bool IsBetter(const Ranked& a, const Ranked& b) {
+  return a.value > b.value || (a.value == b.value && a.index < b.index);
+}
+
+// The best of `count` values; every lane gets it. Some index under `count` even where all are NaN.
+__device__ __forceinline__ Ranked WarpBest(const float* values, int count) {
+  Ranked best = {-INFINITY, count - 1};
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kWarpSize) {
+    const Ranked candidate = {values[i], i};
+    if (IsBetter(candidate, best)) best = candidate;
+  }
+#pragma unroll
+  for (int lane = kWarpSize / 2; lane > 0; lane /= 2) {
+    const Ranked other = {__shfl_xor_sync(kAllLanes, best.value, lane),
+                          __shfl_xor_sync(kAllLanes, best.index, lane)};
+    if (IsBetter(other, best)) best = other;
+  }
+  return best;
+}
+
+// s of every expert, in shared memory.
+__device__ __forceinline__ void ScoreExperts(RouterScoring scoring, const float* logits,
+                                             int experts, float* scores) {
+  const int lane = static_cast<int>(threadIdx.x);
+  if (scoring == RouterScoring::kSigmoid) {
+    for (int e = lane; e < experts; e += kWarpSize) scores[e] = Sigmoid(logits[e]);
+    return;
+  }
+  float largest = -INFINITY;
+  for (int e = lane; e < experts; e += kWarpSize) largest = fmaxf(largest, logits[e]);
+  largest = WarpMax(largest);
+  float sum = 0;
+  for (int e = lane; e < experts; e += kWarpSize) {
+    scores[e] = expf(logits[e] - largest);
+    sum += scores[e];
+  }
+  sum = WarpSum(sum);
+  for (int e = lane; e < experts; e += kWarpSize) scores[e] = __fdiv_rn(scores[e], sum);
+}
+
+// Leaves no chance to experts outside of the chosen groups. `group_scores` has room for every
+// group.
+__device__ __forceinline__ void LimitToGroups(const MoeRouteParams& params, int experts, float* c,
+                                              float* group_scores) {
+  const int lane = static_cast<int>(threadIdx.x);
+  const int size = experts / params.groups;
+  for (int g = lane; g < params.groups; g += kWarpSize) {
+    float best = -INFINITY;
+    float second = -INFINITY;
+    for (int e = g * size; e < (g + 1) * size; ++e) {
+      second = fmaxf(second, fminf(best, c[e]));
+      best = fmaxf(best, c[e]);
+    }
+    const bool two = params.group_score == GroupScore::kTopTwoSum && size > 1;
+    group_scores[g] = two ? best + second : best;
+  }
+  __syncwarp();
+  // Chosen groups become NaN, which no later comparison takes for the best.
+  for (int i = 0; i < params.groups_chosen; ++i) {
+    const Ranked best = WarpBest(group_scores, params.groups);
+    __syncwarp();
+    if (lane == 0) group_scores[best.index] = NAN;
+    __syncwarp();
+  }
+  for (int e = lane; e < experts; e += kWarpSize) {
+    if (!isnan(group_scores[e / size])) c[e] = -INFINITY;
+  }
+  __syncwarp();
+}
+
+// One warp a block. Dynamic shared memory: two numbers an expert and one a group.
+__global__ void __launch_bounds__(kWarpSize) MoeRouteKernel(MoeRouteParams params) {
+  extern __shared__ float shared[];
+  const auto experts = static_cast<int>(params.logits.cols);
+  const int lane = static_cast<int>(threadIdx.x);
+  float* scores = shared;
+  float* ranks = shared + experts;  // c; -inf once chosen
+  const int64_t token = blockIdx.x;
+  const float* logits =
+      static_cast<const float*>(params.logits.data) + token * params.logits.stride;
+  ScoreExperts(params.scoring, logits, experts, scores);
+  for (int e = lane; e < experts; e += kWarpSize) {
+    ranks[e] = params.bias == nullptr ? scores[e] : scores[e] + params.bias[e];
+  }
+  __syncwarp();
+  if (params.group_score != GroupScore::kNone) {
+    LimitToGroups(params, experts, ranks, ranks + experts);
+  }
+  int32_t* chosen = params.experts + token * params.top_k;
+  float* weights = params.weights + token * params.top_k;
+  float sum = 0;
+  for (int k = 0; k < params.top_k; ++k) {
+    const int best = WarpBest(ranks, experts).index;
+    const float score = scores[best];
+    sum = __fadd_rn(sum, score);
+    __syncwarp();
+    if (lane == 0) {
+      ranks[best] = -INFINITY;
+      chosen[k] = best;
+      weights[k] = score;
+      if (params.load != nullptr) atomicAdd(params.load + best, 1);
+    }
+    __syncwarp();
+  }
+  if (lane != 0) return;
+  for (int k = 0; k < params.top_k; ++k) {
+    weights[k] = (params.normalize ? weights[k] / (sum + 1e-20F) : weights[k]) * params.scale;
+  }
+}
+
+}  // namespace troupe
+
+#endif  // TROUPE_KERNELS_MOE_ROUTE_MOE_ROUTE_CUH_

@@ -1,0 +1,213 @@
+// The CUDA operations: check, then hand over to the operation's own folder. This is where a
+// device's errors become a Status.
+#include <cuda_runtime.h>
+
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "kernels/cuda/context.cuh"
+#include "kernels/cuda/cublas_lt.cuh"
+#include "kernels/cuda/matrix.cuh"
+#include "kernels/cuda/memory.cuh"
+#include "kernels/cuda/pointer_tables.cuh"
+#include "kernels/embed/embed_cuda.h"
+#include "kernels/head_gate/head_gate_cuda.h"
+#include "kernels/head_norm_rope/head_norm_rope_cuda.h"
+#include "kernels/kv_write/kv_write_cuda.h"
+#include "kernels/linear/linear_cuda.h"
+#include "kernels/mla_attention/mla_attention_cuda.h"
+#include "kernels/moe_experts/moe_experts_cuda.h"
+#include "kernels/moe_route/moe_route_cuda.h"
+#include "kernels/nsa_attention/nsa_attention_cuda.h"
+#include "kernels/nsa_compress/nsa_compress_cuda.h"
+#include "kernels/nsa_select/nsa_select_cuda.h"
+#include "kernels/ops.h"
+#include "kernels/page_copy/page_copy_cuda.h"
+#include "kernels/paged_attention/paged_attention_cuda.h"
+#include "kernels/rms_norm/rms_norm_cuda.h"
+#include "kernels/swiglu/swiglu_cuda.h"
+
+namespace troupe {
+namespace {
+
+// A stream for as long as its owner lives.
+class Stream {
+ public:
+  explicit Stream(CudaErrors& errors) {
+    CudaOk(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream", errors);
+  }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  ~Stream() {
+    if (stream_ != nullptr) cudaStreamDestroy(stream_);
+  }
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+class CudaOps : public Ops {
+ public:
+  CudaOps(int device, const cudaDeviceProp& properties, std::unique_ptr<CublasLt> cublas)
+      : device_(device),
+        name_(properties.name),
+        multiprocessors_(properties.multiProcessorCount),
+        stream_(errors_),
+        arena_(stream_.get()),
+        scratch_(&errors_),
+        transfers_(stream_.get(), &errors_),
+        pointer_tables_(&arena_, stream_.get(), &errors_),
+        cublas_(std::move(cublas)) {}
+
+  ~CudaOps() override {
+    cudaSetDevice(device_);
+    cudaStreamSynchronize(stream_.get());
+  }
+
+  std::string Describe() const override {
+    return absl::StrCat("cuda:", device_, ", ", name_, ", ", multiprocessors_, " multiprocessors, ",
+                        cublas_ != nullptr ? "with cuBLASLt" : "without cuBLASLt");
+  }
+
+  absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
+    if (!Use()) return errors_.status();
+    return arena_.Allocate(bytes);
+  }
+
+  void Upload(void* to, const void* from, int64_t bytes) override {
+    // Small ones go through pinned memory, and nothing waits for them.
+    constexpr int64_t kMostStaged = 64 << 10;
+    if (bytes <= 0 || !Use()) return;
+    if (bytes <= kMostStaged) {
+      transfers_.Upload(to, from, bytes);
+      return;
+    }
+    Ok(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_.get()),
+       "copy to the device");
+    // The driver may read pageable memory after it has returned.
+    Ok(cudaStreamSynchronize(stream_.get()), "copy to the device");
+  }
+  void Clear(void* to, int64_t bytes) override {
+    if (bytes <= 0 || !Use()) return;
+    Ok(cudaMemsetAsync(to, 0, static_cast<size_t>(bytes), stream_.get()), "clearing memory");
+  }
+
+  void BeginStep() override {
+    if (Use()) transfers_.BeginStep();
+  }
+  const void* Stage(const void* from, int64_t bytes) override {
+    return Use() ? transfers_.Stage(from, bytes) : nullptr;
+  }
+  void* Fetch(void* from, int64_t bytes) override {
+    cudaSetDevice(device_);
+    return transfers_.Fetch(from, bytes);
+  }
+
+  std::unique_ptr<PackedMatrix> Pack(absl::Span<const Tensor> parts, Precision precision) override {
+    Use();
+    auto matrix = CudaMatrix::Pack(parts, precision, arena_, stream_.get(), errors_);
+    // The parts may go away, and the driver reads them when it comes to it.
+    if (Use()) Ok(cudaStreamSynchronize(stream_.get()), "copy of weights to the device");
+    return matrix;
+  }
+
+  void Synchronize() override {
+    if (Use()) Ok(cudaStreamSynchronize(stream_.get()), "synchronize");
+  }
+  absl::Status status() const override { return errors_.status(); }
+
+  void Embed(const EmbedParams& params) override { Run(EmbedCuda, params, "embed"); }
+  void RmsNorm(const RmsNormParams& params) override { Run(RmsNormCuda, params, "rms_norm"); }
+  void Linear(const LinearParams& params) override { Run(LinearCuda, params, "linear"); }
+  void HeadNormRope(const HeadNormRopeParams& params) override {
+    Run(HeadNormRopeCuda, params, "head_norm_rope");
+  }
+  void KvWrite(const KvWriteParams& params) override { Run(KvWriteCuda, params, "kv_write"); }
+  void HeadGate(const HeadGateParams& params) override { Run(HeadGateCuda, params, "head_gate"); }
+  void PagedAttention(const PagedAttentionParams& params) override {
+    Run(PagedAttentionCuda, params, "paged_attention");
+  }
+  void MlaAttention(const MlaAttentionParams& params) override {
+    Run(MlaAttentionCuda, params, "mla_attention");
+  }
+  void NsaCompress(const NsaCompressParams& params) override {
+    Run(NsaCompressCuda, params, "nsa_compress");
+  }
+  void NsaSelect(const NsaSelectParams& params) override {
+    Run(NsaSelectCuda, params, "nsa_select");
+  }
+  void NsaAttention(const NsaAttentionParams& params) override {
+    Run(NsaAttentionCuda, params, "nsa_attention");
+  }
+  void Swiglu(const SwigluParams& params) override { Run(SwigluCuda, params, "swiglu"); }
+  void MoeRoute(const MoeRouteParams& params) override { Run(MoeRouteCuda, params, "moe_route"); }
+  void MoeExperts(const MoeExpertsParams& params) override {
+    Run(MoeExpertsCuda, params, "moe_experts");
+  }
+  void PageCopy(const PageCopyParams& params) override { Run(PageCopyCuda, params, "page_copy"); }
+
+ private:
+  bool Ok(cudaError_t error, const char* what) { return CudaOk(error, what, errors_); }
+
+  // Makes the device the thread's own; false once it has failed.
+  bool Use() { return errors_.ok() && Ok(cudaSetDevice(device_), "device"); }
+
+  template <class Params>
+  void Run(void (*operation)(const Params&, const CudaContext&), const Params& params,
+           const char* name) {
+    if (!Use()) return;
+    transfers_.Flush();
+    scratch_.Reset();
+    operation(params,
+              {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_, errors_});
+    Ok(cudaGetLastError(), name);
+  }
+
+  int device_;
+  std::string name_;
+  int multiprocessors_;
+  CudaErrors errors_;
+  Stream stream_;
+  CudaArena arena_;
+  CudaScratch scratch_;
+  CudaTransfers transfers_;
+  PointerTables pointer_tables_;
+  std::unique_ptr<CublasLt> cublas_;  // null: not on this machine, or not asked for
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Ops>> MakeCudaOps(const CudaOpsOptions& options) {
+  int count = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("CUDA: no device can be used: ", cudaGetErrorString(error)));
+  }
+  if (options.device < 0 || options.device >= count) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("CUDA: found ", count, " devices, wanted number ", options.device));
+  }
+  cudaDeviceProp properties = {};
+  CudaErrors errors;
+  if (!CudaOk(cudaGetDeviceProperties(&properties, options.device), "device properties", errors) ||
+      !CudaOk(cudaSetDevice(options.device), "device", errors)) {
+    return errors.status();
+  }
+  if (properties.major != 9 || properties.minor != 0) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "CUDA: cuda:", options.device, " is ", properties.name, " of compute capability ",
+        properties.major, ".", properties.minor, ", wanted 9.0 (Hopper)"));
+  }
+  std::unique_ptr<CublasLt> cublas;
+  if (options.cublas) {
+    auto loaded = CublasLt::Load();
+    if (loaded.ok()) cublas = *std::move(loaded);
+  }
+  return std::make_unique<CudaOps>(options.device, properties, std::move(cublas));
+}
+
+}  // namespace troupe
