@@ -1,8 +1,7 @@
-#include "kernels/cuda/pointer_tables.cuh"
-
 #include <utility>
 
 #include "kernels/cuda/context.cuh"
+#include "kernels/cuda/pointer_tables.cuh"
 
 namespace troupe {
 
