@@ -190,7 +190,6 @@ std::unique_ptr<PackedMatrix> WeightLoader::PackValues(std::vector<float> values
   }
   std::unique_ptr<PackedMatrix> packed = ops_->Pack({tensor}, precision_);
   Fail(ops_->status());
-  Fail(ops_->status());
   device_bytes_ += packed->bytes();
   return packed;
 }
