@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_util.h"
+#include "kernels/device.h"
 #include "model/checkpoint.h"
 #include "model/json_reader.h"
 #include "model/safetensors.h"
@@ -247,17 +248,7 @@ class Comparer {
 
 absl::StatusOr<std::unique_ptr<Ops>> MakeDeviceOps(absl::string_view device) {
   if (device == "reference") return MakeReferenceOps();
-  if (device == "cpu") {
-    TROUPE_ASSIGN_OR_RETURN(const CpuIsa isa, DetectCpuIsa());
-    return MakeCpuOps({.isa = isa});
-  }
-  if (device == "cuda") {
-    return absl::UnimplementedError(
-        "device: found cuda, wanted cpu: this build has no CUDA operations (kernels/ has no .cu "
-        "files that implement Ops)");
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("device: found ", device, ", wanted cpu, reference or cuda"));
+  return MakeOps(device, {});
 }
 
 const char* PromptFeedName(PromptFeed feed) {

@@ -31,8 +31,7 @@ inline constexpr float kModelLogitTolerance = 1e-3F;
 
 inline constexpr absl::string_view kModelConfigs[] = {"config.json", "config.legacy.json"};
 
-// The device named "cpu", or "reference": the naive oracle on the CPU. Unimplemented, saying what
-// is missing, for "cuda" in a build without that backend.
+// A device as kernels/device.h names it, or "reference": the naive oracle on the CPU.
 absl::StatusOr<std::unique_ptr<Ops>> MakeDeviceOps(absl::string_view device);
 
 // How prompts come to the model, all of them beside each other in the same steps.
