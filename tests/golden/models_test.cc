@@ -42,7 +42,7 @@ INSTANTIATE_TEST_SUITE_P(Families, GoldenModels,
 TEST(ModelCheck, NamesWhatADeviceLacks) {
   EXPECT_TRUE(MakeDeviceOps("cpu").ok());
   EXPECT_EQ(MakeDeviceOps("tpu").status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(MakeDeviceOps("tpu").status().message(), HasSubstr("found tpu, wanted cpu"));
+  EXPECT_THAT(MakeDeviceOps("tpu").status().message(), HasSubstr("found \"tpu\", wanted cpu"));
 }
 
 // A wrong golden must be a miss: one logit moved by twice the tolerance, one token changed.
