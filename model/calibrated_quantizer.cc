@@ -100,14 +100,7 @@ CodedWeights QuantizeCalibrated(const MatrixView& matrix, const IntegerFormat& f
   for (int64_t c = 0; c < matrix.cols; ++c) {
     importance[c] = 1.0F / (inverse.Row(c)[c] * inverse.Row(c)[c]);
   }
-  CodedWeights coded;
-  coded.format = format.bits == 8 ? CodeFormat::kInt8 : CodeFormat::kInt4;
-  coded.scale_format = ScaleFormat::kBf16;
-  coded.rows = matrix.rows;
-  coded.cols = matrix.cols;
-  coded.group = format.group;
-  coded.codes.resize(static_cast<size_t>(matrix.rows * coded.view().row_bytes()));
-  coded.scales.resize(static_cast<size_t>(matrix.rows * coded.view().groups()));
+  CodedWeights coded = RoomForCodes(matrix, format);
   std::atomic<int64_t> next{0};
   const auto work = [&] {
     std::vector<float> values(static_cast<size_t>(matrix.cols));

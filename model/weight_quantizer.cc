@@ -103,7 +103,7 @@ uint8_t NearestCode(float weight, float scale, int bits) {
   return static_cast<uint8_t>(Quantized(weight, 1.0F / scale, middle) + middle);
 }
 
-CodedWeights QuantizeMatrix(const MatrixView& matrix, const IntegerFormat& format, int threads) {
+CodedWeights RoomForCodes(const MatrixView& matrix, const IntegerFormat& format) {
   CodedWeights coded;
   coded.format = format.bits == 8 ? CodeFormat::kInt8 : CodeFormat::kInt4;
   coded.scale_format = ScaleFormat::kBf16;
@@ -112,6 +112,11 @@ CodedWeights QuantizeMatrix(const MatrixView& matrix, const IntegerFormat& forma
   coded.group = format.group;
   coded.codes.resize(static_cast<size_t>(matrix.rows * coded.view().row_bytes()));
   coded.scales.resize(static_cast<size_t>(matrix.rows * coded.view().groups()));
+  return coded;
+}
+
+CodedWeights QuantizeMatrix(const MatrixView& matrix, const IntegerFormat& format, int threads) {
+  CodedWeights coded = RoomForCodes(matrix, format);
   std::atomic<int64_t> next{0};
   const auto work = [&] {
     std::vector<float> values(static_cast<size_t>(kRowsAtOnce * matrix.cols));

@@ -39,6 +39,9 @@ float GroupScale(absl::Span<const float> weights, absl::Span<const float> import
 // The nearest code, as stored: 0 to 2^bits - 1 with its zero in the middle.
 uint8_t NearestCode(float weight, float scale, int bits);
 
+// Integer codes and bf16 scales of the matrix' sizes, not yet written.
+CodedWeights RoomForCodes(const MatrixView& matrix, const IntegerFormat& format);
+
 // `threads` threads share the rows; the result does not depend on them.
 CodedWeights QuantizeMatrix(const MatrixView& matrix, const IntegerFormat& format, int threads);
 
