@@ -16,13 +16,15 @@ absl::StatusOr<std::unique_ptr<Ops>> MakeOps(absl::string_view device,
     return MakeCpuOps({.threads = options.threads, .isa = *isa});
   }
   absl::string_view number = device;
+  const bool preview = absl::ConsumeSuffix(&number, ",preview");
   int index = 0;
   const bool cuda = absl::ConsumePrefix(&number, "cuda") &&
                     (number.empty() || (absl::ConsumePrefix(&number, ":") &&
                                         absl::SimpleAtoi(number, &index) && index >= 0));
-  if (cuda) return MakeCudaOps({.device = index});
+  if (cuda) return MakeCudaOps({.device = index, .preview = preview});
   return absl::InvalidArgumentError(
-      absl::StrCat("device: found \"", device, "\", wanted cpu, cuda or cuda:N"));
+      absl::StrCat("device: found \"", device,
+                   "\", wanted cpu, cuda or cuda:N, the last two with or without ,preview"));
 }
 
 }  // namespace troupe

@@ -24,4 +24,8 @@ std::unique_ptr<PackedMatrix> Ops::PackCoded(absl::Span<const CodedMatrix> parts
   return Pack({tensor}, precision);
 }
 
+bool Ops::WhenDone(absl::AnyInvocable<void()> /*done*/) { return false; }
+
+std::unique_ptr<Replays> Ops::MakeReplays() { return std::make_unique<Replays>(); }
+
 }  // namespace troupe

@@ -25,6 +25,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -43,7 +44,9 @@
 #include "kernels/nsa_select/nsa_select.h"
 #include "kernels/page_copy/page_copy.h"
 #include "kernels/paged_attention/paged_attention.h"
+#include "kernels/replays.h"
 #include "kernels/rms_norm/rms_norm.h"
+#include "kernels/sample/sample.h"
 #include "kernels/swiglu/swiglu.h"
 #include "kernels/tensor.h"
 
@@ -88,6 +91,15 @@ class Ops {
   virtual std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
                                                   Precision precision);
 
+  // Sections of operations that a device keeps and repeats in one go. Not to outlive the Ops.
+  virtual std::unique_ptr<Replays> MakeReplays();
+
+  // Whether steps should Sample; else they fetch their logits, and the caller does it.
+  virtual bool samples() const { return true; }
+
+  // Calls `done`, from a thread of its own, once the device has come here; the caller may go on.
+  // False, and no call: the caller has to Synchronize.
+  virtual bool WhenDone(absl::AnyInvocable<void()> done);
   virtual void Synchronize() = 0;
   // OK, or the first thing that went wrong on the device, as of the last Synchronize().
   virtual absl::Status status() const = 0;
@@ -106,6 +118,7 @@ class Ops {
   virtual void Swiglu(const SwigluParams& params) = 0;
   virtual void MoeRoute(const MoeRouteParams& params) = 0;
   virtual void MoeExperts(const MoeExpertsParams& params) = 0;
+  virtual void Sample(const SampleParams& params) = 0;
   virtual void PageCopy(const PageCopyParams& params) = 0;
 };
 
@@ -122,6 +135,8 @@ struct CudaOpsOptions {
   // Dense bf16 products by cuBLASLt where this machine has it, else, and without, by our own
   // kernels.
   bool cublas = true;
+  // With what has not run on a GPU yet (docs/gpu.md, "Preview").
+  bool preview = false;
 };
 
 // FailedPrecondition when there is no such device, its driver is too old, or this build has no

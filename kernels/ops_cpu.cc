@@ -23,6 +23,7 @@
 #include "kernels/page_copy/page_copy_cpu.h"
 #include "kernels/paged_attention/paged_attention_cpu.h"
 #include "kernels/rms_norm/rms_norm_cpu.h"
+#include "kernels/sample/sample_cpu.h"
 #include "kernels/swiglu/swiglu_cpu.h"
 
 namespace troupe {
@@ -129,6 +130,7 @@ class CpuOps : public HostOps {
     if (params.shared != nullptr) CheckExpert(*params.shared, params.x.cols);
     MoeExpertsCpu(params, Begin());
   }
+  void Sample(const SampleParams& params) override { SampleCpu(params, Begin()); }
   void PageCopy(const PageCopyParams& params) override { PageCopyCpu(params, Begin()); }
 
  private:

@@ -13,6 +13,8 @@
 #include "kernels/cuda/matrix.cuh"
 #include "kernels/cuda/memory.cuh"
 #include "kernels/cuda/pointer_tables.cuh"
+#include "kernels/cuda/replays.cuh"
+#include "kernels/cuda/waiter.cuh"
 #include "kernels/embed/embed_cuda.h"
 #include "kernels/head_gate/head_gate_cuda.h"
 #include "kernels/head_norm_rope/head_norm_rope_cuda.h"
@@ -28,6 +30,7 @@
 #include "kernels/page_copy/page_copy_cuda.h"
 #include "kernels/paged_attention/paged_attention_cuda.h"
 #include "kernels/rms_norm/rms_norm_cuda.h"
+#include "kernels/sample/sample_cuda.h"
 #include "kernels/swiglu/swiglu_cuda.h"
 
 namespace troupe {
@@ -52,8 +55,10 @@ class Stream {
 
 class CudaOps : public Ops {
  public:
-  CudaOps(int device, const cudaDeviceProp& properties, std::unique_ptr<CublasLt> cublas)
-      : device_(device),
+  CudaOps(const CudaOpsOptions& options, const cudaDeviceProp& properties,
+          std::unique_ptr<CublasLt> cublas)
+      : device_(options.device),
+        preview_(options.preview),
         name_(properties.name),
         multiprocessors_(properties.multiProcessorCount),
         stream_(errors_),
@@ -61,7 +66,8 @@ class CudaOps : public Ops {
         scratch_(&errors_),
         transfers_(stream_.get(), &errors_),
         pointer_tables_(&arena_, stream_.get(), &errors_),
-        cublas_(std::move(cublas)) {}
+        cublas_(std::move(cublas)),
+        waiter_(device_) {}
 
   ~CudaOps() override {
     cudaSetDevice(device_);
@@ -70,7 +76,8 @@ class CudaOps : public Ops {
 
   std::string Describe() const override {
     return absl::StrCat("cuda:", device_, ", ", name_, ", ", multiprocessors_, " multiprocessors, ",
-                        cublas_ != nullptr ? "with cuBLASLt" : "without cuBLASLt");
+                        cublas_ != nullptr ? "with cuBLASLt" : "without cuBLASLt",
+                        preview_ ? ", preview" : "");
   }
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
@@ -115,6 +122,16 @@ class CudaOps : public Ops {
     return matrix;
   }
 
+  std::unique_ptr<Replays> MakeReplays() override {
+    if (!preview_) return Ops::MakeReplays();
+    return std::make_unique<CudaReplays>(device_, stream_.get(), &scratch_, &transfers_, &errors_);
+  }
+
+  bool WhenDone(absl::AnyInvocable<void()> done) override {
+    if (!preview_ || !Use()) return false;
+    waiter_.WhenDone(stream_.get(), std::move(done), errors_);
+    return true;
+  }
   void Synchronize() override {
     if (Use()) Ok(cudaStreamSynchronize(stream_.get()), "synchronize");
   }
@@ -148,6 +165,8 @@ class CudaOps : public Ops {
   void MoeExperts(const MoeExpertsParams& params) override {
     Run(MoeExpertsCuda, params, "moe_experts");
   }
+  bool samples() const override { return preview_; }
+  void Sample(const SampleParams& params) override { Run(SampleCuda, params, "sample"); }
   void PageCopy(const PageCopyParams& params) override { Run(PageCopyCuda, params, "page_copy"); }
 
  private:
@@ -168,6 +187,7 @@ class CudaOps : public Ops {
   }
 
   int device_;
+  bool preview_;
   std::string name_;
   int multiprocessors_;
   CudaErrors errors_;
@@ -177,6 +197,7 @@ class CudaOps : public Ops {
   CudaTransfers transfers_;
   PointerTables pointer_tables_;
   std::unique_ptr<CublasLt> cublas_;  // null: not on this machine, or not asked for
+  CudaWaiter waiter_;
 };
 
 }  // namespace
@@ -207,7 +228,7 @@ absl::StatusOr<std::unique_ptr<Ops>> MakeCudaOps(const CudaOpsOptions& options) 
     auto loaded = CublasLt::Load();
     if (loaded.ok()) cublas = *std::move(loaded);
   }
-  return std::make_unique<CudaOps>(options.device, properties, std::move(cublas));
+  return std::make_unique<CudaOps>(options, properties, std::move(cublas));
 }
 
 }  // namespace troupe

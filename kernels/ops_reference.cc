@@ -19,6 +19,7 @@
 #include "kernels/page_copy/page_copy_reference.h"
 #include "kernels/paged_attention/paged_attention_reference.h"
 #include "kernels/rms_norm/rms_norm_reference.h"
+#include "kernels/sample/sample_reference.h"
 #include "kernels/swiglu/swiglu_reference.h"
 
 namespace troupe {
@@ -61,6 +62,7 @@ class ReferenceOps : public HostOps {
   void Swiglu(const SwigluParams& params) override { SwigluReference(params); }
   void MoeRoute(const MoeRouteParams& params) override { MoeRouteReference(params); }
   void MoeExperts(const MoeExpertsParams& params) override { MoeExpertsReference(params); }
+  void Sample(const SampleParams& params) override { SampleReference(params); }
   void PageCopy(const PageCopyParams& params) override { PageCopyReference(params); }
 };
 

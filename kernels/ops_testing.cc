@@ -37,14 +37,16 @@ std::vector<std::byte> SpreadRows(const Matrix& matrix, DType dtype) {
 // With cuBLASLt, where there is any, and without.
 void AddCudaBackends(std::vector<Backend>& backends) {
   if (!CudaMissing().ok()) return;
-  for (const bool cublas : {true, false}) {
-    const CudaOpsOptions options = {.cublas = cublas};
-    backends.push_back({cublas ? "cuda" : "cuda_own_products", [options] {
+  const auto add = [&](const char* name, const CudaOpsOptions& options) {
+    backends.push_back({name, [options] {
                           auto ops = MakeCudaOps(options);
                           CHECK_OK(ops);
                           return *std::move(ops);
                         }});
-  }
+  };
+  add("cuda", {});
+  add("cuda_own_products", {.cublas = false});
+  add("cuda_preview", {.preview = true});
 }
 
 }  // namespace
