@@ -50,6 +50,7 @@ class CalibrationOps : public Ops {
   void Swiglu(const SwigluParams& params) override { inner_->Swiglu(params); }
   void MoeRoute(const MoeRouteParams& params) override { inner_->MoeRoute(params); }
   void MoeExperts(const MoeExpertsParams& params) override;
+  void Sample(const SampleParams& params) override { inner_->Sample(params); }
   void PageCopy(const PageCopyParams& params) override { inner_->PageCopy(params); }
 
  private:

@@ -46,6 +46,12 @@ struct CloseSession {
   uint64_t epoch = 0;
   absl::Status status;
 };
+// The device has come to the end of the session's step. From the Ops' thread, once a step that it
+// was handed.
+struct StepEnded {
+  uint64_t epoch = 0;
+  uint64_t step = 0;
+};
 // A page arrived from the cache service: null is a miss. From the cache client's callbacks, once a
 // load.
 struct LoadEnded {
@@ -61,7 +67,8 @@ struct StoreEnded {
   absl::Status status;
 };
 
-using ExecutorMessage = std::variant<OpenSession, RunPlan, CloseSession, LoadEnded, StoreEnded>;
+using ExecutorMessage =
+    std::variant<OpenSession, RunPlan, CloseSession, StepEnded, LoadEnded, StoreEnded>;
 
 // ---- To the RegistrarActor
 // Time for the next call. From the actor to itself.

@@ -60,9 +60,10 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const LoadedMod
         "runner: the MTP module was asked for but is not loaded; see LoadOptions::with_mtp");
   }
   auto runner = std::unique_ptr<ModelRunner>(new ModelRunner(model, ops, options));
-  auto arena = RunnerArena::Allocate(*model, options, ops);
+  auto arena = RunnerArena::Allocate(*model, options, pages->slots(), ops);
   if (!arena.ok()) return arena.status();
   runner->arena_ = *std::move(arena);
+  runner->replays_ = ops->MakeReplays();
   const auto add_state = [&](const LoadedLayer& layer) {
     const int index = static_cast<int>(runner->state_.size());
     runner->state_.push_back(LocateState(*pages, index, layer.attention));
@@ -75,44 +76,69 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const LoadedMod
 int64_t ModelRunner::activation_bytes() const { return arena_->bytes; }
 
 StepOutput ModelRunner::Forward(const StepInput& input) {
-  CHECK_LE(input.rows(), options_.max_rows);
-  CHECK_LE(input.tokens(), options_.max_step_tokens);
-  CHECK_LE(static_cast<int>(input.logit_tokens().size()), options_.max_logit_tokens);
-  const absl::Span<int32_t> closed = arena_->closed.subspan(0, input.rows());
-  const absl::Span<int32_t> expert_tokens = arena_->expert_tokens;
-  ops_->BeginStep();
-  ops_->Clear(closed.data(), static_cast<int64_t>(closed.size() * sizeof(int32_t)));
-  ops_->Clear(expert_tokens.data(), static_cast<int64_t>(expert_tokens.size() * sizeof(int32_t)));
-
-  StepOutput output;
-  if (input.tokens() > 0) {
-    const DeviceInput staged(input, *ops_);
-    const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
-    Embed(staged.token_ids(), hidden);
-    TapHidden(-1, hidden);
-    size_t exit = 0;
-    for (size_t i = 0; i < model_->layers.size(); ++i) {
-      RunLayer(static_cast<int>(i), model_->layers[i], staged);
-      const std::vector<int>& exits = model_->description.early_exit_layers;
-      if (options_.early_exits && exit < exits.size() && exits[exit] == static_cast<int>(i)) {
-        NormLogitTokens(model_->early_exit_norms[exit], input.logit_tokens(),
-                        arena_->exit_normed[exit]);
-        ++exit;
-      }
-    }
-    NormLogitTokens(model_->final_norm, input.logit_tokens(), arena_->logit_normed);
-    output.logits = Logits(arena_->logit_normed, input.logit_tokens().size());
-  }
-  const size_t counts = static_cast<size_t>(model_->moe_layers()) * model_->max_experts();
-  output.heads_closed = Fetched(*ops_, closed);
-  output.expert_tokens = Fetched(*ops_, expert_tokens.subspan(0, counts));
+  const StepOutput output = Launch(input);
   ops_->Synchronize();
   return output;
 }
 
+StepOutput ModelRunner::Launch(const StepInput& input) {
+  CHECK_LE(input.rows(), options_.max_rows);
+  CHECK_LE(input.tokens(), options_.max_step_tokens);
+  CHECK_LE(static_cast<int>(input.logit_tokens().size()), options_.max_logit_tokens);
+  ops_->BeginStep();
+  DeviceInput staged(input, *ops_);
+  if (replays_->keeps() && tap_ == nullptr && input.OnlyDecodes()) {
+    staged.WidenLongest();
+    if (replays_->Begin({.kind = input.draws() ? 1 : 0,
+                         .tokens = input.tokens(),
+                         .longest = staged.batch().longest})) {
+      RunLayers(staged);
+      replays_->End();
+    }
+  } else {
+    RunLayers(staged);
+  }
+  StepOutput output;
+  const size_t counts = static_cast<size_t>(model_->moe_layers()) * model_->max_experts();
+  const size_t logits = input.logit_tokens().size();
+  if (input.draws()) {
+    output.drawn = Fetched(*ops_, arena_->drawn.subspan(0, logits));
+  } else {
+    output.logits = Fetched(*ops_, FirstRows(arena_->logits, static_cast<int64_t>(logits)));
+  }
+  output.heads_closed = Fetched(*ops_, arena_->closed.subspan(0, input.rows()));
+  output.expert_tokens = Fetched(*ops_, arena_->expert_tokens.subspan(0, counts));
+  return output;
+}
+
+void ModelRunner::RunLayers(const DeviceInput& input) {
+  const absl::Span<int32_t> expert_tokens = arena_->expert_tokens;
+  ops_->Clear(arena_->closed.data(), input.rows() * static_cast<int64_t>(sizeof(int32_t)));
+  ops_->Clear(expert_tokens.data(), static_cast<int64_t>(expert_tokens.size() * sizeof(int32_t)));
+  if (input.tokens() == 0) return;
+  const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
+  Embed(input.token_ids(), hidden);
+  TapHidden(-1, hidden);
+  size_t exit = 0;
+  for (size_t i = 0; i < model_->layers.size(); ++i) {
+    RunLayer(static_cast<int>(i), model_->layers[i], input);
+    const std::vector<int>& exits = model_->description.early_exit_layers;
+    if (options_.early_exits && exit < exits.size() && exits[exit] == static_cast<int>(i)) {
+      NormLogitTokens(model_->early_exit_norms[exit], input.logit_tokens(),
+                      arena_->exit_normed[exit]);
+      ++exit;
+    }
+  }
+  NormLogitTokens(model_->final_norm, input.logit_tokens(), arena_->logit_normed);
+  const Tensor logits = Logits(arena_->logit_normed, input.logit_tokens().size());
+  if (input.draw_rules() == nullptr) return;
+  ops_->Sample({logits, input.draw_rules(), arena_->drawn.data(), arena_->last_tokens.data()});
+}
+
 Tensor ModelRunner::ExitLogits(int exit, const StepInput& input) {
   CHECK(options_.early_exits);
-  const Tensor logits = Logits(arena_->exit_normed.at(exit), input.logit_tokens().size());
+  const Tensor logits =
+      Fetched(*ops_, Logits(arena_->exit_normed.at(exit), input.logit_tokens().size()));
   ops_->Synchronize();
   return logits;
 }
@@ -133,7 +159,7 @@ Tensor ModelRunner::ForwardMtp(const StepInput& input, absl::Span<const uint32_t
   ops_->Linear({joined, mtp.input.get(), hidden});
   RunLayer(model_->description.mtp_layer_index(), mtp.layer, staged);
   NormLogitTokens(mtp.head_norm, input.logit_tokens(), arena_->logit_normed);
-  const Tensor logits = Logits(arena_->logit_normed, input.logit_tokens().size());
+  const Tensor logits = Fetched(*ops_, Logits(arena_->logit_normed, input.logit_tokens().size()));
   ops_->Synchronize();
   return logits;
 }
@@ -160,11 +186,12 @@ Tensor ModelRunner::Logits(const Tensor& normed, size_t count) {
   const auto rows = static_cast<int64_t>(count);
   const Tensor logits = FirstRows(arena_->logits, rows);
   if (rows > 0) ops_->Linear({FirstRows(normed, rows), model_->lm_head.get(), logits});
-  return Fetched(*ops_, logits);
+  return logits;
 }
 
 void ModelRunner::Embed(const uint32_t* tokens, const Tensor& out) {
-  ops_->Embed({tokens, model_->embedding.view, out, model_->description.embedding_scale});
+  ops_->Embed({tokens, model_->embedding.view, out, model_->description.embedding_scale,
+               ops_->samples() ? arena_->last_tokens.data() : nullptr});
 }
 
 void ModelRunner::TapHidden(int layer, const Tensor& hidden) {

@@ -36,11 +36,19 @@ class StepInput {
   void AddRow(uint32_t slot, int32_t start, absl::Span<const uint32_t> tokens, GateRule gate,
               int logits);
 
+  // The token after the row's last one is to be drawn on the device. For each row with logits,
+  // which then has one of them, or for none.
+  void Draw(const SampleRule& rule);
+
   int rows() const { return static_cast<int>(slot_.size()); }
   int tokens() const { return static_cast<int>(token_.size()); }
+  // Every row has one token, whose logits are wanted: steps of as many rows are alike.
+  bool OnlyDecodes() const;
   BatchView batch() const;
   const uint32_t* token_ids() const { return token_.data(); }
   const GateRule* gate_rules() const { return gate_.data(); }
+  bool draws() const { return !draw_.empty(); }
+  const SampleRule* draw_rules() const { return draw_.data(); }
   // Ascending indices into the step's tokens; StepOutput::logits has a row for each, in order.
   absl::Span<const int32_t> logit_tokens() const { return logit_tokens_; }
 
@@ -55,11 +63,13 @@ class StepInput {
   std::vector<int32_t> position_;
   std::vector<int32_t> token_row_;
   std::vector<int32_t> logit_tokens_;
+  std::vector<SampleRule> draw_;
   int longest_ = 0;  // tokens of the longest row's sequence
 };
 
 struct StepOutput {
-  Tensor logits;                            // [logit_tokens, V] f32
+  Tensor logits;                            // [logit_tokens, V] f32; none where the step draws
+  absl::Span<const uint32_t> drawn;         // [logit_tokens] where it does; or kDamagedLogits
   absl::Span<const int32_t> heads_closed;   // [R] (layer, token, head) that were skipped
   absl::Span<const int32_t> expert_tokens;  // [MoE layers, E], layer-major
 };
@@ -109,6 +119,10 @@ class ModelRunner {
   // out means nothing when Ops::status() is an error.
   StepOutput Forward(const StepInput& input);
 
+  // The same without waiting for the device: what comes out may be read once the device has come
+  // here, and until the step after the next is launched.
+  StepOutput Launch(const StepInput& input);
+
   // After Forward, with Options::early_exits: the logits of early head `exit` (an index into
   // early_exit_layers) for the same input. [logit_tokens, V] f32
   Tensor ExitLogits(int exit, const StepInput& input);
@@ -124,10 +138,12 @@ class ModelRunner {
  private:
   ModelRunner(const LoadedModel* model, Ops* ops, const Options& options);
 
+  // From tokens to logits, without a copy or a wait unless there is a tap.
+  void RunLayers(const DeviceInput& input);
   void RunLayer(int index, const LoadedLayer& layer, const DeviceInput& input);
   void NormLogitTokens(const DeviceTensor& norm, absl::Span<const int32_t> logit_tokens,
                        const Tensor& out);
-  // Of the first `count` rows, readable after the next Synchronize().
+  // Of the first `count` rows, in device memory.
   Tensor Logits(const Tensor& normed, size_t count);
   void Embed(const uint32_t* tokens, const Tensor& out);
   void TapHidden(int layer, const Tensor& hidden);
@@ -137,6 +153,7 @@ class ModelRunner {
   Options options_;
   RunnerTap* tap_ = nullptr;
   std::unique_ptr<RunnerArena> arena_;
+  std::unique_ptr<Replays> replays_;   // of steps that only decode
   std::vector<AttentionState> state_;  // [layers], then the MTP layer's
 };
 

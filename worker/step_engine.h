@@ -1,13 +1,22 @@
 // Runs step plans on a rank: sequences, grants, copies, the forward pass, sampling. What a plan
 // moves between the rank and the cache service is BlockTransfers' part.
 //
-// Thread model: one caller at a time, who blocks while the device computes. Ownership: borrows the
-// rank. Errors are InvalidArgument or FailedPrecondition for plans that break the protocol, naming
-// what was found and wanted; after one the engine is only good for Reset.
+// A step is launched and, when the device has come to its end, finished; the next may be launched
+// in between, so that the device does not wait for the caller: what one step draws, the next finds
+// on the device. Tokens of rows that want penalties or log-probabilities are drawn by the caller,
+// and so are all of a step that holds such a row: it is finished before the next is launched.
+//
+// Thread model: one caller at a time. Ownership: borrows the rank. Errors are InvalidArgument or
+// FailedPrecondition for plans that break the protocol, naming what was found and wanted; after one
+// the engine is only good for Reset.
 #ifndef TROUPE_WORKER_STEP_ENGINE_H_
 #define TROUPE_WORKER_STEP_ENGINE_H_
 
+#include <cstdint>
+#include <vector>
+
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "troupe/v1/worker.pb.h"
 #include "worker/plan_check.h"
@@ -28,24 +37,43 @@ class StepEngine {
   // grants and copies.
   absl::Status Prepare(const v1::StepPlan& plan);
 
-  // Computes the plan's rows and samples; fills `result` but for epoch, step and transfers.
-  absl::Status Compute(const v1::StepPlan& plan, v1::StepResult& result);
+  // What the device was handed.
+  struct Launched {
+    StepOutput output;
+    std::vector<uint32_t> slots;              // of rows that sample, in order
+    std::vector<SequenceTable::Drawn> drawn;  // one for each where the device draws, else empty
+    int64_t start_ns = 0;
+    bool computes = false;  // the plan has rows
+    // The device must have come here, and Finish be called, before the next Launch.
+    bool on_host() const { return computes && drawn.size() != slots.size(); }
+  };
+
+  // Steps that may be launched and not finished: results are kept for so many.
+  static constexpr size_t kMostLaunched = 2;
+
+  // Hands the plan's rows to the device.
+  absl::StatusOr<Launched> Launch(const v1::StepPlan& plan);
+  // Fills `result` but for epoch, step and transfers, the device having come to the step's end.
+  absl::Status Finish(const Launched& step, v1::StepResult& result);
 
   uint32_t live_sequences() const { return sequences_.live(); }
 
  private:
   absl::Status ApplyGrants(const v1::StepPlan& plan);
   absl::Status ApplyCopies(const v1::StepPlan& plan);
-  absl::Status AddRows(const v1::StepPlan& plan);
-  void SampleRows(const StepOutput& output, v1::StepResult& result);
+  absl::Status AddRows(const v1::StepPlan& plan, Launched& step);
+  void DrawOnDevice(Launched& step);
+  void ReportDrawn(const Launched& step, v1::StepResult& result);
+  void DrawOnHost(const Launched& step, v1::StepResult& result);
 
   Rank* const rank_;
   const Clock* const clock_;
   const PlanLimits limits_;
   SequenceTable sequences_;
   StepInput input_;
-  std::vector<uint32_t> sampling_slots_;  // of the step's rows that sample, in order
+  std::vector<PageGrant> grants_;  // of the plan
   SamplerScratch scratch_;
+  int64_t last_end_ns_ = 0;  // of the last step that was finished
 };
 
 }  // namespace troupe
