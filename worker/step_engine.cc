@@ -130,8 +130,10 @@ absl::Status StepEngine::Finish(const Launched& step, v1::StepResult& result) {
   // The device was at the step before until that ended.
   const int64_t start_ns = std::max(step.start_ns, last_end_ns_);
   last_end_ns_ = clock_->MonotonicNs();
-  for (const int32_t closed : step.output.heads_closed) result.add_row_heads_skipped(closed);
-  for (const int32_t tokens : step.output.expert_tokens) result.add_expert_tokens(tokens);
+  const auto& closed = step.output.heads_closed;
+  result.mutable_row_heads_skipped()->Add(closed.begin(), closed.end());
+  const auto& expert_tokens = step.output.expert_tokens;
+  result.mutable_expert_tokens()->Add(expert_tokens.begin(), expert_tokens.end());
   if (step.on_host()) {
     DrawOnHost(step, result);
   } else {
