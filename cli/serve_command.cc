@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/embedded_cluster.h"
 #include "config/program_config.h"
+#include "model/weight_quantizer.h"
 
 namespace troupe {
 namespace {
@@ -41,7 +42,7 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add("device", &cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add("quantize", &cluster.rank.quantize,
                {.help = "Plain weights become integers while they load.",
-                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
+                .choices = IntegerFormatNames()});
   program->Add("threads", &cluster.rank.threads,
                {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
   program->Add("kv_memory_bytes", &cluster.rank.kv_memory_bytes,

@@ -56,7 +56,8 @@ int32_t RoundGroup(const float* x, int64_t count, int64_t padded, float inverse,
       __builtin_memcpy(words + i * tile_rows, chunk + i, 4);
     }
   }
-  return static_cast<int32_t>(Sum(sum));
+  const float total = Sum(sum);
+  return total == total ? static_cast<int32_t>(total) : 0;  // with NaN the scale is NaN as well
 }
 
 template <bool kForNibbles>
