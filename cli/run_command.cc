@@ -45,9 +45,9 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add("dtype", &s->cluster.dtype,
                {.help = "Of products, keys and values.", .choices = {"f32", "bf16"}});
   program->Add("device", &s->cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
-  program->Add("quantize", &s->cluster.rank.quantize,
-               {.help = "Plain weights become integers while they load.",
-                .choices = IntegerFormatNames()});
+  program->Add(
+      "quantize", &s->cluster.rank.quantize,
+      {.help = "Plain weights become integers while they load.", .choices = IntegerFormatNames()});
   program->Add("threads", &s->cluster.rank.threads,
                {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
   program->Add("load_format", &s->cluster.load_format,

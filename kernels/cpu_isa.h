@@ -1,8 +1,8 @@
 // Instruction sets of the fast CPU kernels, and which of them this machine runs.
 //
 // Every kernel source is compiled once for each of them (troupe_isa_sources in CMake) in a
-// namespace of its own; kernels/simd/dispatch.h picks at run time. Integer dot products alone differ
-// between kAvx512 and kAvx512Vnni: all else runs the same code on both.
+// namespace of its own; kernels/simd/dispatch.h picks at run time. Integer dot products alone
+// differ between kAvx512 and kAvx512Vnni: all else runs the same code on both.
 #ifndef TROUPE_KERNELS_CPU_ISA_H_
 #define TROUPE_KERNELS_CPU_ISA_H_
 

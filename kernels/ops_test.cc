@@ -101,8 +101,8 @@ std::vector<Case> LinearCases() {
 std::vector<Case> CodedCases() {
   std::vector<Case> cases;
   for (const CodedFormat& format : CodedFormats()) {
-    for (const Precision precision : {Precision::kF32, Precision::kBf16, Precision::kInt8Groups,
-                                      Precision::kInt8Rows}) {
+    for (const Precision precision :
+         {Precision::kF32, Precision::kBf16, Precision::kInt8Groups, Precision::kInt8Rows}) {
       if (RoundsToIntegers(precision) && !IsInteger(format.code)) continue;
       const std::string name = format.name + " " + PrecisionName(precision);
       cases.push_back(Make("linear/" + name, kMixed, RunLinear,

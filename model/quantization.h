@@ -4,8 +4,8 @@
 // Formats: FineGrainedFP8 (quant_method fp8), GPTQ (int4 and int8, both checkpoint formats), AWQ
 // (GEMM), compressed-tensors (pack-quantized, int-quantized, float-quantized, naive-quantized) and
 // MXFP4 in gpt-oss' form. A compressed-tensors config that asks for activations as integers of 8
-// bits, scaled on the fly, gets them (MatrixView::products). FP8 activations, scaled on the fly, keep
-// their full precision, which is never less exact; name() says so. Whatever else is asked of
+// bits, scaled on the fly, gets them (MatrixView::products). FP8 activations, scaled on the fly,
+// keep their full precision, which is never less exact; name() says so. Whatever else is asked of
 // activations is an error.
 //
 // Thread model: immutable once parsed; any thread may read.

@@ -55,9 +55,10 @@ TEST(WeightQuantizerTest, NamesOfFormats) {
   }
   EXPECT_EQ(ParseIntegerFormat("w4a8-g64")->value(), (IntegerFormat{4, 64, true}));
   EXPECT_EQ(ParseIntegerFormat("w8a8")->value(), (IntegerFormat{8, 128, true}));
-  EXPECT_EQ(ParseIntegerFormat("int3").status().message(),
-            "quantize: found 'int3', wanted one of none, int8, int4-g32, int4-g64, int4-g128, w8a8, "
-            "w4a8-g32, w4a8-g64, w4a8-g128");
+  EXPECT_EQ(
+      ParseIntegerFormat("int3").status().message(),
+      "quantize: found 'int3', wanted one of none, int8, int4-g32, int4-g64, int4-g128, w8a8, "
+      "w4a8-g32, w4a8-g64, w4a8-g128");
 }
 
 // A grid of 2^bits levels over a unit normal's range of about +-3.

@@ -34,9 +34,9 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
                {.help = "Of products, keys and values; one for all workers of a coordinator.",
                 .choices = {"f32", "bf16"}});
   program->Add("device", &rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
-  program->Add("quantize", &rank.quantize,
-               {.help = "Plain weights become integers while they load.",
-                .choices = IntegerFormatNames()});
+  program->Add(
+      "quantize", &rank.quantize,
+      {.help = "Plain weights become integers while they load.", .choices = IntegerFormatNames()});
   program->Add("load_format", &settings->load_format,
                {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
                         "config.json alone.",

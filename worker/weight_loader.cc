@@ -145,8 +145,7 @@ Precision WeightLoader::PrecisionOf(const std::vector<LinearWeights>& parts, Pre
                                     const std::optional<IntegerFormat>& quantize) {
   std::vector<Precision> wanted;
   for (const LinearWeights& part : parts) {
-    const bool by_option =
-        IsPlain(part) && quantize.has_value() && quantize->activations;
+    const bool by_option = IsPlain(part) && quantize.has_value() && quantize->activations;
     wanted.push_back(by_option ? Precision::kInt8Groups : part.weight.products.value_or(otherwise));
     if (wanted.back() == wanted[0]) continue;
     Fail(absl::UnimplementedError(
@@ -155,9 +154,10 @@ Precision WeightLoader::PrecisionOf(const std::vector<LinearWeights>& parts, Pre
     return otherwise;
   }
   if (RoundsToIntegers(wanted[0]) && !ops_->HasIntegerProducts()) {
-    Fail(absl::UnimplementedError(absl::StrCat(
-        parts[0].weight.name(), ": found activations that become integers of 8 bits, wanted none on ",
-        ops_->Describe(), ", which has no such products; the CPU has them")));
+    Fail(absl::UnimplementedError(
+        absl::StrCat(parts[0].weight.name(),
+                     ": found activations that become integers of 8 bits, wanted none on ",
+                     ops_->Describe(), ", which has no such products; the CPU has them")));
     return otherwise;
   }
   return wanted[0];
@@ -169,10 +169,11 @@ std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights
   const Precision products = PrecisionOf(parts, precision, quantize);
   std::unique_ptr<PackedMatrix> packed = PackCodes(parts, products, quantize);
   if (packed == nullptr && RoundsToIntegers(products)) {
-    Fail(absl::UnimplementedError(absl::StrCat(
-        parts[0].weight.name(), ": found activations that become integers of 8 bits, wanted integer "
-        "weights in groups of neighbours, of at most ", kMostIntegerInputs,
-        ", all alike where one product forms several")));
+    Fail(absl::UnimplementedError(
+        absl::StrCat(parts[0].weight.name(),
+                     ": found activations that become integers of 8 bits, wanted integer "
+                     "weights in groups of neighbours, of at most ",
+                     kMostIntegerInputs, ", all alike where one product forms several")));
   }
   if (packed == nullptr) packed = PackPlain(parts, precision);
   for (const LinearWeights& part : parts) Report(part.weight.stored_bytes());

@@ -199,12 +199,11 @@ INSTANTIATE_TEST_SUITE_P(All, CodedProductTest,
                                           testing::Values(Precision::kF32, Precision::kBf16)),
                          NameOf);
 
-INSTANTIATE_TEST_SUITE_P(Integers, CodedProductTest,
-                         testing::Combine(testing::ValuesIn(Isas()),
-                                          testing::ValuesIn(IntegerFormats()),
-                                          testing::Values(Precision::kInt8Groups,
-                                                          Precision::kInt8Rows)),
-                         NameOf);
+INSTANTIATE_TEST_SUITE_P(
+    Integers, CodedProductTest,
+    testing::Combine(testing::ValuesIn(Isas()), testing::ValuesIn(IntegerFormats()),
+                     testing::Values(Precision::kInt8Groups, Precision::kInt8Rows)),
+    NameOf);
 
 }  // namespace
 }  // namespace troupe

@@ -41,8 +41,8 @@ int32_t RoundGroup(const float* x, int64_t count, int64_t padded, float inverse,
     const int64_t values = Min(kChunk, padded - k);
     for (int64_t i = 0; i < values; i += kLanes) {
       const int64_t left = count - k - i;
-      const Vec value = left >= kLanes ? Load(x + k + i)
-                                       : Load(x + k + i, static_cast<int>(left < 0 ? 0 : left));
+      const Vec value =
+          left >= kLanes ? Load(x + k + i) : Load(x + k + i, static_cast<int>(left < 0 ? 0 : left));
       const Vec whole = RoundToInteger(value * Set1(inverse));
       sum = sum + whole;  // exact: under 2^24
       StoreBytes<kForNibbles>(chunk + i, whole);
@@ -87,11 +87,12 @@ void PackTile(const PanelView& w, const RowsView& rows, int64_t begin, int64_t e
 
 // ---- Products ----
 
+// Of kRows rows in a tile of kTile, whose first word is at `x`.
 struct Nibbles {
   static constexpr int kInputs = 8;
   static constexpr int kOffset = 8;
 
-  template <int kRows, int kVecs>
+  template <int kTile, int kRows, int kVecs>
   static void Multiply(const CodeVec (&codes)[kVecs], const int8_t* x,
                        IntVec (&acc)[kRows][kVecs]) {
     CodeVec low[kVecs];
@@ -101,7 +102,7 @@ struct Nibbles {
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
       const CodeVec x_low = Set1Word(x + 4 * r);
-      const CodeVec x_high = Set1Word(x + 4 * (kRows + r));
+      const CodeVec x_high = Set1Word(x + 4 * (kTile + r));
 #pragma GCC unroll 8
       for (int j = 0; j < kVecs; ++j) {
         acc[r][j] = DotNibbles(low[j], high[j], x_low, x_high, acc[r][j]);
@@ -114,7 +115,7 @@ struct Bytes {
   static constexpr int kInputs = 4;
   static constexpr int kOffset = kByteOffset;
 
-  template <int kRows, int kVecs>
+  template <int kTile, int kRows, int kVecs>
   static void Multiply(const CodeVec (&codes)[kVecs], const int8_t* x,
                        IntVec (&acc)[kRows][kVecs]) {
     CodeVec offset[kVecs];
@@ -146,6 +147,26 @@ class IntegerKind {
   template <int kRows, int kVecs>
   void Accumulate(const std::byte* w, const int8_t* x, int64_t first_row,
                   Vec (&acc)[kRows][kVecs]) const {
+    // A group's sums beside those of all groups: as many rows at once as registers hold both of.
+    constexpr int kAtOnce =
+        kRows * kVecs * 2 <= kMaxTileVecs || kRows == 1 ? kRows : (kRows + 1) / 2;
+    AccumulateRows<kRows, 0, kAtOnce>(w, x, first_row, acc);
+    if constexpr (kAtOnce < kRows) {
+      AccumulateRows<kRows, kAtOnce, kRows - kAtOnce>(w, x, first_row, acc);
+    }
+  }
+
+ private:
+  int64_t PanelOffset(int vec) const { return vec / kPanelVecs * view_.panel_bytes; }
+
+  // Rows [kFirst, kFirst + kRows) of a tile of kTile rows.
+  template <int kTile, int kFirst, int kRows, int kVecs>
+  void AccumulateRows(const std::byte* w, const int8_t* x, int64_t first_row,
+                      Vec (&tile_acc)[kTile][kVecs]) const {
+    x += 4 * kFirst;
+    first_row += kFirst;
+    Vec acc[kRows][kVecs];
+    Clear(acc);
     for (int64_t group = 0; group < view_.groups; ++group, w += view_.group_bytes) {
       const int64_t steps = Min(group_steps_, steps_ - group * group_steps_);
       const int64_t at_row = first_row * view_.groups + group;
@@ -160,16 +181,16 @@ class IntegerKind {
         for (int j = 0; j < kVecs; ++j) {
           codes[j] = LoadCodes(at + PanelOffset(j) + j % kPanelVecs * (kLanes * 4));
         }
-        Codes::Multiply(codes, x, part);
+        Codes::template Multiply<kTile>(codes, x, part);
         at += kPanelOutputs * 4;
-        x += kRows * Codes::kInputs;
+        x += kTile * Codes::kInputs;
       }
       AddGroup(at, at_row, part, acc);
     }
+    for (int r = 0; r < kRows; ++r) {
+      for (int j = 0; j < kVecs; ++j) tile_acc[kFirst + r][j] = tile_acc[kFirst + r][j] + acc[r][j];
+    }
   }
-
- private:
-  int64_t PanelOffset(int vec) const { return vec / kPanelVecs * view_.panel_bytes; }
 
   // `scales` points behind the codes of a group.
   template <int kRows, int kVecs>
@@ -177,11 +198,11 @@ class IntegerKind {
                 Vec (&acc)[kRows][kVecs]) const {
     const std::byte* zeros = scales + kPanelVecs * scale_vec_bytes_;
     for (int j = 0; j < kVecs; ++j) {
-      const Vec scale = LoadScales(
-          scales + PanelOffset(j) + j % kPanelVecs * scale_vec_bytes_, view_.scale_format);
-      const Vec zero = view_.zeros ? Zero() - LoadSignedBytes(zeros + PanelOffset(j) +
-                                                              j % kPanelVecs * kLanes)
-                                   : Zero();
+      const Vec scale = LoadScales(scales + PanelOffset(j) + j % kPanelVecs * scale_vec_bytes_,
+                                   view_.scale_format);
+      const Vec zero =
+          view_.zeros ? Zero() - LoadSignedBytes(zeros + PanelOffset(j) + j % kPanelVecs * kLanes)
+                      : Zero();
       for (int r = 0; r < kRows; ++r) {
         const int64_t at = at_row + r * view_.groups;
         Vec sum = ToFloats(part[r][j]);

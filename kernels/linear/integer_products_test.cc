@@ -124,8 +124,8 @@ TEST(IntegerProductsTest, AgreesWithIntegersWorkedOutHere) {
       for (int64_t first = 0; first < kInputs; first += kGroup) {
         const int64_t end = std::min(first + kGroup, kInputs);
         one.scales.push_back(0.01F + std::fabs(normal(engine)));
-        const int zero = zeros ? static_cast<int>(engine() % (2U * MiddleOf(format)))
-                               : MiddleOf(format);
+        const int zero =
+            zeros ? static_cast<int>(engine() % (2U * MiddleOf(format))) : MiddleOf(format);
         if (zeros) one.zeros.push_back(static_cast<uint8_t>(zero));
         float range = 0.0F;
         for (int64_t i = first; i < end; ++i) {

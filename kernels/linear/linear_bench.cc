@@ -19,10 +19,8 @@ constexpr int64_t kColdBytes = int64_t{256} << 20;
 
 // Outputs and inputs of one layer's matrices in Qwen3-0.6B.
 constexpr int64_t kQwen3Hidden = 1024;
-constexpr std::pair<int64_t, int64_t> kQwen3Layer[] = {{4096, kQwen3Hidden},
-                                                       {kQwen3Hidden, 2048},
-                                                       {2 * 3072, kQwen3Hidden},
-                                                       {kQwen3Hidden, 3072}};
+constexpr std::pair<int64_t, int64_t> kQwen3Layer[] = {
+    {4096, kQwen3Hidden}, {kQwen3Hidden, 2048}, {2 * 3072, kQwen3Hidden}, {kQwen3Hidden, 3072}};
 
 std::unique_ptr<PackedMatrix> RandomMatrix(int64_t outputs, int64_t inputs, DType dtype,
                                            Precision precision) {

@@ -52,8 +52,8 @@ struct PanelView {
 
 // Rows of x, as they come and packed. Tile i of n holds the rows [rows * i / n, rows * (i + 1) /
 // n); its packed values start at element first_row * PaddedInputs(w):
-//     [K / 2, tile rows, 2] bf16, [K, tile rows] f32, or [K / 4, tile rows, 4] int8, as the weights'
-//     kernel wants.
+//     [K / 2, tile rows, 2] bf16, [K, tile rows] f32, or [K / 4, tile rows, 4] int8, as the
+//     weights' kernel wants.
 struct RowsView {
   const float* x = nullptr;
   int64_t stride = 0;

@@ -24,7 +24,7 @@ class ReferenceMatrix : public PackedMatrix {
   // What products see of x.
   std::vector<double> Rounded(const float* x) const;
 
-  int64_t group_ = 0;  // inputs that are rounded to integers together
+  int64_t group_ = 0;          // inputs that are rounded to integers together
   std::vector<float> values_;  // [outputs, inputs]
 };
 

@@ -1,5 +1,5 @@
-// The scales behind the codes of a group in a panel (kernels/linear/coded_kernel.h). For *_kernel.cc
-// of kernels/linear alone.
+// The scales behind the codes of a group in a panel (kernels/linear/coded_kernel.h). For
+// *_kernel.cc of kernels/linear alone.
 #ifndef TROUPE_KERNELS_LINEAR_PANEL_SCALES_H_
 #define TROUPE_KERNELS_LINEAR_PANEL_SCALES_H_
 

@@ -5,7 +5,8 @@
 //   Set1Word(p)                   the 4 bytes at p in every word of a CodeVec
 //   LowNibbles, HighNibbles       of each byte, as a byte
 //   OffsetBytes(codes)            bytes in two's complement as DotBytes wants them
-//   DotBytes(offset, x, c)        c + the sum over a word's bytes of (code + kByteOffset) * x, exact
+//   DotBytes(offset, x, c)        c + the sum over a word's bytes of (code + kByteOffset) * x,
+//   exact
 //                                 for x from -127 to 127
 //   DotNibbles(low, high, x_low, x_high, c)   c + both sums of nibble * x, exact likewise
 //   StoreBytes<kForNibbles>(p, v) whole numbers of v from -127 to 127 as kLanes bytes; for nibbles,

@@ -46,8 +46,8 @@ inline constexpr int kByteOffset = 0;
 inline CodeVec OffsetBytes(CodeVec codes) { return codes; }
 // Sums of 2 products saturate at 16 bits: magnitudes up to 128 times 127, twice, stay below.
 inline IntVec DotBytes(CodeVec offset, CodeVec x, IntVec c) {
-  const __m512i signed_x = _mm512_mask_sub_epi8(x.v, _mm512_movepi8_mask(offset.v),
-                                                _mm512_setzero_si512(), x.v);
+  const __m512i signed_x =
+      _mm512_mask_sub_epi8(x.v, _mm512_movepi8_mask(offset.v), _mm512_setzero_si512(), x.v);
   const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(offset.v), signed_x);
   return AsInts(_mm512_add_epi32(c.bits(), _mm512_madd_epi16(pairs, _mm512_set1_epi16(1))));
 }
@@ -62,8 +62,8 @@ template <bool kForNibbles>
 inline void StoreBytes(int8_t* p, Vec a) {
   __m128i bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v));
   if constexpr (kForNibbles) {
-    bytes = _mm_shuffle_epi8(
-        bytes, _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15));
+    bytes = _mm_shuffle_epi8(bytes,
+                             _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15));
   }
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
