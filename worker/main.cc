@@ -36,7 +36,8 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
   program->Add("device", &rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add(
       "quantize", &rank.quantize,
-      {.help = "Plain weights become integers while they load.", .choices = IntegerFormatNames()});
+      {.help = "Plain weights become integers while they load; with a8, activations do too.",
+       .choices = IntegerFormatNames()});
   program->Add("load_format", &settings->load_format,
                {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
                         "config.json alone.",

@@ -29,6 +29,12 @@ bool IsPlain(const LinearWeights& part) {
   return std::holds_alternative<PlainStorage>(part.weight.storage);
 }
 
+// What --quantize turns to integers, or finds as integers.
+bool HoldsIntegers(const MatrixView& matrix) {
+  return std::holds_alternative<PlainStorage>(matrix.storage) ||
+         std::holds_alternative<GroupedStorage>(matrix.storage);
+}
+
 // The matrix's values as `dtype`: where they lie, or else decoded into `memory`.
 Tensor ValuesOf(const MatrixView& matrix, DType dtype, std::vector<std::byte>& memory) {
   Tensor tensor{nullptr, dtype, matrix.rows, matrix.cols, matrix.cols};
@@ -145,8 +151,9 @@ Precision WeightLoader::PrecisionOf(const std::vector<LinearWeights>& parts, Pre
                                     const std::optional<IntegerFormat>& quantize) {
   std::vector<Precision> wanted;
   for (const LinearWeights& part : parts) {
-    const bool by_option = IsPlain(part) && quantize.has_value() && quantize->activations;
-    wanted.push_back(by_option ? Precision::kInt8Groups : part.weight.products.value_or(otherwise));
+    const bool by_option =
+        quantize.has_value() && quantize->activations && HoldsIntegers(part.weight);
+    wanted.push_back(part.weight.products.value_or(by_option ? Precision::kInt8Groups : otherwise));
     if (wanted.back() == wanted[0]) continue;
     Fail(absl::UnimplementedError(
         absl::StrCat(part.weight.name(), ": found other activations than for ",

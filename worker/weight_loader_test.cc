@@ -228,6 +228,13 @@ TEST_F(WeightLoaderTest, TheHeadKeepsItsActivations) {
   EXPECT_EQ(loader.Matrix({plain.Linear()})->precision(), Precision::kInt8Groups);
   EXPECT_EQ(loader.HeadMatrix(plain.Linear())->precision(), Precision::kF32);
   EXPECT_EQ(loader.ExactMatrix({plain.Linear()})->precision(), Precision::kF32);
+  // Integers stay as they are stored.
+  const StoredBytes stored(3, 24, 1);
+  const auto kept = loader.Matrix({stored.Linear(std::nullopt)});
+  EXPECT_EQ(kept->precision(), Precision::kInt8Groups);
+  EXPECT_EQ(kept->bytes(), 3 * (24 + 4));
+  EXPECT_EQ(loader.Matrix({stored.Linear(Precision::kInt8Rows)})->precision(),
+            Precision::kInt8Rows);
   EXPECT_TRUE(loader.status().ok()) << loader.status();
 }
 
