@@ -132,6 +132,7 @@ Json Describe(const Checkpoint& checkpoint, const ModelIdentity& identity) {
   return {{"folder", checkpoint.folder()},
           {"architecture", model.architecture},
           {"identity", identity.Hex()},
+          {"quantization", checkpoint.quantization()},
           {"layers", model.layers.size()},
           {"layer_kinds", DescribeLayers(model)},
           {"early_exits", model.early_exit_layers.size()},
@@ -181,6 +182,7 @@ void PrintText(const Json& json) {
   line("folder", json["folder"]);
   line("architecture", json["architecture"]);
   line("identity", json["identity"]);
+  line("quantization", json["quantization"]);
   line("layers", absl::StrCat(json["layers"].get<int>(), ": ", LayerKinds(json["layer_kinds"])));
   line("context", absl::StrCat(json["max_context_tokens"].get<int>(), " tokens"));
   line("parameters",

@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/embedded_cluster.h"
 #include "config/program_config.h"
+#include "model/weight_quantizer.h"
 
 namespace troupe {
 namespace {
@@ -39,9 +40,10 @@ void Declare(Settings* s, ProgramConfig* program) {
                {.help = "Most bytes the cache keeps.", .unit = "bytes", .min = uint64_t{1} << 20});
   program->Add("use_cache", &cluster.use_cache, {.help = "Keep KV blocks across requests."});
   program->Add("device", &cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
-  program->Add("quantize", &cluster.rank.quantize,
-               {.help = "Plain weights become integers while they load.",
-                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
+  program->Add(
+      "quantize", &cluster.rank.quantize,
+      {.help = "Plain weights become integers while they load; with a8, activations do too.",
+       .choices = IntegerFormatNames()});
   program->Add("threads", &cluster.rank.threads,
                {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
   program->Add("kv_memory_bytes", &cluster.rank.kv_memory_bytes,

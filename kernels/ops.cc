@@ -9,6 +9,7 @@ namespace troupe {
 std::unique_ptr<PackedMatrix> Ops::PackCoded(absl::Span<const CodedMatrix> parts,
                                              Precision precision) {
   CHECK(!parts.empty());
+  CHECK(!RoundsToIntegers(precision)) << "not without HasIntegerProducts()";
   std::vector<float> values;
   Tensor tensor;
   tensor.cols = tensor.stride = parts[0].cols;

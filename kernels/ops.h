@@ -87,6 +87,8 @@ class Ops {
   // numbers that they stand for are packed as f32.
   virtual std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
                                                   Precision precision);
+  // Whether PackCoded takes precisions that round x to integers, for what SuitsIntegerProducts.
+  virtual bool HasIntegerProducts() const { return false; }
 
   virtual void Synchronize() = 0;
   // OK, or the first thing that went wrong on the device, as of the last Synchronize().

@@ -64,6 +64,7 @@ class CpuOps : public HostOps {
                                           Precision precision) override {
     return CpuMatrix::PackCoded(parts, precision, isa_, pool_);
   }
+  bool HasIntegerProducts() const override { return true; }
 
   void Embed(const EmbedParams& params) override {
     CheckF32(params.out);

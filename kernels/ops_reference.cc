@@ -44,6 +44,7 @@ class ReferenceOps : public HostOps {
                                           Precision precision) override {
     return std::make_unique<ReferenceMatrix>(parts, precision);
   }
+  bool HasIntegerProducts() const override { return true; }
 
   void Embed(const EmbedParams& params) override { EmbedReference(params); }
   void RmsNorm(const RmsNormParams& params) override { RmsNormReference(params); }

@@ -27,6 +27,7 @@ struct Case {
   std::vector<Sequence> sequences;
   std::function<Outputs(const Run&)> run;
   bool cuts_round = false;  // the cut of a sequence into steps may change the rounding
+  bool integers = false;    // for devices that have integer products
 };
 
 template <class Config>
@@ -100,8 +101,10 @@ std::vector<Case> LinearCases() {
 std::vector<Case> CodedCases() {
   std::vector<Case> cases;
   for (const CodedFormat& format : CodedFormats()) {
-    for (const Precision precision : {Precision::kF32, Precision::kBf16}) {
-      const std::string name = format.name + (precision == Precision::kF32 ? " exact" : " rounded");
+    for (const Precision precision :
+         {Precision::kF32, Precision::kBf16, Precision::kInt8Groups, Precision::kInt8Rows}) {
+      if (RoundsToIntegers(precision) && !IsInteger(format.code)) continue;
+      const std::string name = format.name + " " + PrecisionName(precision);
       cases.push_back(Make("linear/" + name, kMixed, RunLinear,
                            LinearCase{.inputs = 328,
                                       .parts = {70, 19},
@@ -116,6 +119,9 @@ std::vector<Case> CodedCases() {
                                           .precision = precision,
                                           .bias = true,
                                           .codes = format}));
+      for (size_t i = cases.size() - 2; i < cases.size(); ++i) {
+        cases[i].integers = RoundsToIntegers(precision);
+      }
     }
   }
   return cases;
@@ -374,12 +380,16 @@ void ExpectSameBits(const Outputs& got, const Outputs& want, const std::string& 
 class OpsTest : public testing::TestWithParam<std::tuple<size_t, size_t>> {
  protected:
   const Backend& backend() const { return Candidates()[std::get<0>(GetParam())]; }
+  bool Skips() const {
+    return test_case().integers && !TestDevice(backend()).ops().HasIntegerProducts();
+  }
   const Case& test_case() const { return Cases()[std::get<1>(GetParam())]; }
 
   testing::ScopedTrace trace_{__FILE__, __LINE__, absl::StrCat("TROUPE_TEST_SEED=", Seed())};
 };
 
 TEST_P(OpsTest, AgreesWithTheReference) {
+  if (Skips()) GTEST_SKIP() << "this device has no integer products";
   const Outputs& want = Expected(test_case());
   const Outputs got = RunOn(backend(), test_case(), InOneStep(test_case().sequences));
   ASSERT_EQ(got.size(), want.size());
@@ -387,6 +397,7 @@ TEST_P(OpsTest, AgreesWithTheReference) {
 }
 
 TEST_P(OpsTest, TokensDoNotDependOnTheirSteps) {
+  if (Skips()) GTEST_SKIP() << "this device has no integer products";
   const Case& c = test_case();
   TestRandom random(Seed());
   const Outputs want = RunOn(backend(), c, InOneStep(c.sequences));

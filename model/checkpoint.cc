@@ -146,6 +146,7 @@ absl::Status Checkpoint::Bind(const ModelConfig& config, SafetensorsCheckpoint f
   TROUPE_ASSIGN_OR_RETURN(weights_,
                           BindWeights(folder_, files_, description_, names, config.quantization));
   parameters_ = CountParameters(files_, description_, weights_);
+  quantization_ = config.quantization.name();
   return absl::OkStatus();
 }
 

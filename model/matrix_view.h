@@ -6,11 +6,13 @@
 #define TROUPE_MODEL_MATRIX_VIEW_H_
 
 #include <cstdint>
+#include <optional>
 #include <variant>
 #include <vector>
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "kernels/linear/linear.h"
 #include "model/quantized_storage.h"
 #include "model/safetensors.h"
 
@@ -30,6 +32,8 @@ struct MatrixView {
   int64_t rows = 0;
   int64_t cols = 0;
   std::variant<PlainStorage, GroupedStorage, Fp8Storage, Mxfp4Storage> storage;
+  // How the checkpoint wants products to be formed, where it does not leave that to us.
+  std::optional<Precision> products = std::nullopt;
 
   // The whole of a 2-dimensional tensor.
   static MatrixView Of(const TensorView& tensor);

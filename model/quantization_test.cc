@@ -206,6 +206,70 @@ TEST(QuantizationConfigTest, NullCountsAsAbsent) {
                   .ok());
 }
 
+// A compressed-tensors config of int-quantized weights, or float-quantized ones, by row.
+nlohmann::json WithActivations(const nlohmann::json& activations, const std::string& type = "int",
+                               const std::string& key = "input_activations") {
+  return {{"quant_method", "compressed-tensors"},
+          {"format", type + "-quantized"},
+          {"config_groups",
+           {{"g",
+             {{"targets", {"Linear"}},
+              {key, activations},
+              {"weights", {{"num_bits", 8}, {"type", type}, {"strategy", "channel"}}}}}}}};
+}
+
+TEST(QuantizationConfigTest, ActivationsBecomeIntegersAsAsked) {
+  const nlohmann::json by_token = {{"num_bits", 8},       {"type", "int"},
+                                   {"symmetric", true},   {"strategy", "token"},
+                                   {"dynamic", true},     {"group_size", nullptr},
+                                   {"observer", nullptr}, {"block_structure", nullptr}};
+  auto quantization = Read(WithActivations(by_token));
+  ASSERT_TRUE(quantization.ok()) << quantization.status();
+  EXPECT_EQ(quantization->SchemeOf("q_proj")->products, Precision::kInt8Rows);
+  EXPECT_THAT(quantization->name(), HasSubstr("activations int8 by token"));
+
+  nlohmann::json grouped = WithActivations({{"group_size", 64}, {"dynamic", true}});
+  grouped["config_groups"]["g"]["weights"]["strategy"] = "group";
+  grouped["config_groups"]["g"]["weights"]["group_size"] = 64;
+  quantization = Read(grouped);
+  ASSERT_TRUE(quantization.ok()) << quantization.status();
+  EXPECT_EQ(quantization->SchemeOf("q_proj")->products, Precision::kInt8Groups);
+
+  quantization = Read(WithActivations(nullptr));
+  ASSERT_TRUE(quantization.ok()) << quantization.status();
+  EXPECT_EQ(quantization->SchemeOf("q_proj")->products, std::nullopt);
+  quantization = Read(WithActivations(
+      {{"num_bits", 8}, {"type", "float"}, {"strategy", "token"}, {"dynamic", true}}, "float"));
+  ASSERT_TRUE(quantization.ok()) << quantization.status();
+  EXPECT_EQ(quantization->SchemeOf("q_proj")->products, std::nullopt);
+  EXPECT_THAT(quantization->name(), HasSubstr("activations not rounded to float8"));
+}
+
+TEST(QuantizationConfigTest, OtherActivationsAreErrors) {
+  const auto with = [](const std::string& key, const nlohmann::json& value) {
+    nlohmann::json activations = {{"num_bits", 8}, {"strategy", "token"}, {"dynamic", true}};
+    activations[key] = value;
+    return activations;
+  };
+  const std::vector<std::pair<nlohmann::json, std::string>> cases = {
+      {WithActivations(with("dynamic", false)), "input_activations: found scales that are fixed"},
+      {WithActivations(with("num_bits", 4)), "input_activations.num_bits: found 4, wanted 8"},
+      {WithActivations(with("symmetric", false)), "input_activations.symmetric: found false"},
+      {WithActivations(with("strategy", "tensor")), "input_activations.strategy: found tensor"},
+      {WithActivations(with("strategy", nullptr)), "input_activations.strategy: found tensor"},
+      {WithActivations({{"group_size", 32}, {"dynamic", true}}),
+       "input_activations.group_size: found 32, wanted the weights' group_size"},
+      {WithActivations(with("shift", 1)), "input_activations.shift"},
+      {WithActivations(with("type", "int"), "float"), "input_activations.type: found int"},
+      {WithActivations(with("dynamic", true), "int", "output_activations"),
+       "output_activations: found an object"}};
+  for (const auto& [config, message] : cases) {
+    const auto result = Read(config);
+    EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument) << config;
+    EXPECT_THAT(std::string(result.status().message()), HasSubstr(message));
+  }
+}
+
 TEST(QuantizationConfigTest, SchemesFollowTargetsAndIgnore) {
   const auto weights = [](int bits) {
     return nlohmann::json{{"num_bits", bits}, {"strategy", "group"}, {"group_size", 32}};

@@ -20,6 +20,7 @@ class CalibrationOps : public Ops {
                                           Precision precision) override {
     return inner_->PackCoded(parts, precision);
   }
+  bool HasIntegerProducts() const override { return inner_->HasIntegerProducts(); }
   void Upload(void* to, const void* from, int64_t bytes) override {
     inner_->Upload(to, from, bytes);
   }

@@ -161,8 +161,10 @@ struct LoadedModel {
 
 struct LoadOptions {
   ComputeMode mode = ComputeMode::kBf16;
-  // Weights that the checkpoint stores as plain values become integers. The head gets 8 bits at
-  // least; embeddings, routers, norms and biases stay as they are.
+  // Weights that the checkpoint stores as plain values become integers; those that are integers
+  // keep their format, and get the format's activations where the checkpoint wants none of its own.
+  // The head gets 8 bits at least and keeps its activations; embeddings, routers, norms and biases
+  // stay as they are.
   std::optional<IntegerFormat> quantize;
   int threads = 1;        // that quantise
   bool with_mtp = false;  // load the MTP module when the model has one

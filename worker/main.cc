@@ -11,6 +11,7 @@
 #include "base/shutdown_signals.h"
 #include "base/terminal.h"
 #include "config/program_config.h"
+#include "model/weight_quantizer.h"
 #include "worker/server.h"
 
 namespace troupe {
@@ -33,9 +34,10 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
                {.help = "Of products, keys and values; one for all workers of a coordinator.",
                 .choices = {"f32", "bf16"}});
   program->Add("device", &rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
-  program->Add("quantize", &rank.quantize,
-               {.help = "Plain weights become integers while they load.",
-                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
+  program->Add(
+      "quantize", &rank.quantize,
+      {.help = "Plain weights become integers while they load; with a8, activations do too.",
+       .choices = IntegerFormatNames()});
   program->Add("load_format", &settings->load_format,
                {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
                         "config.json alone.",
