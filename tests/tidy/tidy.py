@@ -27,12 +27,13 @@ ALLOWED = {
     "rpc": {"base"},
     "kernels": {"base"},
     "model": {"base", "kernels"},
+    "sharding": {"base", "kernels", "model"},
     "cache_client": {"base", "rpc"},
     "cache_service": {"base", "config", "rpc", "cache_client"},
-    "worker": {"base", "config", "rpc", "kernels", "model", "cache_client"},
-    "coordinator": {"base", "config", "rpc", "model", "cache_client"},
-    "cli": {"base", "config", "rpc", "kernels", "model", "cache_client", "cache_service", "worker",
-            "coordinator"},
+    "worker": {"base", "config", "rpc", "kernels", "model", "sharding", "cache_client"},
+    "coordinator": {"base", "config", "rpc", "model", "sharding", "cache_client"},
+    "cli": {"base", "config", "rpc", "kernels", "model", "sharding", "cache_client",
+            "cache_service", "worker", "coordinator"},
     "bench": None,  # benches and tests may look anywhere
     "tests": None,
 }
