@@ -17,7 +17,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "worker/gloo_communicator.h"
 #include "worker/in_process_communicator.h"
+#include "worker/testing/local_meeting.h"
 
 namespace troupe {
 namespace {
@@ -35,6 +37,23 @@ struct Kind {
 Members InProcess(int size, absl::Duration timeout) {
   const std::vector<Ops*> nobody(size, nullptr);
   return MakeInProcessCommunicators(nobody, {.timeout = timeout});
+}
+
+Members Gloo(int size, absl::Duration timeout) {
+  auto place = std::make_shared<testing::LocalMeetingPlace>(size);
+  Members members(size);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      testing::LocalMeeting meeting(place, rank);
+      auto made = MakeGlooCommunicator({.rank = rank, .size = size, .timeout = timeout}, meeting,
+                                       /*ops=*/nullptr);
+      if (made.ok()) members[rank] = *std::move(made);
+      EXPECT_TRUE(made.ok()) << made.status();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return members;
 }
 
 class CommunicatorTest : public ::testing::TestWithParam<Kind> {
@@ -259,7 +278,8 @@ TEST_P(CommunicatorTest, AbortReleasesAMemberThatWaits) {
   EXPECT_FALSE(members[2]->status().ok());
 }
 
-INSTANTIATE_TEST_SUITE_P(All, CommunicatorTest, ::testing::Values(Kind{"InProcess", InProcess}),
+INSTANTIATE_TEST_SUITE_P(All, CommunicatorTest,
+                         ::testing::Values(Kind{"InProcess", InProcess}, Kind{"Gloo", Gloo}),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace
