@@ -90,7 +90,7 @@ absl::Status StepEngine::Compute(const v1::StepPlan& plan, v1::StepResult& resul
   TROUPE_RETURN_IF_ERROR(AddRows(plan));
   const int64_t start_ns = clock_->MonotonicNs();
   const StepOutput output = rank_->runner->Forward(input_);
-  TROUPE_RETURN_IF_ERROR(rank_->ops->status());
+  TROUPE_RETURN_IF_ERROR(rank_->runner->status());
   const int64_t forward_ns = clock_->MonotonicNs();
   for (const int32_t closed : output.heads_closed) result.add_row_heads_skipped(closed);
   for (const int32_t tokens : output.expert_tokens) result.add_expert_tokens(tokens);
