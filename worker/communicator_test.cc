@@ -272,7 +272,9 @@ TEST_P(CommunicatorTest, AbortReleasesAMemberThatWaits) {
     if (member.rank() == 2) return member.Receive(0, &value, 4);
     member.Barrier();
     EXPECT_FALSE(member.status().ok());
-    if (member.rank() == 0) EXPECT_EQ(member.status().message(), "the session is over");
+    if (member.rank() == 0) {
+      EXPECT_EQ(member.status().message(), "the session is over");
+    }
   });
   other.join();
   EXPECT_FALSE(members[2]->status().ok());

@@ -1,9 +1,10 @@
 #include "worker/gloo_communicator.h"
 
-#include <gloo/transport/tcp/address.h>
-#include <gloo/transport/tcp/context.h>
+#include <gloo/transport/context.h>
+#include <gloo/transport/pair.h>
 #include <gloo/transport/tcp/device.h>
 #include <gloo/transport/unbound_buffer.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <chrono>
@@ -62,6 +63,14 @@ absl::Status Try(const Action& action) {
   }
 }
 
+// Gloo writes to sockets as if they were files: one whose other end is gone would end the process.
+void IgnorePipeSignals() {
+  struct sigaction now = {};
+  if (sigaction(SIGPIPE, nullptr, &now) == 0 && now.sa_handler == SIG_DFL) {
+    signal(SIGPIPE, SIG_IGN);
+  }
+}
+
 class GlooMesh final : public Mesh {
  public:
   static absl::StatusOr<std::shared_ptr<Mesh>> Connect(const GlooOptions& options,
@@ -115,9 +124,8 @@ class GlooMesh final : public Mesh {
   }
 
   const GlooOptions options_;
-  FailureLatch latch_;
   uint64_t listener_ = 0;
-  std::shared_ptr<tcp::Context> context_;
+  std::shared_ptr<gloo::transport::Context> context_;
 
   // Gloo writes words_[p] when member p says its last word.
   std::vector<LastWord> words_;
@@ -141,6 +149,7 @@ GlooMesh::GlooMesh(const GlooOptions& options) : options_(options), words_(optio
 
 absl::StatusOr<std::shared_ptr<Mesh>> GlooMesh::Connect(const GlooOptions& options,
                                                         Meeting& meeting) {
+  IgnorePipeSignals();
   auto mesh = std::shared_ptr<GlooMesh>(new GlooMesh(options));
   tcp::attr attr;
   attr.hostname = options.host;
@@ -151,8 +160,7 @@ absl::StatusOr<std::shared_ptr<Mesh>> GlooMesh::Connect(const GlooOptions& optio
         absl::StrCat("host: found \"", options.host,
                      "\", wanted a name or address of this machine: ", made.message()));
   }
-  mesh->context_ = std::make_shared<tcp::Context>(std::dynamic_pointer_cast<tcp::Device>(device),
-                                                  options.rank, options.size);
+  mesh->context_ = device->createContext(options.rank, options.size);
   // Gloo multiplies it by five to connect.
   mesh->context_->setTimeout(
       std::chrono::milliseconds(absl::ToInt64Milliseconds(options.connect_timeout) / 5 + 1));

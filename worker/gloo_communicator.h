@@ -8,6 +8,8 @@
 // Whoever notices tells the others whom it lost before it gives up its own connections, so that
 // all name the same one.
 //
+// The process ignores SIGPIPE from the first one on, unless it handles that signal.
+//
 // Thread model: as Communicator's; three threads of its own a member: Gloo's loop, one that waits
 // for bad news, and a StallWatch.
 #ifndef TROUPE_WORKER_GLOO_COMMUNICATOR_H_
