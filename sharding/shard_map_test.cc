@@ -209,13 +209,14 @@ bool EachExactly(const std::multiset<int64_t>& rows, int64_t size, size_t times)
 }
 
 TEST_P(RandomMaps, EveryLayerHeadExpertAndNeuronIsHeld) {
-  const ModelDescription model = RandomModel();
-  const Layout layout = {Pick({1, 2, 4}), Pick({1, 2, 3}), Pick({1, 2, 3}), Pick({0, 1}) == 1,
-                         Pick({0, 5})};
-  const absl::StatusOr<ShardMap> map = BuildShardMap(model, layout, 1);
-  if (!map.ok()) {
+  ModelDescription model;
+  Layout layout;
+  absl::StatusOr<ShardMap> map = absl::UnknownError("not drawn yet");
+  while (!map.ok()) {
+    model = RandomModel();
+    layout = {Pick({1, 2, 4}), Pick({1, 2, 3}), Pick({1, 2, 3}), Pick({0, 1}) == 1, Pick({0, 5})};
+    map = BuildShardMap(model, layout, 1);
     EXPECT_EQ(CheckLayout(model, layout), map.status());
-    GTEST_SKIP() << map.status().message();
   }
   ASSERT_TRUE(ValidateShardMap(model, *map).ok()) << ValidateShardMap(model, *map);
   const int layers = model.mtp_layer_index() + (model.mtp.has_value() ? 1 : 0);
@@ -264,11 +265,14 @@ TEST_P(RandomMaps, EveryLayerHeadExpertAndNeuronIsHeld) {
 // What ranks hold of each role adds up to the whole model, but for what is held by several of a
 // group: counted once.
 TEST_P(RandomMaps, NumbersAddUp) {
-  const ModelDescription model = RandomModel();
-  const Layout layout = {.tp = Pick({1, 2, 4}), .pp = Pick({1, 2}),
-                         .expert_parallel = Pick({0, 1}) == 1};
-  const absl::StatusOr<ShardMap> map = BuildShardMap(model, layout, 1);
-  if (!map.ok()) GTEST_SKIP() << map.status().message();
+  ModelDescription model;
+  Layout layout;
+  absl::StatusOr<ShardMap> map = absl::UnknownError("not drawn yet");
+  while (!map.ok()) {
+    model = RandomModel();
+    layout = {.tp = Pick({1, 2, 4}), .pp = Pick({1, 2}), .expert_parallel = Pick({0, 1}) == 1};
+    map = BuildShardMap(model, layout, 1);
+  }
   std::map<WeightPart, PartNumbers> distinct;
   for (int rank = 0; rank < layout.world(); ++rank) {
     const std::vector<WeightPart> parts = PartsOf(ShardOf(model, *map, rank), /*with_mtp=*/true);
@@ -316,7 +320,7 @@ TEST_P(RandomMaps, PlacementsAreFull) {
             *std::min_element(held.begin(), held.end()) + 1);
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, RandomMaps, ::testing::Range(1U, 200U));
+INSTANTIATE_TEST_SUITE_P(Seeds, RandomMaps, ::testing::Range(1U, 100U));
 
 }  // namespace
 }  // namespace troupe

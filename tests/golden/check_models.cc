@@ -88,9 +88,11 @@ Summary CheckFolder(const std::string& folder, const Layout& layout, const Setti
   const CompareOptions options = OptionsFor(settings, layout);
   if (IsAbacus(folder)) {
     const auto comparison = CompareAbacus(options);
-    absl::StatusOr<std::vector<ModelComparison>> all = comparison.status();
-    if (comparison.ok()) all = std::vector<ModelComparison>{*comparison};
-    AddComparisons(kModelConfigs[0], all, settings, summary);
+    if (comparison.ok()) {
+      AddComparisons(kModelConfigs[0], std::vector<ModelComparison>{*comparison}, settings, summary);
+    } else {
+      summary.misses.push_back(comparison.status().ToString());
+    }
     return summary;
   }
   for (const absl::string_view config : kModelConfigs) {
@@ -102,11 +104,13 @@ Summary CheckFolder(const std::string& folder, const Layout& layout, const Setti
 
 // Whether all layouts match; prints a line for each.
 bool CheckLayouts(const std::string& folder, const Settings& settings) {
-  absl::StatusOr<std::vector<Layout>> layouts = LayoutsOf(folder, settings.ranks);
-  if (settings.layout != "all") {
-    const absl::StatusOr<Layout> one = ParseLayout(settings.layout);
+  absl::StatusOr<std::vector<Layout>> layouts = std::vector<Layout>();
+  if (settings.layout == "all") {
+    layouts = LayoutsOf(folder, settings.ranks);
+  } else if (const auto one = ParseLayout(settings.layout); one.ok()) {
+    layouts->push_back(*one);
+  } else {
     layouts = one.status();
-    if (one.ok()) layouts = std::vector<Layout>{*one};
   }
   if (!layouts.ok()) {
     std::cout << "MISS   " << folder << ": " << layouts.status().message() << "\n";
