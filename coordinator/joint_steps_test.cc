@@ -104,7 +104,7 @@ TEST(JointSteps, AResultIsMadeOfAllRanks) {
   }
   ASSERT_TRUE(results.has_value());
   const v1::StepResult& result = *(*results)[0];
-  EXPECT_THAT(result.row_heads_skipped(), ElementsAre(10, 40));
+  EXPECT_THAT(result.row_heads_skipped(), ElementsAre(4, 20));
   EXPECT_THAT(result.expert_tokens(), ElementsAre(4, 6));
   EXPECT_THAT(result.sampled_token(), ElementsAre(42));
   EXPECT_THAT(result.failed_slot(), ElementsAre(3));

@@ -126,7 +126,7 @@ TEST_F(RankGatheringTest, AHomeOffersTheLeastOfItsRanks) {
   EXPECT_EQ(second.groups(0).page_count(), 12u);
   EXPECT_EQ(second.groups(0).page_bytes(), 200u);
   EXPECT_EQ(second.max_rows(), 5u);
-  EXPECT_EQ(second.heads_per_token(), 6u);
+  EXPECT_EQ(second.heads_per_token(), 3u);
 }
 
 TEST_F(RankGatheringTest, RanksOfDifferentModelsAreNamed) {

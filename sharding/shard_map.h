@@ -62,7 +62,8 @@ struct ShardMap {
   // [pp + 1]: stage s computes layers [first_layer[s], first_layer[s + 1]). The embedding is on
   // stage 0; the final norm, the head and the MTP module are on the last.
   std::vector<int> first_layer;
-  // [layers]; empty holders for dense layers, and for all where experts are split instead.
+  // [layers, then the MTP module's where there is one]; empty holders for dense layers, and for all
+  // where experts are split instead.
   std::vector<ExpertPlacement> experts;
 
   RankPlace Place(int rank) const;

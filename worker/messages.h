@@ -28,7 +28,7 @@ class SessionOutlet {
   virtual void Report(v1::Loading loading) = 0;
   // Its part of the next meeting.
   virtual void Contribute(std::string bytes) = 0;
-  // It is the rank; the answer to Hello, but for name and addresses.
+  // It is the rank; the answer to Hello, but for the worker's name.
   virtual void Greet(v1::WorkerInfo info) = 0;
   // ---- Of every session
   // The result of the oldest plan that has none yet.

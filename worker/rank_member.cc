@@ -13,7 +13,7 @@ namespace troupe {
 absl::StatusOr<std::unique_ptr<RankMember>> RankMember::Whole(const Config& config,
                                                               const Rank::Progress& progress) {
   auto member = std::unique_ptr<RankMember>(new RankMember(config, /*takes_assignment=*/false));
-  TROUPE_ASSIGN_OR_RETURN(member->rank_, Rank::Open(config.rank, progress));
+  TROUPE_ASSIGN_OR_RETURN(member->rank_, Rank::Open(config.rank, /*part=*/std::nullopt, progress));
   TROUPE_RETURN_IF_ERROR(member->ResolveThreshold());
   return member;
 }
@@ -33,6 +33,10 @@ absl::Status RankMember::ResolveThreshold() {
 v1::WorkerInfo RankMember::Describe() const {
   v1::WorkerInfo info = rank_->Describe();
   info.set_default_gate_threshold(rank_->gate_threshold);
+  // A stage may have nothing to store of a block, which the cache service has no value for.
+  if (!part_.has_value() || part_->map.layout.pp == 1) {
+    info.set_cache_address(config_.cache_address);
+  }
   return info;
 }
 
@@ -47,46 +51,59 @@ absl::Status RankMember::Become(const v1::Assignment& assignment,
         absl::StrCat("assignment: found rank ", index, " of ", map.layout.world(), " ranks"));
   }
   map.epoch = 0;
-  if (rank_ == nullptr || map_ != map || index_ != index) {
-    TROUPE_RETURN_IF_ERROR(Load(map, index, progress));
+  if (rank_ == nullptr || part_->map != map || part_->rank != index) {
+    TROUPE_RETURN_IF_ERROR(Load({.map = std::move(map), .rank = index}, progress));
   }
   TROUPE_RETURN_IF_ERROR(meeting->status());
   meeting_ = std::move(meeting);
-  const int size = map.layout.world();
-  if (size == 1) {
-    // Nobody to meet, but the coordinator waits for everybody's word.
-    return meeting_->Exchange("").status();
-  }
-  if (progress) progress("peers", 0, 0);
-  TROUPE_ASSIGN_OR_RETURN(world_, MakeGlooCommunicator({.rank = index,
-                                                        .size = size,
-                                                        .host = config_.host,
-                                                        .connect_timeout = config_.connect_timeout,
-                                                        .timeout = config_.collective_timeout},
-                                                       *meeting_, rank_->ops.get()));
-  meeting_->Guard(world_.get());
-  return world_->status();
+  return Connect(progress);
 }
 
-absl::Status RankMember::Load(const ShardMap& map, int rank, const Rank::Progress& progress) {
+absl::Status RankMember::Load(const Rank::Part& part, const Rank::Progress& progress) {
   // What was there makes room first.
   rank_.reset();
-  map_.reset();
-  TROUPE_ASSIGN_OR_RETURN(rank_, Rank::Open(config_.rank, progress));
-  TROUPE_RETURN_IF_ERROR(ResolveThreshold());
-  map_ = map;
-  index_ = rank;
-  return absl::OkStatus();
+  part_.reset();
+  TROUPE_ASSIGN_OR_RETURN(rank_, Rank::Open(config_.rank, part, progress));
+  part_ = part;
+  return ResolveThreshold();
+}
+
+absl::Status RankMember::Connect(const Rank::Progress& progress) {
+  const int size = part_->map.layout.world();
+  if (size == 1) {
+    // Nobody to meet, but every rank hands in.
+    TROUPE_RETURN_IF_ERROR(meeting_->Exchange("").status());
+    return rank_->Connect(/*links=*/nullptr);
+  }
+  if (progress) progress("peers", 0, 0);
+  TROUPE_ASSIGN_OR_RETURN(auto world,
+                          MakeGlooCommunicator({.rank = part_->rank,
+                                                .size = size,
+                                                .host = config_.host,
+                                                .connect_timeout = config_.connect_timeout,
+                                                .timeout = config_.collective_timeout},
+                                               *meeting_, rank_->ops.get()));
+  // It stays where it is when the links take it.
+  meeting_->Guard(world.get());
+  auto links = MakeRankLinks(std::move(world), part_->map);
+  if (!links.ok()) {
+    meeting_->Guard(nullptr);
+    return links.status();
+  }
+  links_ = *std::move(links);
+  return rank_->Connect(&*links_);
 }
 
 void RankMember::Leave() {
+  if (!takes_assignment_) return;
   if (meeting_ != nullptr) meeting_->Guard(nullptr);
   meeting_.reset();
-  world_.reset();
+  if (rank_ != nullptr) rank_->Disconnect();
+  links_.reset();
 }
 
 absl::Status RankMember::links_status() const {
-  return world_ == nullptr ? absl::OkStatus() : world_->status();
+  return links_.has_value() ? links_->status() : absl::OkStatus();
 }
 
 }  // namespace troupe

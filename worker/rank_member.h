@@ -4,7 +4,7 @@
 // rank of the same map again finds it there and only connects.
 //
 // Thread model: made by any thread, then used by one at a time. Ownership: owns rank and
-// communicator. Errors are those of Rank::Open and of the communicator, and FAILED_PRECONDITION for
+// links. Errors are those of Rank::Open and of the communicator, and FAILED_PRECONDITION for
 // assignments that do not fit what the worker is.
 #ifndef TROUPE_WORKER_RANK_MEMBER_H_
 #define TROUPE_WORKER_RANK_MEMBER_H_
@@ -19,6 +19,7 @@
 #include "troupe/v1/worker.pb.h"
 #include "worker/communicator.h"
 #include "worker/rank.h"
+#include "worker/rank_links.h"
 #include "worker/session_meeting.h"
 
 namespace troupe {
@@ -28,6 +29,7 @@ class RankMember {
   struct Config {
     Rank::Config rank;
     std::optional<float> gate_threshold;  // as ResolveGateThreshold takes it
+    std::string cache_address;            // announced; empty: none
     std::string host = "127.0.0.1";       // of this machine, where other ranks reach it
     absl::Duration connect_timeout = absl::Seconds(30);
     absl::Duration collective_timeout = absl::Seconds(60);
@@ -41,7 +43,7 @@ class RankMember {
   bool takes_assignment() const { return takes_assignment_; }
   // Null before the first assignment was taken.
   Rank* rank() const { return rank_.get(); }
-  // What the rank announces, but for name and addresses. REQUIRES: rank().
+  // What the rank announces, but for its name. REQUIRES: rank().
   v1::WorkerInfo Describe() const;
 
   // Becomes the rank: loads, unless it is there, and connects to the others through `meeting`,
@@ -57,17 +59,17 @@ class RankMember {
   RankMember(const Config& config, bool takes_assignment)
       : config_(config), takes_assignment_(takes_assignment) {}
 
-  absl::Status Load(const ShardMap& map, int rank, const Rank::Progress& progress);
+  absl::Status Load(const Rank::Part& part, const Rank::Progress& progress);
+  absl::Status Connect(const Rank::Progress& progress);
   absl::Status ResolveThreshold();
 
   const Config config_;
   const bool takes_assignment_;
   std::unique_ptr<Rank> rank_;
-  // What rank_ was loaded for; the map's epoch is 0.
-  std::optional<ShardMap> map_;
-  int index_ = 0;
+  // What rank_ was loaded for, the map's epoch left out; empty: the whole model.
+  std::optional<Rank::Part> part_;
   std::shared_ptr<SessionMeeting> meeting_;  // of the session
-  std::unique_ptr<Communicator> world_;      // null: the rank is alone
+  std::optional<RankLinks> links_;           // empty: the rank is alone
 };
 
 }  // namespace troupe

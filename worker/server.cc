@@ -82,6 +82,7 @@ WorkerServer::WorkerServer(const Config& config)
 absl::Status WorkerServer::Serve(const Config& config, const Rank::Progress& progress) {
   const RankMember::Config member{.rank = config.rank,
                                   .gate_threshold = config.gate_threshold,
+                                  .cache_address = config.cache,
                                   .host = RanksHost(config),
                                   .collective_timeout = config.collective_timeout};
   if (config.sharded) {
@@ -102,9 +103,8 @@ absl::Status WorkerServer::Serve(const Config& config, const Rank::Progress& pro
   TROUPE_ASSIGN_OR_RETURN(address_, AdvertisedAddress(config, rpc_->port()));
   if (!config.sharded) info_ = member_->Describe();
   info_.set_worker(config.name.empty() ? address_ : config.name);
-  info_.set_cache_address(config.cache);
   if (config.sharded) {
-    service_->OpenForAssignments(info_);
+    service_->OpenForAssignments(info_.worker());
   } else {
     service_->Open(info_);
   }

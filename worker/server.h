@@ -61,7 +61,7 @@ class WorkerServer {
 
   // What the coordinator dials.
   const std::string& address() const { return address_; }
-  // Of a sharded worker: name and cache alone.
+  // Of a sharded worker: its name alone.
   const v1::WorkerInfo& info() const { return info_; }
 
   // Runs the plans that are here, ends the session with UNAVAILABLE, waits `grace` for the other

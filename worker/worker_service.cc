@@ -47,8 +47,8 @@ class WorkerService::SessionCall final
 
   void Greet(v1::WorkerInfo info) override {
     v1::SessionReply reply;
-    *reply.mutable_info() = service_->NameAndAddresses();
-    reply.mutable_info()->MergeFrom(info);
+    *reply.mutable_info() = std::move(info);
+    reply.mutable_info()->set_worker(service_->Name());
     Write(std::move(reply));
   }
 
@@ -240,9 +240,9 @@ grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* WorkerService::Se
   return reactor;
 }
 
-void WorkerService::OpenForAssignments(v1::WorkerInfo name_and_addresses) {
+void WorkerService::OpenForAssignments(const std::string& worker) {
   const std::lock_guard lock(mutex_);
-  info_ = std::move(name_and_addresses);
+  info_.emplace().set_worker(worker);
   takes_assignments_ = true;
 }
 
@@ -280,9 +280,9 @@ absl::StatusOr<std::optional<v1::WorkerInfo>> WorkerService::Admit(
   return info;
 }
 
-v1::WorkerInfo WorkerService::NameAndAddresses() {
+std::string WorkerService::Name() {
   const std::lock_guard lock(mutex_);
-  return info_.value_or(v1::WorkerInfo());
+  return info_->worker();
 }
 
 void WorkerService::Remove(const SessionCall* call) {

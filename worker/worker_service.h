@@ -35,7 +35,7 @@ class WorkerService final : public v1::Worker::CallbackService {
   // Takes sessions from now on, UNAVAILABLE before: those that assign a rank, which the executor
   // answers when it has become that; or those that do not, which `info` answers at once.
   void Open(v1::WorkerInfo info);
-  void OpenForAssignments(v1::WorkerInfo name_and_addresses);
+  void OpenForAssignments(const std::string& worker);
 
   grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Session(
       grpc::CallbackServerContext* context) override;
@@ -49,7 +49,7 @@ class WorkerService final : public v1::Worker::CallbackService {
   // What to answer Hello with; nothing: the executor will.
   absl::StatusOr<std::optional<v1::WorkerInfo>> Admit(const v1::Hello& hello,
                                                       const std::shared_ptr<SessionCall>& call);
-  v1::WorkerInfo NameAndAddresses();
+  std::string Name();
   void Remove(const SessionCall* call);
 
   const Config config_;
