@@ -52,6 +52,20 @@ void Declare(Settings* settings, ProgramConfig* program) {
       {.help = "Most prompt tokens in a step that also decodes.", .unit = "tokens", .min = 1});
   program->Add("max_requests", &server.service.max_requests,
                {.help = "Requests that may be under way at once.", .min = 1});
+  program->Add("ranks", &server.ranks,
+               {.help = "Workers that make one replica; 1: each loads the whole model.",
+                .min = 1,
+                .max = 1024});
+  program->Add("layout", &server.layout,
+               {.help = "How a replica is cut, such as \"tp2\", \"dp2 ep\" or \"tp2 pp2\"; empty: "
+                        "what suits the model and the ranks."});
+  program->Add("rank_timeout_ms", &server.fleet.rank_timeout_ms,
+               {.help = "A rank that owes a step for so long makes its replica unready.",
+                .unit = "ms",
+                .min = 100});
+  program->Add(
+      "rank_lost_ms", &server.fleet.rank_lost_ms,
+      {.help = "And after so long is given up: its replica forms anew.", .unit = "ms", .min = 100});
   program->Add("heartbeat_ms", &server.fleet.heartbeat_ms,
                {.help = "How often workers announce themselves.", .unit = "ms", .min = 10});
   program->Add(
@@ -65,6 +79,7 @@ void Declare(Settings* settings, ProgramConfig* program) {
   program->AddExample("troupe-coordinator --model models/abacus");
   program->AddExample(
       "troupe-coordinator --model models/abacus --listen 0.0.0.0:7100 --cache 127.0.0.1:7103");
+  program->AddExample("troupe-coordinator --model models/abacus --layout tp2");
   program->AddExample("troupe-coordinator --config coordinator.yaml");
 }
 

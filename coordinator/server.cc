@@ -6,11 +6,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "base/status_util.h"
 #include "coordinator/block_lookup_client.h"
 #include "coordinator/worker_client.h"
 #include "model/checkpoint.h"
 #include "model/dummy_tokenizer.h"
+#include "sharding/layout_plan.h"
+#include "sharding/layout_rules.h"
+#include "sharding/shard_map_proto.h"
 
 namespace troupe {
 namespace {
@@ -38,6 +42,32 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> OpenTokenizer(
     return MakeDummyTokenizer(vocab_size);
   }
   return tokenizer;
+}
+
+// Puts ranks and layout of replicas into config.fleet.
+absl::Status PlanRanks(CoordinatorServer::Config& config) {
+  if (config.layout.empty() && config.ranks == 1) return absl::OkStatus();
+  TROUPE_ASSIGN_OR_RETURN(const ModelConfig model, ReadModelConfig(config.model));
+  ShardMap map;
+  if (config.layout.empty()) {
+    TROUPE_ASSIGN_OR_RETURN(
+        LayoutChoice choice,
+        ChooseLayout(model.description, {.ranks = config.ranks}, Sizing(), MachineRates()));
+    map = std::move(choice.map);
+  } else {
+    TROUPE_ASSIGN_OR_RETURN(const Layout layout, ParseLayout(config.layout));
+    if (config.ranks != 1 && config.ranks != layout.world()) {
+      return absl::InvalidArgumentError(absl::StrCat("layout \"", config.layout, "\": has ",
+                                                     layout.world(), " ranks, wanted ",
+                                                     config.ranks, " (ranks)"));
+    }
+    TROUPE_ASSIGN_OR_RETURN(map, BuildShardMap(model.description, layout, /*epoch=*/0));
+  }
+  config.fleet.ranks = map.layout.world();
+  LOG(INFO) << "replicas" << Field("ranks", config.fleet.ranks)
+            << Field("layout", NameOf(map.layout));
+  config.fleet.make_map = [map = ToProto(map)](const auto& /*members*/) { return map; };
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<JobContext>> OpenModel(const CoordinatorServer::Config& config) {
@@ -87,8 +117,10 @@ class CoordinatorServer::Readiness {
   bool ready_ = false;
 };
 
-absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(const Config& config) {
-  TROUPE_ASSIGN_OR_RETURN(std::shared_ptr<JobContext> context, OpenModel(config));
+absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(const Config& given) {
+  TROUPE_ASSIGN_OR_RETURN(std::shared_ptr<JobContext> context, OpenModel(given));
+  Config config = given;
+  TROUPE_RETURN_IF_ERROR(PlanRanks(config));
   std::error_code error;
   std::filesystem::create_directories(config.data_dir, error);
   if (error) {
@@ -112,6 +144,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(cons
 CoordinatorServer::CoordinatorServer(const Config& config, std::shared_ptr<JobContext> context,
                                      TenantNamespaces tenants)
     : started_(absl::Now()),
+      ranks_(static_cast<int>(config.fleet.ranks)),
       readiness_(std::make_shared<Readiness>()),
       context_(std::move(context)),
       executor_({.name = "coord", .thread_count = config.threads}),

@@ -25,6 +25,11 @@ namespace troupe {
 class CoordinatorServer {
  public:
   struct Config {
+    // Of each replica, and how it is cut, as ParseLayout reads it. One rank: its worker loads the
+    // whole model by itself. An empty layout: the one that suits the model, of so many ranks; a
+    // layout says how many ranks there are.
+    int ranks = 1;
+    std::string layout;
     RpcServer::Config rpc = {.listen = "127.0.0.1:7100", .max_receive_bytes = 64 << 20};
     std::string model;                                 // folder: configs, tokenizer, chat template
     bool dummy_tokenizer = false;                      // where the folder has no tokenizer.json
@@ -44,6 +49,8 @@ class CoordinatorServer {
   CoordinatorServer& operator=(const CoordinatorServer&) = delete;
 
   int port() const { return rpc_->port(); }
+  // Of each replica.
+  int ranks() const { return ranks_; }
 
   // Takes no new requests, waits `grace` for those under way, cancels the rest.
   void Shutdown(absl::Duration grace);
@@ -57,6 +64,7 @@ class CoordinatorServer {
   void Complete(v1::ClusterStatus& status) const;
 
   const absl::Time started_;
+  const int ranks_;
   const std::shared_ptr<Readiness> readiness_;
   const std::shared_ptr<JobContext> context_;
   ThreadExecutor executor_;

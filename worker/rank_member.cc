@@ -1,0 +1,109 @@
+#include "worker/rank_member.h"
+
+#include <cstdlib>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_util.h"
+#include "sharding/shard_map_proto.h"
+#include "worker/gloo_communicator.h"
+
+namespace troupe {
+
+absl::StatusOr<std::unique_ptr<RankMember>> RankMember::Whole(const Config& config,
+                                                              const Rank::Progress& progress) {
+  auto member = std::unique_ptr<RankMember>(new RankMember(config, /*takes_assignment=*/false));
+  TROUPE_ASSIGN_OR_RETURN(member->rank_, Rank::Open(config.rank, /*part=*/std::nullopt, progress));
+  TROUPE_RETURN_IF_ERROR(member->ResolveThreshold());
+  return member;
+}
+
+std::unique_ptr<RankMember> RankMember::Assigned(const Config& config) {
+  return std::unique_ptr<RankMember>(new RankMember(config, /*takes_assignment=*/true));
+}
+
+absl::Status RankMember::ResolveThreshold() {
+  TROUPE_ASSIGN_OR_RETURN(
+      rank_->gate_threshold,
+      ResolveGateThreshold(config_.gate_threshold, std::getenv("DYNAMIC_ATTENTION_THRESHOLD"),
+                           rank_->gate_threshold));
+  return absl::OkStatus();
+}
+
+v1::WorkerInfo RankMember::Describe() const {
+  v1::WorkerInfo info = rank_->Describe();
+  info.set_default_gate_threshold(rank_->gate_threshold);
+  // A stage may have nothing to store of a block, which the cache service has no value for.
+  if (!part_.has_value() || part_->map.layout.pp == 1) {
+    info.set_cache_address(config_.cache_address);
+  }
+  return info;
+}
+
+absl::Status RankMember::Become(const v1::Assignment& assignment,
+                                std::shared_ptr<SessionMeeting> meeting,
+                                const Rank::Progress& progress) {
+  Leave();
+  TROUPE_ASSIGN_OR_RETURN(ShardMap map, FromProto(assignment.map()));
+  const int index = static_cast<int>(assignment.rank());
+  if (index >= map.layout.world()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("assignment: found rank ", index, " of ", map.layout.world(), " ranks"));
+  }
+  map.epoch = 0;
+  if (rank_ == nullptr || part_->map != map || part_->rank != index) {
+    TROUPE_RETURN_IF_ERROR(Load({.map = std::move(map), .rank = index}, progress));
+  }
+  TROUPE_RETURN_IF_ERROR(meeting->status());
+  meeting_ = std::move(meeting);
+  return Connect(progress);
+}
+
+absl::Status RankMember::Load(const Rank::Part& part, const Rank::Progress& progress) {
+  // What was there makes room first.
+  rank_.reset();
+  part_.reset();
+  TROUPE_ASSIGN_OR_RETURN(rank_, Rank::Open(config_.rank, part, progress));
+  part_ = part;
+  return ResolveThreshold();
+}
+
+absl::Status RankMember::Connect(const Rank::Progress& progress) {
+  const int size = part_->map.layout.world();
+  if (size == 1) {
+    // Nobody to meet, but every rank hands in.
+    TROUPE_RETURN_IF_ERROR(meeting_->Exchange("").status());
+    return rank_->Connect(/*links=*/nullptr);
+  }
+  if (progress) progress("peers", 0, 0);
+  TROUPE_ASSIGN_OR_RETURN(auto world,
+                          MakeGlooCommunicator({.rank = part_->rank,
+                                                .size = size,
+                                                .host = config_.host,
+                                                .connect_timeout = config_.connect_timeout,
+                                                .timeout = config_.collective_timeout},
+                                               *meeting_, rank_->ops.get()));
+  // It stays where it is when the links take it.
+  meeting_->Guard(world.get());
+  auto links = MakeRankLinks(std::move(world), part_->map);
+  if (!links.ok()) {
+    meeting_->Guard(nullptr);
+    return links.status();
+  }
+  links_ = *std::move(links);
+  return rank_->Connect(&*links_);
+}
+
+void RankMember::Leave() {
+  if (!takes_assignment_) return;
+  if (meeting_ != nullptr) meeting_->Guard(nullptr);
+  meeting_.reset();
+  if (rank_ != nullptr) rank_->Disconnect();
+  links_.reset();
+}
+
+absl::Status RankMember::links_status() const {
+  return links_.has_value() ? links_->status() : absl::OkStatus();
+}
+
+}  // namespace troupe
