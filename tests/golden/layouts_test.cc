@@ -5,6 +5,7 @@
 #include <tuple>
 #include <vector>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "sharding/layout_rules.h"
 #include "tests/golden/abacus_check.h"
@@ -63,9 +64,19 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"minimax_m2", "tp4"}, Case{"olmo3", "tp8"}, Case{"olmo3", "tp2 pp4"},
         Case{"gemma3_text", "tp4 dp2"}, Case{"qwen2", "tp2 dp2 pp2"}, Case{"smollm3", "pp4"},
         // Groups of integers that tp cuts; copies of experts.
-        Case{"llama_awq", "tp4"}, Case{"llama_gptq", "tp8"}, Case{"qwen3_moe_ct", "tp2 ep"},
+        Case{"llama_awq", "tp4"}, Case{"llama_gptq", "tp4"}, Case{"qwen3_moe_ct", "tp2 ep"},
         Case{"qwen3_moe", "dp8 ep +16"}, Case{"mixtral", "tp4 ep +4"}, Case{"glm4_moe", "dp4 ep"},
         Case{"qwen3_moe", "tp2 dp2 ep", true}, Case{"llama", "tp2 pp2", true}));
+
+// 96 inputs over 8 ranks: 12 columns each, that begin inside groups of 32.
+TEST(LayoutsTest, GroupsThatCannotBeCutAreNamed) {
+  const auto comparisons = CompareModel(SourcePath("tests/golden/models/llama_gptq"),
+                                        kModelConfigs[0], {.layout = {.tp = 8}});
+  EXPECT_EQ(comparisons.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(comparisons.status().message()),
+              ::testing::AllOf(::testing::HasSubstr("down_proj"), ::testing::HasSubstr("group of 32"),
+                               ::testing::HasSubstr("wanted a multiple of 8")));
+}
 
 }  // namespace
 }  // namespace troupe
