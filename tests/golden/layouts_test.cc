@@ -13,6 +13,7 @@
 #include "sharding/layout_plan.h"
 #include "sharding/layout_rules.h"
 #include "tests/golden/abacus_check.h"
+#include "tests/golden/compare.h"
 #include "tests/golden/model_check.h"
 #include "worker/testing/replica_harness.h"
 #include "worker/testing/runner_harness.h"
@@ -83,9 +84,11 @@ TEST(LayoutsTest, GroupsThatCannotBeCutAreNamed) {
                                ::testing::HasSubstr("wanted a multiple of 8")));
 }
 
-std::unique_ptr<ReplicaHarness> Replica(const Checkpoint& checkpoint, const char* layout) {
+std::unique_ptr<ReplicaHarness> Replica(const Checkpoint& checkpoint, const char* layout,
+                                        bool mtp = false) {
   RunnerHarness::Options runner;
   runner.slots = 8;
+  runner.mtp = mtp;
   auto replica = ReplicaHarness::Create(
       checkpoint, [] { return MakeDeviceOps("cpu", 1); },
       {.runner = runner, .layout = *ParseLayout(layout)});
@@ -120,6 +123,28 @@ TEST(LayoutsTest, CompanyCutsAndHomesDoNotMatter) {
       {{.slot = 4, .tokens = {9}}, {.slot = 3, .tokens = rest, .logits = 15}, company});
   ASSERT_EQ(together.size(), 17U);
   EXPECT_EQ(RunnerHarness::Logits(together.begin() + 1, together.begin() + 16), alone);
+}
+
+// The MTP module is on the last stage, with experts of its own.
+TEST(LayoutsTest, MtpModule) {
+  const Checkpoint checkpoint = OpenModel("models/abacus");
+  std::vector<RunnerHarness::Row> rows;
+  std::vector<std::vector<uint32_t>> next_tokens;
+  for (uint32_t slot = 0; slot < 3; ++slot) {
+    std::vector<uint32_t> tokens = RandomTokens(60, slot);
+    next_tokens.emplace_back(tokens.begin() + 1, tokens.end());
+    tokens.pop_back();
+    rows.push_back({.slot = slot, .tokens = tokens, .logits = 8});
+  }
+  RunnerHarness::Logits want;
+  for (const char* layout : {"tp1", "tp2", "tp2 dp2 ep", "pp2", "dp4 pp2 ep +3"}) {
+    const std::unique_ptr<ReplicaHarness> replica = Replica(checkpoint, layout, /*mtp=*/true);
+    replica->Step(rows);
+    const RunnerHarness::Logits got = replica->StepMtp(rows, next_tokens);
+    if (want.empty()) want = got;
+    EXPECT_EQ(got.size(), 24U);
+    EXPECT_LT(Difference(got, want), kModelLogitTolerance) << layout;
+  }
 }
 
 // What ranks hold is what was worked out before they were loaded.
