@@ -23,8 +23,8 @@ absl::StatusOr<LayoutWish> WishOf(const RankQuestion& question) {
   TROUPE_ASSIGN_OR_RETURN(const Layout layout, ParseLayout(question.layout));
   if (layout.world() != question.ranks) {
     return absl::InvalidArgumentError(absl::StrCat("layout ", NameOf(layout), ": found ",
-                                                   layout.world(), " ranks, wanted --ranks = ",
-                                                   question.ranks));
+                                                   layout.world(),
+                                                   " ranks, wanted --ranks = ", question.ranks));
   }
   wish.tp = layout.tp;
   wish.dp = layout.dp;
@@ -74,11 +74,11 @@ Json DescribeCandidate(const LayoutCandidate& candidate, bool memory_known) {
 }
 
 std::string RankLine(const Json& rank) {
-  std::string line = absl::StrFormat(
-      "stage %d, home %d, part %d: layers %d to %d, %d heads over %d KV heads",
-      rank["stage"].get<int>(), rank["home"].get<int>(), rank["part"].get<int>(),
-      rank["first_layer"].get<int>(), rank["last_layer"].get<int>(), rank["heads"].get<int>(),
-      rank["kv_heads"].get<int>());
+  std::string line =
+      absl::StrFormat("stage %d, home %d, part %d: layers %d to %d, %d heads over %d KV heads",
+                      rank["stage"].get<int>(), rank["home"].get<int>(), rank["part"].get<int>(),
+                      rank["first_layer"].get<int>(), rank["last_layer"].get<int>(),
+                      rank["heads"].get<int>(), rank["kv_heads"].get<int>());
   if (const int experts = rank["experts_a_layer"].get<int>(); experts > 0) {
     absl::StrAppend(&line, ", ", experts, " experts a layer");
   }

@@ -155,7 +155,7 @@ struct MoeExpertsCase {
   bool bias = false;
   bool accumulate = true;
   std::optional<CodedFormat> codes = std::nullopt;  // instead of values of dtype
-  int elsewhere = 0;  // percent of choices that another rank computes
+  int elsewhere = 0;                                // percent of choices that another rank computes
 };
 Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run);
 

@@ -33,7 +33,8 @@ struct Widths {
   void Include(const LayerDescription& layer) {
     const AttentionDescription& a = layer.attention;
     norms_after = norms_after || layer.norm_place != NormPlace::kBefore;
-    int64_t outputs = a.query_size() + (a.nsa.has_value() ? 3 : 1) * (a.key_size() + a.value_size());
+    int64_t outputs =
+        a.query_size() + (a.nsa.has_value() ? 3 : 1) * (a.key_size() + a.value_size());
     if (a.mla.has_value()) {
       const int64_t latents = a.mla->latent_dim + a.mla->rope_dim;
       outputs = latents + (a.mla->query_latent_dim > 0 ? a.mla->query_latent_dim : a.query_size());
@@ -123,9 +124,8 @@ LayoutCandidate Look(const ModelDescription& model, const Layout& layout, const 
     const int64_t left = sizing.memory_bytes - bytes.weights - bytes.activations;
     candidate.longest_fit = layout.dp * (left / std::max<int64_t>(1, bytes.kv_longest));
   }
-  candidate.cost =
-      DecodeCost(model, *map, sizing, rates, kPlannedSequences,
-                 std::min<int64_t>(kPlannedContext, ContextOf(model, sizing)));
+  candidate.cost = DecodeCost(model, *map, sizing, rates, kPlannedSequences,
+                              std::min<int64_t>(kPlannedContext, ContextOf(model, sizing)));
   return candidate;
 }
 
@@ -143,21 +143,20 @@ int64_t ActivationBytes(const RankShard& shard, const Sizing& sizing) {
   // Tokens of all homes, there and back again.
   const bool travels = shard.layout.expert_parallel && shard.layout.dp > 1;
   const int64_t exchanged = travels ? shard.layout.dp * (3 * hidden + 2 * widths.choices) : 0;
-  return kFloatBytes *
-         (sizing.step_tokens * (a_token + exchanged) + sizing.logit_tokens * a_logit);
+  return kFloatBytes * (sizing.step_tokens * (a_token + exchanged) + sizing.logit_tokens * a_logit);
 }
 
 RankBytes BytesOfRank(const ModelDescription& model, const ShardMap& map, int rank,
                       const Sizing& sizing) {
   const RankShard shard = ShardOf(model, map, rank);
-  const std::vector<StateGroup> groups =
-      ShardStateGroups(shard, {.kv_bytes_per_element = sizing.kv_bytes_per_element,
-                               .with_mtp = sizing.with_mtp});
+  const std::vector<StateGroup> groups = ShardStateGroups(
+      shard, {.kv_bytes_per_element = sizing.kv_bytes_per_element, .with_mtp = sizing.with_mtp});
   RankBytes bytes;
   bytes.weights = BytesOf(model, PartsOf(shard, sizing.with_mtp), sizing.bits);
   bytes.activations = ActivationBytes(shard, sizing);
   for (const StateGroup& group : groups) {
-    if (group.kind != StateGroupKind::kWindow) bytes.kv_per_token += group.page_bytes / kBlockTokens;
+    const bool keeps_all = group.kind != StateGroupKind::kWindow;
+    if (keeps_all) bytes.kv_per_token += group.page_bytes / kBlockTokens;
   }
   bytes.kv_longest = StateBytes(groups, ContextOf(model, sizing));
   return bytes;
@@ -168,11 +167,11 @@ absl::Status CheckFits(const ModelDescription& model, const ShardMap& map, const
   const int rank = FullestRank(model, map, sizing);
   const RankBytes bytes = BytesOfRank(model, map, rank, sizing);
   if (bytes.needed() <= sizing.memory_bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "layout ", NameOf(map.layout), ": rank ", rank, " needs ", GiB(bytes.weights), " weights + ",
-      GiB(bytes.activations), " activations + ", GiB(bytes.kv_longest), " KV of one sequence of ",
-      ContextOf(model, sizing), " tokens = ", GiB(bytes.needed()), ", has ",
-      GiB(sizing.memory_bytes)));
+  return absl::ResourceExhaustedError(
+      absl::StrCat("layout ", NameOf(map.layout), ": rank ", rank, " needs ", GiB(bytes.weights),
+                   " weights + ", GiB(bytes.activations), " activations + ", GiB(bytes.kv_longest),
+                   " KV of one sequence of ", ContextOf(model, sizing),
+                   " tokens = ", GiB(bytes.needed()), ", has ", GiB(sizing.memory_bytes)));
 }
 
 namespace {
@@ -199,8 +198,7 @@ double BytesRead(const DecodeLoad& load, const RankShard& shard) {
       const double tokens = shard.layout.expert_parallel ? load.sequences : of_home;
       share = ShareReached(moe.experts, tokens * moe.experts_per_token);
     }
-    bytes +=
-        share * static_cast<double>(BytesOf(NumbersOf(load.model, part), load.sizing.bits));
+    bytes += share * static_cast<double>(BytesOf(NumbersOf(load.model, part), load.sizing.bits));
   }
   const auto groups =
       ShardStateGroups(shard, {.kv_bytes_per_element = load.sizing.kv_bytes_per_element});
@@ -223,8 +221,7 @@ double ExchangeSeconds(const DecodeLoad& load, const RankShard& shard) {
     all_reduce(2, rows * row_bytes);
     const auto* moe = std::get_if<MoeFfn>(&LayerOf(load.model, i).ffn);
     if (moe == nullptr || !layout.expert_parallel || layout.dp == 1) return;
-    const double targets =
-        layout.dp * ShareReached(layout.dp * layout.tp, moe->experts_per_token);
+    const double targets = layout.dp * ShareReached(layout.dp * layout.tp, moe->experts_per_token);
     exchange(3, rows * row_bytes * std::min<double>(targets, layout.dp - 1));
   });
   if (shard.last_stage) all_reduce(1, rows * kFloatBytes * load.model.vocab_size);

@@ -68,8 +68,8 @@ void ComputeGates(const LayerContext& context, const Tensor& projected) {
   params.gate_logits = gate_logits;
   if (attention.nsa.has_value()) {
     params.branches = kNsaBranches;
-    params.branch_logits = Columns(projected, attention.nsa->branch_gate_column,
-                                   heads * kNsaBranches);
+    params.branch_logits =
+        Columns(projected, attention.nsa->branch_gate_column, heads * kNsaBranches);
   }
   params.rule = context.input.gate_rules();
   params.gates = Columns(FirstRows(arena.gates, tokens), 0, heads);

@@ -179,8 +179,8 @@ class ExpertsOfHomes : public ExpertExchange {
     std::vector<CommBytes> pieces;
     for (size_t home = 0; home + 1 < first.size(); ++home) {
       auto* bytes = static_cast<std::byte*>(const_cast<void*>(memory));
-      pieces.push_back({bytes + first[home] * row_bytes,
-                        (first[home + 1] - first[home]) * row_bytes});
+      pieces.push_back(
+          {bytes + first[home] * row_bytes, (first[home + 1] - first[home]) * row_bytes});
     }
     return pieces;
   }
@@ -221,8 +221,8 @@ class ExpertsOfHomes : public ExpertExchange {
     Ops& ops = context.ops;
     const int64_t rows = received_first_.back();
     const int64_t pairs = rows * description.experts_per_token;
-    const auto choices = Fetched(
-        ops, absl::MakeSpan(reinterpret_cast<Choice*>(received_choices_.get()), pairs));
+    const auto choices =
+        Fetched(ops, absl::MakeSpan(reinterpret_cast<Choice*>(received_choices_.get()), pairs));
     ops.Synchronize();
     const std::vector<int>& held = context.model.shard.experts[context.layer.index];
     assigned_.clear();

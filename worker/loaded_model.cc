@@ -24,9 +24,8 @@ LoadedSwiglu LoadSwiglu(const SwigluWeights& weights, WeightLoader& loader) {
 // Layers with experts before layer `layer`.
 int MoeIndex(const ModelDescription& model, int layer) {
   return static_cast<int>(
-      std::count_if(model.layers.begin(), model.layers.begin() + layer, [](const auto& before) {
-        return std::holds_alternative<MoeFfn>(before.ffn);
-      }));
+      std::count_if(model.layers.begin(), model.layers.begin() + layer,
+                    [](const auto& before) { return std::holds_alternative<MoeFfn>(before.ffn); }));
 }
 
 // See LoadedMoe::copies_begin.
@@ -191,15 +190,14 @@ LoadedLayer LoadLayer(const RankShard& shard, int index, const LayerWeights& wei
                       WeightLoader& loader) {
   const LayerDescription& description = LayerOf(shard.description, index);
   const bool mtp = index == shard.description.mtp_layer_index();
-  loader.Fail(CheckAttention(mtp ? "the MTP layer" : absl::StrCat("layer ", index),
-                             description.attention));
+  loader.Fail(
+      CheckAttention(mtp ? "the MTP layer" : absl::StrCat("layer ", index), description.attention));
   LoadedLayer layer;
   layer.index = index;
   layer.description = description;
   layer.attention_norms = LoadNorms(weights.attention_norms, loader);
   layer.ffn_norms = LoadNorms(weights.ffn_norms, loader);
-  layer.attention =
-      LoadAttention(description.attention, weights.attention, shard.tensor, loader);
+  layer.attention = LoadAttention(description.attention, weights.attention, shard.tensor, loader);
   if (const auto* moe = std::get_if<MoeWeights>(&weights.ffn)) {
     layer.ffn = LoadMoe(shard, index, *moe, loader);
   } else {
@@ -210,14 +208,13 @@ LoadedLayer LoadLayer(const RankShard& shard, int index, const LayerWeights& wei
 
 }  // namespace
 
-int LoadedModel::moe_layers() const {
-  return MoeIndex(description, description.mtp_layer_index());
-}
+int LoadedModel::moe_layers() const { return MoeIndex(description, description.mtp_layer_index()); }
 
 int LoadedModel::max_experts() const {
   int experts = 0;
   const auto count = [&](const LayerDescription& layer) {
-    if (const auto* moe = std::get_if<MoeFfn>(&layer.ffn)) experts = std::max(experts, moe->experts);
+    if (const auto* moe = std::get_if<MoeFfn>(&layer.ffn))
+      experts = std::max(experts, moe->experts);
   };
   for (const LayerDescription& layer : description.layers) count(layer);
   if (mtp.has_value()) count(mtp->layer.description);

@@ -90,10 +90,10 @@ struct LoadedAttention {
   std::unique_ptr<PackedMatrix> in;
   // [all ranks' H, head gate inner]: the rule may weigh all heads; null: heads are not gated.
   std::unique_ptr<PackedMatrix> head_gate_up;
-  int first_gate = 0;                          // of those, this rank's first head
-  std::unique_ptr<PackedMatrix> out;           // [d, H * Dv]
-  DeviceTensor in_bias;                        // [in->outputs()] f32; empty: none
-  DeviceTensor out_bias;                       // [d] f32; empty: none
+  int first_gate = 0;                 // of those, this rank's first head
+  std::unique_ptr<PackedMatrix> out;  // [d, H * Dv]
+  DeviceTensor in_bias;               // [in->outputs()] f32; empty: none
+  DeviceTensor out_bias;              // [d] f32; empty: none
   int64_t head_gate_column = 0;
   DeviceTensor q_norm;             // [D] or, over all heads, [H * D] f32; empty without QK-norm
   DeviceTensor sinks;              // [H] f32; empty without
@@ -125,7 +125,7 @@ struct LoadedMoe {
   // says which of `experts` each is, or -1 (kernels/moe_assign/moe_assign.h). Null: all are here.
   Buffer copies_begin;
   Buffer copies_local;
-  std::optional<ExpertWeights> shared;   // into `owned`
+  std::optional<ExpertWeights> shared;  // into `owned`
 };
 
 // Norms of a sublayer's input and of its result; empty where there is none.

@@ -178,8 +178,7 @@ Tensor ModelRunner::ForwardMtp(const StepInput& input, absl::Span<const uint32_t
 
 void ModelRunner::RunLayer(const LoadedLayer& layer, const AttentionState& state,
                            const DeviceInput& input) {
-  const LayerContext context{*model_, *ops_,  *arena_, tap_,
-                             input,   layer, *links_, *exchange_};
+  const LayerContext context{*model_, *ops_, *arena_, tap_, input, layer, *links_, *exchange_};
   RunSublayer(context, layer.attention_norms, [&](const Tensor& x, const SublayerOut& out) {
     RunAttention(context, state, x, out);
   });

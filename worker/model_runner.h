@@ -66,8 +66,9 @@ class StepInput {
 };
 
 struct StepOutput {
-  Tensor logits;                            // [logit_tokens, V] f32, on all ranks of the last stage
-  // Of this stage's layers and this home's tokens, the same on all ranks of a tensor-parallel group.
+  Tensor logits;  // [logit_tokens, V] f32, on all ranks of the last stage
+  // Of this stage's layers and this home's tokens, the same on all ranks of a tensor-parallel
+  // group.
   absl::Span<const int32_t> heads_closed;   // [R] (layer, token, head) that were skipped
   absl::Span<const int32_t> expert_tokens;  // [MoE layers of all stages, E], layer-major
 };

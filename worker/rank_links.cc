@@ -58,18 +58,17 @@ absl::Status RankLinks::status() const {
 absl::StatusOr<RankLinks> MakeRankLinks(std::unique_ptr<Communicator> world, const ShardMap& map) {
   const Layout& layout = map.layout;
   if (world->size() != layout.world()) {
-    return absl::InvalidArgumentError(absl::StrCat("layout ", NameOf(layout), ": found ",
-                                                   world->size(), " ranks, wanted ",
-                                                   layout.world()));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "layout ", NameOf(layout), ": found ", world->size(), " ranks, wanted ", layout.world()));
   }
   const RankPlace place = map.Place(world->rank());
   RankLinks links;
-  TROUPE_ASSIGN_OR_RETURN(
-      links.tp, Group(*world, place.stage * layout.dp + place.dp_index, layout.tp));
-  TROUPE_ASSIGN_OR_RETURN(
-      links.dp, Group(*world, place.stage * layout.tp + place.tp_index, layout.dp));
-  TROUPE_ASSIGN_OR_RETURN(
-      links.pp, Group(*world, place.dp_index * layout.tp + place.tp_index, layout.pp));
+  TROUPE_ASSIGN_OR_RETURN(links.tp,
+                          Group(*world, place.stage * layout.dp + place.dp_index, layout.tp));
+  TROUPE_ASSIGN_OR_RETURN(links.dp,
+                          Group(*world, place.stage * layout.tp + place.tp_index, layout.dp));
+  TROUPE_ASSIGN_OR_RETURN(links.pp,
+                          Group(*world, place.dp_index * layout.tp + place.tp_index, layout.pp));
   links.world = std::move(world);
   return links;
 }

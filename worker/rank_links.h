@@ -1,7 +1,7 @@
 // A rank's ways to the other ranks of its replica, by what they share with it.
 //
-// Thread model: as Communicator's. Ownership: owns the communicators. Invariants: a group of one has
-// a communicator too, whose operations change nothing, so that the forward pass need not ask.
+// Thread model: as Communicator's. Ownership: owns the communicators. Invariants: a group of one
+// has a communicator too, whose operations change nothing, so that the forward pass need not ask.
 #ifndef TROUPE_WORKER_RANK_LINKS_H_
 #define TROUPE_WORKER_RANK_LINKS_H_
 
@@ -16,8 +16,10 @@ namespace troupe {
 
 struct RankLinks {
   std::unique_ptr<Communicator> world;
-  std::unique_ptr<Communicator> tp;  // the same stage and home: they sum what they computed parts of
-  std::unique_ptr<Communicator> dp;  // the same stage and tp_index: they exchange tokens for experts
+  std::unique_ptr<Communicator>
+      tp;  // the same stage and home: they sum what they computed parts of
+  std::unique_ptr<Communicator>
+      dp;  // the same stage and tp_index: they exchange tokens for experts
   std::unique_ptr<Communicator> pp;  // the same home and tp_index, by stage
 
   // OK, or why one of them failed.

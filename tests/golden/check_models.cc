@@ -95,7 +95,8 @@ Summary CheckFolder(const std::string& folder, const Layout& layout, const Setti
   if (IsAbacus(folder)) {
     const auto comparison = CompareAbacus(options);
     if (comparison.ok()) {
-      AddComparisons(kModelConfigs[0], std::vector<ModelComparison>{*comparison}, settings, summary);
+      AddComparisons(kModelConfigs[0], std::vector<ModelComparison>{*comparison}, settings,
+                     summary);
     } else {
       summary.misses.push_back(comparison.status().ToString());
     }

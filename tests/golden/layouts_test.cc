@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "base/check.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "base/check.h"
 #include "model/checkpoint.h"
 #include "sharding/layout_plan.h"
 #include "sharding/layout_rules.h"
@@ -79,9 +79,10 @@ TEST(LayoutsTest, GroupsThatCannotBeCutAreNamed) {
   const auto comparisons = CompareModel(SourcePath("tests/golden/models/llama_gptq"),
                                         kModelConfigs[0], {.layout = {.tp = 8}});
   EXPECT_EQ(comparisons.status().code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(comparisons.status().message()),
-              ::testing::AllOf(::testing::HasSubstr("down_proj"), ::testing::HasSubstr("group of 32"),
-                               ::testing::HasSubstr("wanted a multiple of 8")));
+  EXPECT_THAT(
+      std::string(comparisons.status().message()),
+      ::testing::AllOf(::testing::HasSubstr("down_proj"), ::testing::HasSubstr("group of 32"),
+                       ::testing::HasSubstr("wanted a multiple of 8")));
 }
 
 std::unique_ptr<ReplicaHarness> Replica(const Checkpoint& checkpoint, const char* layout,
@@ -89,9 +90,8 @@ std::unique_ptr<ReplicaHarness> Replica(const Checkpoint& checkpoint, const char
   RunnerHarness::Options runner;
   runner.slots = 8;
   runner.mtp = mtp;
-  auto replica = ReplicaHarness::Create(
-      checkpoint, [] { return MakeDeviceOps("cpu", 1); },
-      {.runner = runner, .layout = *ParseLayout(layout)});
+  auto replica = ReplicaHarness::Create(checkpoint, [] { return MakeDeviceOps("cpu", 1); },
+                                        {.runner = runner, .layout = *ParseLayout(layout)});
   CHECK_OK(replica.status());
   return *std::move(replica);
 }

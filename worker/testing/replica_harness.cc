@@ -69,8 +69,9 @@ absl::Status ReplicaHarness::OpenRank(const Checkpoint& checkpoint, const Option
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<ReplicaHarness>> ReplicaHarness::Create(
-    const Checkpoint& checkpoint, const MakeRankOps& make_ops, const Options& options) {
+absl::StatusOr<std::unique_ptr<ReplicaHarness>> ReplicaHarness::Create(const Checkpoint& checkpoint,
+                                                                       const MakeRankOps& make_ops,
+                                                                       const Options& options) {
   auto replica = std::make_unique<ReplicaHarness>();
   TROUPE_ASSIGN_OR_RETURN(replica->map_,
                           BuildShardMap(checkpoint.description(), options.layout, /*epoch=*/1));
@@ -82,8 +83,7 @@ absl::StatusOr<std::unique_ptr<ReplicaHarness>> ReplicaHarness::Create(
     own.links = LoneLinks();
     ops.push_back(own.ops.get());
   }
-  Worlds worlds =
-      options.transport == Transport::kGloo ? ConnectByGloo(ops) : ConnectInMemory(ops);
+  Worlds worlds = options.transport == Transport::kGloo ? ConnectByGloo(ops) : ConnectInMemory(ops);
   for (const auto& world : worlds) TROUPE_RETURN_IF_ERROR(world.status());
   std::vector<absl::Status> statuses(ops.size());
   replica->OnEveryRank([&](int rank) {
@@ -144,7 +144,8 @@ RunnerHarness::Logits ReplicaHarness::InOrder(
     for (int tp = 0; tp < map_.layout.tp; ++tp) {
       const int rank = map_.RankOf({map_.layout.pp - 1, home, tp});
       if (tp == 0) of_home[home] = of_ranks[rank];
-      CHECK(of_ranks[rank] == of_home[home]) << "rank " << rank << " has other logits than tp rank 0";
+      CHECK(of_ranks[rank] == of_home[home])
+          << "rank " << rank << " has other logits than tp rank 0";
     }
   }
   RunnerHarness::Logits in_order;

@@ -1,5 +1,5 @@
-// A replica of many ranks in one process, driven without a scheduler, for tests: a RunnerHarness and
-// a thread a rank. Sequence `slot` lives in home slot mod dp.
+// A replica of many ranks in one process, driven without a scheduler, for tests: a RunnerHarness
+// and a thread a rank. Sequence `slot` lives in home slot mod dp.
 //
 // Thread model: one thread; the ranks' threads live for a call. Ownership: owns all.
 #ifndef TROUPE_WORKER_TESTING_REPLICA_HARNESS_H_
