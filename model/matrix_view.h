@@ -32,7 +32,8 @@ struct MatrixView {
   int64_t rows = 0;
   int64_t cols = 0;
   std::variant<PlainStorage, GroupedStorage, Fp8Storage, Mxfp4Storage> storage;
-  // Where this matrix begins in one that is stored as codes; plain storage has an offset of its own.
+  // Where this matrix begins in one that is stored as codes; plain storage has an offset of its
+  // own.
   int64_t first_row = 0;
   int64_t first_col = 0;
   // How the checkpoint wants products to be formed, where it does not leave that to us.
