@@ -3,54 +3,28 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <queue>
 #include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "sharding/layout_rules.h"
 
 namespace troupe {
 namespace {
 
-// How many holders each expert gets.
-std::vector<int> CountCopies(absl::Span<const double> loads, int ranks, int redundant) {
-  std::vector<int> copies(loads.size(), 1);
-  // (tokens of each copy, expert): the most loaded on top, the lower expert among equals.
-  using Entry = std::pair<double, int>;
-  std::priority_queue<Entry> hottest;
-  for (size_t e = 0; e < loads.size(); ++e) hottest.emplace(loads[e], -static_cast<int>(e));
-  for (int i = 0; i < redundant && !hottest.empty();) {
-    const int expert = -hottest.top().second;
-    hottest.pop();
-    if (copies[expert] == ranks) continue;
-    ++copies[expert];
-    ++i;
-    hottest.emplace(loads[expert] / copies[expert], -expert);
-  }
-  return copies;
-}
-
 // Copies on ranks, with what each rank computes.
 class Packing {
  public:
-  Packing(absl::Span<const double> loads, int ranks, int redundant)
-      : copies_(CountCopies(loads, ranks, redundant)),
-        experts_(ranks),
-        rank_load_(ranks, 0.0),
-        holders_(loads.size(), std::vector<bool>(ranks, false)) {
-    for (size_t e = 0; e < loads.size(); ++e) copy_load_.push_back(loads[e] / copies_[e]);
-    const int total = std::accumulate(copies_.begin(), copies_.end(), 0);
-    slots_ = static_cast<size_t>((total + ranks - 1) / ranks);
-  }
-
-  void PlaceAll() {
-    std::vector<int> order(copies_.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int a, int b) { return copy_load_[a] > copy_load_[b]; });
-    for (const int expert : order) {
-      for (int i = 0; i < copies_[expert]; ++i) PlaceOne(expert);
+  Packing(absl::Span<const double> loads, const ExpertPlacement& placement, int ranks)
+      : experts_(ranks), rank_load_(ranks, 0.0), placement_(placement) {
+    for (size_t e = 0; e < loads.size(); ++e) {
+      const std::vector<int>& holders = placement.holders[e];
+      copy_load_.push_back(loads[e] / static_cast<double>(holders.size()));
+      for (const int rank : holders) {
+        experts_[rank].push_back(static_cast<int>(e));
+        rank_load_[rank] += copy_load_[e];
+      }
     }
   }
 
@@ -62,100 +36,54 @@ class Packing {
     }
   }
 
-  ExpertPlacement Result() const {
-    ExpertPlacement placement;
-    placement.holders.resize(holders_.size());
-    for (size_t e = 0; e < holders_.size(); ++e) {
-      for (size_t r = 0; r < experts_.size(); ++r) {
-        if (holders_[e][r]) placement.holders[e].push_back(static_cast<int>(r));
-      }
-    }
-    return placement;
-  }
+  const ExpertPlacement& placement() const { return placement_; }
 
  private:
-  bool HasRoom(size_t rank) const { return experts_[rank].size() < slots_; }
-
-  void Put(int expert, size_t rank) {
-    experts_[rank].push_back(expert);
-    holders_[expert][rank] = true;
-    rank_load_[rank] += copy_load_[expert];
+  bool Holds(size_t rank, int expert) const {
+    const std::vector<int>& holders = placement_.holders[expert];
+    return std::binary_search(holders.begin(), holders.end(), static_cast<int>(rank));
   }
 
-  void Take(int expert, size_t rank) {
-    std::erase(experts_[rank], expert);
-    holders_[expert][rank] = false;
-    rank_load_[rank] -= copy_load_[expert];
-  }
-
-  void PlaceOne(int expert) {
-    int best = -1;
-    for (size_t r = 0; r < experts_.size(); ++r) {
-      if (!HasRoom(r) || holders_[expert][r]) continue;
-      if (best < 0 || rank_load_[r] < rank_load_[best]) best = static_cast<int>(r);
-    }
-    if (best >= 0) {
-      Put(expert, best);
-      return;
-    }
-    // Ranks with room have the expert already. Some rank lacks it, is full, and so has two experts
-    // or more that a rank with room lacks: one of them goes there.
-    for (size_t from = 0; from < experts_.size(); ++from) {
-      if (holders_[expert][from]) continue;
-      for (size_t to = 0; to < experts_.size(); ++to) {
-        if (!HasRoom(to)) continue;
-        const auto movable = std::find_if(experts_[from].begin(), experts_[from].end(),
-                                          [&](int e) { return !holders_[e][to]; });
-        if (movable == experts_[from].end()) continue;
-        const int moved = *movable;
-        Take(moved, from);
-        Put(moved, to);
-        Put(expert, from);
-        return;
-      }
-    }
-    CHECK(false) << "no rank for expert " << expert;
+  void Move(int expert, size_t from, size_t to) {
+    std::erase(experts_[from], expert);
+    experts_[to].push_back(expert);
+    rank_load_[from] -= copy_load_[expert];
+    rank_load_[to] += copy_load_[expert];
+    std::vector<int>& holders = placement_.holders[expert];
+    std::replace(holders.begin(), holders.end(), static_cast<int>(from), static_cast<int>(to));
+    std::sort(holders.begin(), holders.end());
   }
 
   bool ExchangeOnce() {
     const size_t busiest = static_cast<size_t>(
         std::max_element(rank_load_.begin(), rank_load_.end()) - rank_load_.begin());
     double best_peak = rank_load_[busiest] * (1 - 1e-9);
-    std::tuple<int, int, size_t> best = {-1, -1, 0};  // given, taken (-1: nothing), rank
+    std::tuple<int, int, size_t> best = {-1, -1, 0};  // given, taken, rank
     for (size_t r = 0; r < experts_.size(); ++r) {
       if (r == busiest) continue;
       for (const int give : experts_[busiest]) {
-        if (holders_[give][r]) continue;
-        const auto consider = [&](int take, double taken_load) {
-          const double moved = copy_load_[give] - taken_load;
+        if (Holds(r, give)) continue;
+        for (const int take : experts_[r]) {
+          if (Holds(busiest, take)) continue;
+          const double moved = copy_load_[give] - copy_load_[take];
           const double peak = std::max(rank_load_[busiest] - moved, rank_load_[r] + moved);
-          if (peak >= best_peak) return;
+          if (peak >= best_peak) continue;
           best_peak = peak;
           best = {give, take, r};
-        };
-        if (HasRoom(r)) consider(-1, 0);
-        for (const int take : experts_[r]) {
-          if (!holders_[take][busiest]) consider(take, copy_load_[take]);
         }
       }
     }
     const auto [give, take, rank] = best;
     if (give < 0) return false;
-    Take(give, busiest);
-    if (take >= 0) {
-      Take(take, rank);
-      Put(take, busiest);
-    }
-    Put(give, rank);
+    Move(give, busiest, rank);
+    Move(take, rank, busiest);
     return true;
   }
 
-  const std::vector<int> copies_;
-  size_t slots_ = 0;
   std::vector<double> copy_load_;          // of each copy, by expert
   std::vector<std::vector<int>> experts_;  // by rank
   std::vector<double> rank_load_;
-  std::vector<std::vector<bool>> holders_;  // [expert][rank]
+  ExpertPlacement placement_;
 };
 
 std::vector<ExpertCopy> CopiesBetween(const ExpertPlacement& from, const ExpertPlacement& to) {
@@ -196,12 +124,20 @@ absl::Status ExpertLoads::Add(absl::Span<const uint32_t> expert_tokens) {
   return absl::OkStatus();
 }
 
-ExpertPlacement PlaceExperts(absl::Span<const double> loads, int ranks, int redundant) {
+ExpertPlacement BalanceExperts(absl::Span<const double> loads, int ranks, int redundant) {
   CHECK(ranks >= 1 && redundant >= 0 && !loads.empty());
-  Packing packing(loads, ranks, redundant);
-  packing.PlaceAll();
+  const int64_t most = static_cast<int64_t>(loads.size()) * (ranks - 1);
+  // Loads that have aged are small fractions, and whole tokens would not tell them apart.
+  const double largest = *std::max_element(loads.begin(), loads.end());
+  const double scale = largest > 0 ? 1e12 / largest : 0;
+  std::vector<int64_t> tokens;
+  for (const double load : loads) tokens.push_back(std::llround(load * scale));
+  Packing packing(loads,
+                  PlaceExperts(absl::Span<const int64_t>(tokens), ranks,
+                               static_cast<int>(std::min<int64_t>(redundant, most))),
+                  ranks);
   packing.Exchange();
-  return packing.Result();
+  return packing.placement();
 }
 
 std::vector<double> RankLoads(absl::Span<const double> loads, const ExpertPlacement& placement,
@@ -220,11 +156,6 @@ double PlacementBalance(absl::Span<const double> loads, const ExpertPlacement& p
   const double total = std::accumulate(of_rank.begin(), of_rank.end(), 0.0);
   if (total <= 0) return 1;
   return *std::max_element(of_rank.begin(), of_rank.end()) * ranks / total;
-}
-
-int HolderForRow(const ExpertPlacement& placement, int expert, int64_t row) {
-  const std::vector<int>& holders = placement.holders[expert];
-  return holders[static_cast<size_t>(row + expert) % holders.size()];
 }
 
 ExpertPlacement KeepInPlace(const ExpertPlacement& current, const ExpertPlacement& placement,
@@ -284,7 +215,7 @@ absl::StatusOr<std::vector<LayerMove>> PlanPlacement(const ExpertLoads& loads,
     LayerMove move;
     move.layer = layer;
     move.placement = KeepInPlace(
-        before, PlaceExperts(tokens, ranks, policy.redundant_experts), ranks);
+        before, BalanceExperts(tokens, ranks, policy.redundant_experts), ranks);
     move.balance_before = PlacementBalance(tokens, before, ranks);
     move.balance_after = PlacementBalance(tokens, move.placement, ranks);
     if (move.balance_before - move.balance_after < policy.min_gain) continue;

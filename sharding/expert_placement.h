@@ -1,14 +1,13 @@
-// Decides which ranks of a stage hold which experts, from how many tokens each expert received.
+// Moves experts between the ranks of a stage, after how many tokens each expert received.
 //
-// An expert that receives more than its share gets copies, and tokens spread over them; copies are
-// then packed on ranks so that all compute about as much. After "expert parallelism load balancer"
-// of DeepSeek-V3 (technical report, section 3.4), plus exchanges between ranks until none helps.
-// A change is cut into moves of one layer each, so that it can be prepared beside the running model
-// with room for one layer's new experts and committed at a step boundary.
+// An expert that receives more than its share gets copies, and tokens spread over them (HolderFor);
+// copies lie on ranks so that all compute about as much. A change is cut into moves of one layer
+// each, so that it can be prepared beside the running model with room for one layer's new experts,
+// and committed at a step boundary.
 //
 // Thread model: plain values and pure functions; the same arguments give the same placement on every
-// machine. Ownership: values. Invariants: what PlaceExperts returns holds every expert somewhere,
-// none twice on a rank, and no rank holds more than ceil(copies / ranks).
+// machine. Ownership: values. Invariants: every expert is held somewhere, none twice on a rank, and
+// ranks hold the same number of copies, or one fewer.
 #ifndef TROUPE_SHARDING_EXPERT_PLACEMENT_H_
 #define TROUPE_SHARDING_EXPERT_PLACEMENT_H_
 
@@ -41,10 +40,10 @@ class ExpertLoads {
   std::vector<std::vector<double>> tokens_;
 };
 
-// Places one layer's experts on `ranks` ranks of a stage, `redundant` of them twice or more often.
-// Copies beyond one a rank for each expert are of no use and left out. REQUIRES: ranks >= 1, loads
-// not empty and not negative, redundant >= 0.
-ExpertPlacement PlaceExperts(absl::Span<const double> loads, int ranks, int redundant);
+// Places one layer's experts on `ranks` ranks of a stage, `redundant` copies beyond one each, fewer
+// where all ranks hold all experts: PlaceExperts, and then exchanges with the busiest rank until
+// none helps. REQUIRES: ranks >= 1, loads not empty and not negative, redundant >= 0.
+ExpertPlacement BalanceExperts(absl::Span<const double> loads, int ranks, int redundant);
 
 // Tokens that each rank computes when every expert's are spread evenly over its holders. [ranks]
 std::vector<double> RankLoads(absl::Span<const double> loads, const ExpertPlacement& placement,
@@ -53,10 +52,6 @@ std::vector<double> RankLoads(absl::Span<const double> loads, const ExpertPlacem
 // Largest over mean of RankLoads: 1 is perfect, `ranks` the worst. 1 where there is no load.
 double PlacementBalance(absl::Span<const double> loads, const ExpertPlacement& placement,
                         int ranks);
-
-// The rank that computes `expert` for row `row` of a step: rows go around an expert's holders, from
-// another one for each expert, so that the first holders of all experts do not get the odd rows.
-int HolderForRow(const ExpertPlacement& placement, int expert, int64_t row);
 
 // `placement` with its ranks renamed so that most experts stay where `current` has them. Ranks are
 // alike, so the balance is the same and fewer experts move. Greedy, by common experts.
