@@ -42,14 +42,16 @@ class Communicator {
   // values[i] becomes the sum over members of theirs, `count` f32 of stride one.
   virtual void AllReduceSum(float* values, int64_t count) = 0;
 
-  // Every member's `mine`, the same size each, one after another in rank order.
+  // Every member's `mine`, the same size each, one after another in rank order. `mine` may be its
+  // place in `all`.
   virtual void AllGather(const void* mine, int64_t bytes_each, void* all) = 0;
 
   // to[r] goes to member r, and from[r] receives what r sent here. A member's size for another
   // equals what that one expects; zero is fine.
   virtual void AllToAll(absl::Span<const CommBytes> to, absl::Span<const CommBytes> from) = 0;
 
-  // Point to point, for pipeline stages; the two calls match one to one, in order.
+  // Point to point, for pipeline stages; the two calls match one to one, in order. Either may wait
+  // for the other.
   virtual void Send(int to_rank, const void* data, int64_t bytes) = 0;
   virtual void Receive(int from_rank, void* data, int64_t bytes) = 0;
 
