@@ -14,9 +14,10 @@
 #define TROUPE_SHARDING_RANK_SHARD_H_
 
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "model/checkpoint.h"
 #include "model/description.h"
 #include "sharding/shard_map.h"
@@ -69,9 +70,15 @@ struct KvHeads {
 };
 KvHeads KvHeadsOf(const AttentionDescription& whole, const Slice& tensor);
 
-// Views of the rank's rows and columns; other stages' layers and other ranks' experts are empty.
-// Biases of what is summed over ranks are with the first of them alone. `weights` are the model's.
-ModelWeights SliceWeights(const ModelDescription& model, const ModelWeights& weights,
+// Views of a rank's rows and columns; other stages' layers and other ranks' experts are empty.
+// Biases of what is summed over ranks are with the first of them alone.
+struct SlicedWeights {
+  ModelWeights weights;
+  std::shared_ptr<std::deque<int64_t>> lengths;  // of vectors that were cut, which views borrow
+};
+
+// `weights` are the model's.
+SlicedWeights SliceWeights(const ModelDescription& model, const ModelWeights& weights,
                           const RankShard& shard);
 
 // The groups of state that the rank's pages hold: those of the whole model in number and order, so
