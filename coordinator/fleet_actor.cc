@@ -53,12 +53,16 @@ class StatusCollector {
 }  // namespace
 
 FleetActor::FleetActor(const Config& config, WorkerLinkFactory connect,
-                       std::function<void(bool)> on_ready)
-    : config_(config), connect_(std::move(connect)), on_ready_(std::move(on_ready)) {}
+                       std::function<void(bool)> on_ready, ReshardFactory make_reshard)
+    : config_(config),
+      connect_(std::move(connect)),
+      on_ready_(std::move(on_ready)),
+      make_reshard_(std::move(make_reshard)) {}
 
 void FleetActor::OnStart() {
   // Larger than those of any coordinator that ran before this one.
   next_epoch_ = absl::ToUnixMicros(clock().Now());
+  if (make_reshard_ != nullptr) reshard_ = make_reshard_(self());
   TellAfter(kTick, FleetTick{});
 }
 
@@ -94,6 +98,10 @@ void FleetActor::On(RegisterWorker message) {
     return;
   }
   const v1::RegisterWorkerRequest& request = message.request;
+  if (request.takes_assignment()) {
+    OnRank(std::move(message));
+    return;
+  }
   Worker& worker = workers_[request.worker()];
   worker.heard_us = NowUs();
   if (worker.state == v1::WorkerStatus::STATE_LOST) {
@@ -116,7 +124,8 @@ void FleetActor::Dial(const std::string& name, Worker& worker) {
   worker.affinity.emplace(config_.affinity_blocks);
   worker.scheduler = Spawn<SchedulerActor>(
       executor(), ActorOptions{.name = absl::StrCat("scheduler/", name)}, config_.scheduler, name,
-      worker.address, worker.epoch, connect_, self());
+      worker.address, worker.spec.has_value() ? worker.spec->map : std::nullopt, worker.epoch,
+      connect_, self());
 }
 
 void FleetActor::On(ReplicaUp message) {
@@ -136,6 +145,9 @@ void FleetActor::On(ReplicaUp message) {
   worker.state = v1::WorkerStatus::STATE_READY;
   worker.info = std::move(message.info);
   LOG(INFO) << "worker " << message.worker << " at " << worker.address << " is ready";
+  if (worker.spec.has_value()) {
+    (void)reshard_.ref().TellReply(ReplicaServing{worker.spec->map->epoch()});
+  }
   for (const Asker& asker : std::exchange(askers_, {})) {
     (void)asker.job.TellReply(ModelKnown{worker.info});
   }
@@ -151,6 +163,13 @@ void FleetActor::On(ReplicaDown message) {
                << " is lost: " << message.status << "; " << message.sequences.size()
                << " sequences go on elsewhere";
   worker.state = v1::WorkerStatus::STATE_LOST;
+  if (worker.next.has_value()) {
+    worker.spec = std::exchange(worker.next, std::nullopt);
+    Dial(message.worker, worker);
+  } else if (worker.spec.has_value()) {
+    (void)reshard_.ref().TellReply(
+        ReplicaLost{worker.spec->map->epoch(), message.status, message.lost});
+  }
   TellReadiness();
   absl::flat_hash_set<uint64_t> taken;
   std::vector<uint64_t> moved;
@@ -309,7 +328,7 @@ void FleetActor::On(FleetTick) {
   for (auto it = workers_.begin(); it != workers_.end();) {
     const bool silent = now_us - it->second.heard_us > config_.worker_timeout_ms * 1000;
     const bool lost = it->second.state == v1::WorkerStatus::STATE_LOST;
-    if (silent && lost) {
+    if (silent && lost && !it->second.spec.has_value()) {
       it = workers_.erase(it);
     } else {
       ++it;

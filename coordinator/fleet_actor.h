@@ -38,8 +38,13 @@ class FleetActor final : public Actor<FleetMessage> {
     uint32_t affinity_blocks = 65536;      // remembered for each worker
   };
 
+  // Makes the actor that lays out the replica of all workers that take assignments; null: such
+  // workers are refused.
+  using ReshardFactory = std::function<ActorHandle<ReshardMessage>(ActorRef<FleetMessage>)>;
+
   // `on_ready` is told whether any worker is ready, at each change, from the actor's handlers.
-  FleetActor(const Config& config, WorkerLinkFactory connect, std::function<void(bool)> on_ready);
+  FleetActor(const Config& config, WorkerLinkFactory connect, std::function<void(bool)> on_ready,
+             ReshardFactory make_reshard = nullptr);
 
  private:
   struct Worker {
@@ -54,6 +59,9 @@ class FleetActor final : public Actor<FleetMessage> {
     uint32_t sequences = 0;
     uint64_t prefill_tokens = 0;
     ActorHandle<SchedulerMessage> scheduler;
+    // Of a replica of many ranks: what it runs as, and what it is to run as next.
+    std::optional<ReplicaSpec> spec;
+    std::optional<ReplicaSpec> next;
   };
 
   struct Routed {
@@ -76,6 +84,9 @@ class FleetActor final : public Actor<FleetMessage> {
   void On(SequenceEnded message);
   void On(ReplicaUp message);
   void On(ReplicaDown message);
+  void On(ServeReplica message);  // fleet_replica.cc, as the next two
+  void On(ReshardReplica message);
+  void OnRank(RegisterWorker message);
   void On(DescribeFleet message);
   void On(FleetTick message);
 
@@ -92,6 +103,8 @@ class FleetActor final : public Actor<FleetMessage> {
   const Config config_;
   WorkerLinkFactory connect_;
   std::function<void(bool)> on_ready_;
+  const ReshardFactory make_reshard_;
+  ActorHandle<ReshardMessage> reshard_;
   bool ready_ = false;
   uint64_t next_epoch_ = 0;
   std::map<std::string, Worker> workers_;

@@ -13,6 +13,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/actor.h"
+#include "coordinator/replica_spec.h"
+#include "coordinator/reshard/messages.h"
 #include "coordinator/scheduler/block_key.h"
 #include "coordinator/scheduler/sequence.h"
 #include "troupe/v1/admin.pb.h"
@@ -76,16 +78,20 @@ struct StepDone {
 // The stream has ended. From WorkerLink, last and once.
 struct LinkDown {
   absl::Status status;
+  std::string worker;  // whose session ended first, where there are several
 };
 // NextWakeup has come. From the actor to itself.
 struct PlanAgain {};
+// Ends the session at a step boundary: nothing more is planned, and once what is planned is done the
+// sequences go back as by ReplicaDown. From FleetActor.
+struct HandOver {};
 // Asks for the replica's figures. From FleetActor.
 struct DescribeReplica {
   absl::AnyInvocable<void(v1::WorkerStatus, std::vector<v1::TenantStatus>)> reply;
 };
 
 using SchedulerMessage = std::variant<AddSequence, RemoveSequence, LinkUp, StepDone, LinkDown,
-                                      PlanAgain, DescribeReplica>;
+                                      PlanAgain, HandOver, DescribeReplica>;
 
 // ---- To the FleetActor
 // A worker announced itself. From Admin's handler; `reply` is called once.
@@ -127,6 +133,17 @@ struct ReplicaDown {
   uint64_t epoch = 0;
   absl::Status status;
   std::vector<SequenceRequest> sequences;
+  std::string lost;  // the rank that was lost, as LinkDown::worker
+};
+// The replica of many ranks is to run on these, with this map, from its next step on. From
+// ReshardActor; answered by ReplicaServing or ReplicaLost, and later by ReplicaLost.
+struct ServeReplica {
+  ReplicaSpec spec;
+  ActorRef<ReshardMessage> owner;
+};
+// A layout is to be planned or changed. From Admin's handler; handed to the ReshardActor.
+struct ReshardReplica {
+  ReshardAsked asked;
 };
 // Asks for the whole cluster's status. From Admin's handler.
 struct DescribeFleet {
@@ -137,7 +154,7 @@ struct FleetTick {};
 
 using FleetMessage =
     std::variant<RegisterWorker, AskModel, RouteSequence, DropSequence, PrefillEnded, SequenceEnded,
-                 ReplicaUp, ReplicaDown, DescribeFleet, FleetTick>;
+                 ReplicaUp, ReplicaDown, ServeReplica, ReshardReplica, DescribeFleet, FleetTick>;
 
 }  // namespace troupe
 

@@ -12,11 +12,13 @@
 namespace troupe {
 
 SchedulerActor::SchedulerActor(const Scheduler::Config& config, std::string worker,
-                               std::string address, uint64_t epoch, WorkerLinkFactory connect,
+                               std::string address, std::optional<v1::ShardMap> map,
+                               uint64_t epoch, WorkerLinkFactory connect,
                                ActorRef<FleetMessage> fleet)
     : config_(config),
       worker_(std::move(worker)),
       address_(std::move(address)),
+      map_(std::move(map)),
       epoch_(epoch),
       connect_(std::move(connect)),
       fleet_(std::move(fleet)) {}
@@ -25,12 +27,19 @@ void SchedulerActor::OnStart() {
   v1::Hello hello;
   hello.set_coordinator("troupe-coordinator");
   hello.set_epoch(epoch_);
+  if (map_.has_value()) *hello.mutable_assignment()->mutable_map() = *map_;
   link_ = connect_(address_, hello, self());
 }
 
 void SchedulerActor::Handle(SchedulerMessage message) {
   std::visit([this](auto&& m) { On(std::forward<decltype(m)>(m)); }, std::move(message));
-  if (scheduler_ != nullptr) PlanAndDispatch();
+  if (scheduler_ == nullptr) {
+    if (std::exchange(handing_over_, false)) GiveUp(absl::AbortedError("handed over"));
+  } else if (!handing_over_) {
+    PlanAndDispatch();
+  } else if (scheduler_->steps_in_flight() == 0) {
+    GiveUp(absl::AbortedError("handed over"));
+  }
 }
 
 void SchedulerActor::PlanAndDispatch() {
@@ -121,7 +130,11 @@ void SchedulerActor::TellJob(const SequenceEvent& event, const v1::StepResult& r
   (void)fleet_.TellReply(SequenceEnded{id});
 }
 
-void SchedulerActor::On(LinkDown message) { GiveUp(std::move(message.status)); }
+void SchedulerActor::On(LinkDown message) {
+  GiveUp(std::move(message.status), std::move(message.worker));
+}
+
+void SchedulerActor::On(HandOver /*message*/) { handing_over_ = true; }
 
 void SchedulerActor::On(PlanAgain) { wakeup_at_us_.reset(); }
 
@@ -143,12 +156,13 @@ void SchedulerActor::On(DescribeReplica message) {
   message.reply(std::move(status), std::move(tenants));
 }
 
-void SchedulerActor::GiveUp(absl::Status reason) {
-  ReplicaDown down{worker_, epoch_, std::move(reason), {}};
+void SchedulerActor::GiveUp(absl::Status reason, std::string lost) {
+  ReplicaDown down{worker_, epoch_, std::move(reason), {}, std::move(lost)};
   if (scheduler_ != nullptr) down.sequences = scheduler_->Evacuate();
   scheduler_.reset();
   link_.reset();
   jobs_.clear();
+  handing_over_ = false;
   (void)fleet_.TellReply(std::move(down));
   Stop(StopMode::kDrop);
 }

@@ -23,9 +23,11 @@ namespace troupe {
 
 class SchedulerActor final : public Actor<SchedulerMessage> {
  public:
-  // Connects to the worker `worker` at `address` when it starts.
+  // Connects to the worker `worker` at `address` when it starts; to all members of `map` where that
+  // is given, and then has no address.
   SchedulerActor(const Scheduler::Config& config, std::string worker, std::string address,
-                 uint64_t epoch, WorkerLinkFactory connect, ActorRef<FleetMessage> fleet);
+                 std::optional<v1::ShardMap> map, uint64_t epoch, WorkerLinkFactory connect,
+                 ActorRef<FleetMessage> fleet);
 
  private:
   void OnStart() override;
@@ -37,24 +39,27 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   void On(const StepDone& message);
   void On(LinkDown message);
   void On(PlanAgain message);
+  void On(HandOver message);
   void On(DescribeReplica message);
 
   // Sends every plan that may be sent now, and sets the timer for the next one.
   void PlanAndDispatch();
   // The session is over for `reason`: everything goes back to the fleet.
-  void GiveUp(absl::Status reason);
+  void GiveUp(absl::Status reason, std::string lost = "");
   void TellJob(const SequenceEvent& event, const v1::StepResult& result);
   int64_t NowUs() const;
 
   const Scheduler::Config config_;
   const std::string worker_;
   const std::string address_;
+  const std::optional<v1::ShardMap> map_;
   const uint64_t epoch_;
   WorkerLinkFactory connect_;
   ActorRef<FleetMessage> fleet_;
 
   std::unique_ptr<WorkerLink> link_;
   std::unique_ptr<Scheduler> scheduler_;  // null until the worker has answered
+  bool handing_over_ = false;
   v1::WorkerInfo info_;
   struct Job {
     ActorRef<JobMessage> ref;

@@ -45,7 +45,10 @@ bool ReshardTransaction::CanRollBack() const {
   return phase_ == ReshardPhase::kBeginning || phase_ == ReshardPhase::kPreparing;
 }
 
-ReshardActions ReshardTransaction::Start() { return {WriteBegin{}}; }
+ReshardActions ReshardTransaction::Start(int64_t deadline_us) {
+  deadline_us_ = deadline_us;
+  return {WriteBegin{}};
+}
 
 ReshardActions ReshardTransaction::Begun(const absl::Status& status) {
   if (phase_ != ReshardPhase::kBeginning) return {};
@@ -118,7 +121,7 @@ ReshardActions ReshardTransaction::Lost(size_t member, const absl::Status& statu
 }
 
 ReshardActions ReshardTransaction::Tick(int64_t now_us) {
-  if (CanRollBack() && now_us >= config_.deadline_us) {
+  if (CanRollBack() && now_us >= deadline_us_) {
     std::string late;
     for (size_t m = 0; m < members_.size(); ++m) {
       if (members_[m].in_new && !prepared_[m]) absl::StrAppend(&late, " ", members_[m].worker);

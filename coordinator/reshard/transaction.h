@@ -66,13 +66,13 @@ class ReshardTransaction {
   struct Config {
     uint64_t old_epoch = 0;  // 0: nothing serves
     uint64_t new_epoch = 0;
-    int64_t deadline_us = 0;         // to have prepared, of the owner's time line
-    int64_t retire_timeout_us = 0;   // ranks that do not answer are not waited for longer
+    int64_t retire_timeout_us = 0;  // ranks that do not answer are not waited for longer
   };
 
   ReshardTransaction(const Config& config, std::vector<ReshardMember> members);
 
-  ReshardActions Start();
+  // What is not prepared by `deadline_us` is rolled back.
+  ReshardActions Start(int64_t deadline_us);
   ReshardActions Begun(const absl::Status& status);
   // A rank holds everything, and this digest of it; or it does not.
   ReshardActions Prepared(size_t member, const absl::StatusOr<std::string>& digest);
@@ -108,6 +108,7 @@ class ReshardTransaction {
   std::vector<bool> prepared_;
   uint32_t prepared_count_ = 0;
   std::vector<bool> retired_;  // or lost
+  int64_t deadline_us_ = 0;
   int64_t retire_deadline_us_ = 0;
 };
 
