@@ -1,4 +1,4 @@
-// The fleet's part in replicas of many ranks. See fleet_actor.h.
+// The fleet's part in changes of layout. See fleet_actor.h.
 
 #include <utility>
 
@@ -7,12 +7,6 @@
 namespace troupe {
 
 void FleetActor::OnRank(RegisterWorker message) {
-  if (!reshard_) {
-    message.reply(absl::FailedPreconditionError(
-        "the worker takes an assignment, and this coordinator has no layout to assign: start the "
-        "coordinator with --layout, or the worker without --ranks"));
-    return;
-  }
   v1::RegisterWorkerReply reply;
   reply.set_heartbeat_ms(config_.heartbeat_ms);
   const absl::Status told = reshard_.ref().Tell(RankSeen{message.request});
@@ -20,27 +14,41 @@ void FleetActor::OnRank(RegisterWorker message) {
 }
 
 void FleetActor::On(ServeReplica message) {
-  Worker& worker = workers_[message.spec.name];
-  if (worker.state == v1::WorkerStatus::STATE_LOST) {
-    worker.spec = std::move(message.spec);
-    Dial(worker.spec->name, worker);
+  const auto found = replicas_.find(message.spec.name);
+  if (found != replicas_.end()) {
+    // The session goes on to the end of what it has planned; its ReplicaDown starts the next one.
+    found->second.next = std::move(message.spec);
+    (void)found->second.scheduler.ref().TellReply(HandOver{});
     return;
   }
-  // The session goes on until a step is done; its ReplicaDown starts the next one.
-  worker.next = std::move(message.spec);
-  (void)worker.scheduler.ref().TellReply(HandOver{});
+  message.spec.epoch = ++next_epoch_;
+  const std::string name = message.spec.name;
+  Dial(std::move(message.spec));
+  replicas_.at(name).has_layouts = true;
+}
+
+void FleetActor::OnLayoutDown(Replica down, const std::string& culprit,
+                              const absl::Status& status) {
+  if (!down.next.has_value()) {
+    (void)reshard_.ref().TellReply(ReplicaLost{down.spec.map->epoch(), status, culprit});
+    return;
+  }
+  const std::string name = down.next->name;
+  On(ServeReplica{*std::move(down.next)});
+  Replica& next = replicas_.at(name);
+  // Requests that come meanwhile wait, and nobody is told that the service is down.
+  next.takes_over = down.state == v1::WorkerStatus::STATE_READY;
+  next.info = std::move(down.info);
 }
 
 void FleetActor::On(ReshardReplica message) {
   if (!reshard_) {
     message.asked.tell(absl::FailedPreconditionError(
-        "no replica here has a layout: each worker is a replica by itself"));
-    return;
-  }
-  if (reshard_.ref().alive()) {
-    (void)reshard_.ref().TellReply(std::move(message.asked));
-  } else {
+        "no replica here changes its layout: start the coordinator with a layout"));
+  } else if (!reshard_.ref().alive()) {
     message.asked.tell(absl::UnavailableError("the replica's decision log cannot be read"));
+  } else {
+    (void)reshard_.ref().TellReply(std::move(message.asked));
   }
 }
 

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "troupe/v1/admin.pb.h"
 #include "troupe/v1/worker.pb.h"
+#include "worker/session_meeting.h"
 
 namespace troupe {
 
@@ -22,6 +23,14 @@ namespace troupe {
 class SessionOutlet {
  public:
   virtual ~SessionOutlet() = default;
+  // ---- Of a rank that a session assigned, in this order
+  // How far it is.
+  virtual void Report(v1::Loading loading) = 0;
+  // Its part of the next meeting.
+  virtual void Contribute(std::string bytes) = 0;
+  // It is the rank; the answer to Hello, but for name and addresses.
+  virtual void Greet(v1::WorkerInfo info) = 0;
+  // ---- Of every session
   // The result of the oldest plan that has none yet.
   virtual void Send(v1::StepResult result) = 0;
   // The last call: the session is over, OK where the coordinator asked for it.
@@ -33,6 +42,9 @@ class SessionOutlet {
 struct OpenSession {
   uint64_t epoch = 0;
   std::shared_ptr<SessionOutlet> outlet;
+  // The rank to become first; absent: the worker is what it is, and Hello is answered.
+  std::optional<v1::Assignment> assignment;
+  std::shared_ptr<SessionMeeting> meeting;  // of an assignment
 };
 // The next plan of the session, answered through its outlet. From WorkerService.
 struct RunPlan {

@@ -32,8 +32,10 @@ class WorkerService final : public v1::Worker::CallbackService {
   // `clock` is that of the actor's executor.
   WorkerService(const Config& config, ActorRef<ExecutorMessage> executor, const Clock* clock);
 
-  // Takes sessions from now on, UNAVAILABLE before. `info` answers every Hello.
+  // Takes sessions from now on, UNAVAILABLE before: those that assign a rank, which the executor
+  // answers when it has become that; or those that do not, which `info` answers at once.
   void Open(v1::WorkerInfo info);
+  void OpenForAssignments(v1::WorkerInfo name_and_addresses);
 
   grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Session(
       grpc::CallbackServerContext* context) override;
@@ -44,8 +46,10 @@ class WorkerService final : public v1::Worker::CallbackService {
  private:
   class SessionCall;
 
-  // What to answer Hello with.
-  absl::StatusOr<v1::WorkerInfo> Admit(uint64_t epoch, const std::shared_ptr<SessionCall>& call);
+  // What to answer Hello with; nothing: the executor will.
+  absl::StatusOr<std::optional<v1::WorkerInfo>> Admit(const v1::Hello& hello,
+                                                      const std::shared_ptr<SessionCall>& call);
+  v1::WorkerInfo NameAndAddresses();
   void Remove(const SessionCall* call);
 
   const Config config_;
@@ -55,6 +59,7 @@ class WorkerService final : public v1::Worker::CallbackService {
   std::mutex mutex_;
   // All below are guarded by mutex_.
   std::optional<v1::WorkerInfo> info_;
+  bool takes_assignments_ = false;
   std::shared_ptr<SessionCall> current_;
   uint64_t current_epoch_ = 0;
   bool shutting_down_ = false;

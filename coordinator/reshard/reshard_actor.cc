@@ -9,8 +9,8 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status_util.h"
-#include "coordinator/reshard/map_proto.h"
 #include "sharding/layout_rules.h"
+#include "sharding/shard_map_proto.h"
 #include "sharding/survivor_layout.h"
 
 namespace troupe {
@@ -52,15 +52,17 @@ void ReshardActor::On(LogRead message) {
   }
   if (!message.record->decided.has_value()) return;
   const v1::ShardMap& proto = *message.record->decided;
-  Placed placed{FromProto(proto), {}};
-  for (const v1::RankMember& member : proto.members()) placed.members.push_back(member.worker());
-  const absl::Status valid = ValidateShardMap(*config_.model, placed.map);
-  if (!valid.ok() || placed.members.size() != static_cast<size_t>(placed.map.layout.world())) {
+  absl::StatusOr<ShardMap> map = FromProto(proto);
+  const absl::Status valid = map.ok() ? ValidateShardMap(*config_.model, *map) : map.status();
+  if (!valid.ok() || proto.members_size() != map->layout.world()) {
     LOG(ERROR) << config_.replica << ": the decided map is not one of this model: " << valid
                << "; the replica is laid out anew";
     return;
   }
-  decided_ = std::move(placed);
+  decided_ = Placed{*std::move(map), {}};
+  for (const v1::RankMember& member : proto.members()) {
+    decided_->members.push_back(member.worker());
+  }
 }
 
 void ReshardActor::On(RankSeen message) {
@@ -263,7 +265,7 @@ void ReshardActor::Serve() {
   for (const v1::RankMember& member : spec.map->members()) {
     spec.members.push_back({.worker = member.worker(), .address = member.address()});
   }
-  (void)fleet_.TellReply(ServeReplica{std::move(spec), self()});
+  (void)fleet_.TellReply(ServeReplica{std::move(spec)});
 }
 
 std::optional<size_t> ReshardActor::MemberOf(const std::string& worker) const {
@@ -277,9 +279,9 @@ bool ReshardActor::Serves(const std::string& worker) const {
 }
 
 v1::ShardMap ReshardActor::Proto(const Placed& placed) const {
-  std::vector<v1::RankMember> members;
-  for (const std::string& worker : placed.members) members.push_back(ranks_.Member(worker));
-  return ToProto(placed.map, members);
+  v1::ShardMap proto = ToProto(placed.map);
+  for (const std::string& worker : placed.members) *proto.add_members() = ranks_.Member(worker);
+  return proto;
 }
 
 void ReshardActor::Observe(const std::string& what) const {

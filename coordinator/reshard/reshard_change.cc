@@ -8,9 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_util.h"
-#include "coordinator/reshard/map_proto.h"
 #include "coordinator/reshard/reshard_actor.h"
 #include "sharding/layout_rules.h"
+#include "sharding/shard_map_proto.h"
 #include "sharding/survivor_layout.h"
 
 namespace troupe {
@@ -22,7 +22,10 @@ absl::StatusOr<ReshardActor::Change> ReshardActor::PlanRequest(
                                                Spares({}).size(), " ranks, wanted ",
                                                config_.layout.world()));
   }
-  const Layout layout = FromProto(request.layout());
+  v1::ShardMap wanted;
+  *wanted.mutable_layout() = request.layout();
+  TROUPE_ASSIGN_OR_RETURN(const ShardMap sizes, FromProto(wanted));
+  const Layout layout = sizes.layout;
   TROUPE_ASSIGN_OR_RETURN(ShardMap map, BuildShardMap(*config_.model, layout, 0));
   // Those that serve keep their numbers; then those that do not.
   std::vector<std::string> names;

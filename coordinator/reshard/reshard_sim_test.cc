@@ -19,12 +19,12 @@
 #include "absl/time/time.h"
 #include "base/log.h"
 #include "coordinator/job_actor.h"
-#include "coordinator/reshard/map_proto.h"
 #include "coordinator/reshard/reshard_actor.h"
 #include "coordinator/testing/sim_rank.h"
 #include "coordinator/testing/sim_worker.h"
 #include "sharding/layout_rules.h"
 #include "sharding/reshard_test_model.h"
+#include "sharding/shard_map_proto.h"
 
 namespace troupe {
 namespace {
@@ -311,7 +311,9 @@ class ReshardRun {
 
   void Ask() {
     v1::ReshardRequest request;
-    *request.mutable_layout() = ToProto(ParseLayout(scenario_.to).value());
+    ShardMap wanted;
+    wanted.layout = ParseLayout(scenario_.to).value();
+    *request.mutable_layout() = ToProto(wanted).layout();
     request.set_apply(true);
     request.set_deadline_ms(deadline_ms);
     (void)fleet_.ref().TellReply(
@@ -389,7 +391,7 @@ constexpr Scenario kScenarios[] = {
 };
 
 std::string LayoutOf(const SimDisk& disk) {
-  return NameOf(FromProto(disk.Record().decided->layout()));
+  return NameOf(FromProto(*disk.Record().decided)->layout);
 }
 
 class ReshardSim : public ::testing::TestWithParam<Scenario> {

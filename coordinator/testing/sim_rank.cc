@@ -8,13 +8,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/check.h"
-#include "coordinator/reshard/map_proto.h"
+#include "sharding/shard_map_proto.h"
 
 namespace troupe::testing {
 namespace {
 
 std::set<WeightPart> PartsIn(const ModelDescription& model, const v1::ShardMap& map, int rank) {
-  const std::vector<WeightPart> parts = PartsOf(ShardOf(model, FromProto(map), rank), false);
+  const std::vector<WeightPart> parts = PartsOf(ShardOf(model, FromProto(map).value(), rank), false);
   return {parts.begin(), parts.end()};
 }
 

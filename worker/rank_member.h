@@ -1,0 +1,75 @@
+// A worker as a rank: the whole model, loaded beforehand, or the rank that a session assigns.
+//
+// What was loaded for an assignment stays when the session ends: a session that assigns the same
+// rank of the same map again finds it there and only connects.
+//
+// Thread model: made by any thread, then used by one at a time. Ownership: owns rank and
+// communicator. Errors are those of Rank::Open and of the communicator, and FAILED_PRECONDITION for
+// assignments that do not fit what the worker is.
+#ifndef TROUPE_WORKER_RANK_MEMBER_H_
+#define TROUPE_WORKER_RANK_MEMBER_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "sharding/shard_map.h"
+#include "troupe/v1/worker.pb.h"
+#include "worker/communicator.h"
+#include "worker/rank.h"
+#include "worker/session_meeting.h"
+
+namespace troupe {
+
+class RankMember {
+ public:
+  struct Config {
+    Rank::Config rank;
+    std::optional<float> gate_threshold;  // as ResolveGateThreshold takes it
+    std::string host = "127.0.0.1";       // of this machine, where other ranks reach it
+    absl::Duration connect_timeout = absl::Seconds(30);
+    absl::Duration collective_timeout = absl::Seconds(60);
+  };
+
+  // Opens the whole model now, or waits for an assignment.
+  static absl::StatusOr<std::unique_ptr<RankMember>> Whole(const Config& config,
+                                                           const Rank::Progress& progress);
+  static std::unique_ptr<RankMember> Assigned(const Config& config);
+
+  bool takes_assignment() const { return takes_assignment_; }
+  // Null before the first assignment was taken.
+  Rank* rank() const { return rank_.get(); }
+  // What the rank announces, but for name and addresses. REQUIRES: rank().
+  v1::WorkerInfo Describe() const;
+
+  // Becomes the rank: loads, unless it is there, and connects to the others through `meeting`,
+  // which guards the communicator until Leave.
+  absl::Status Become(const v1::Assignment& assignment, std::shared_ptr<SessionMeeting> meeting,
+                      const Rank::Progress& progress);
+  // The session is over: the others see this rank leave.
+  void Leave();
+  // OK, or why this rank has lost the others.
+  absl::Status links_status() const;
+
+ private:
+  RankMember(const Config& config, bool takes_assignment)
+      : config_(config), takes_assignment_(takes_assignment) {}
+
+  absl::Status Load(const ShardMap& map, int rank, const Rank::Progress& progress);
+  absl::Status ResolveThreshold();
+
+  const Config config_;
+  const bool takes_assignment_;
+  std::unique_ptr<Rank> rank_;
+  // What rank_ was loaded for; the map's epoch is 0.
+  std::optional<ShardMap> map_;
+  int index_ = 0;
+  std::shared_ptr<SessionMeeting> meeting_;  // of the session
+  std::unique_ptr<Communicator> world_;      // null: the rank is alone
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_WORKER_RANK_MEMBER_H_
