@@ -2,15 +2,18 @@
 
 #include <filesystem>
 #include <mutex>
+#include <optional>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_util.h"
 #include "coordinator/block_lookup_client.h"
+#include "coordinator/reshard/rank_control_client.h"
 #include "coordinator/worker_client.h"
 #include "model/checkpoint.h"
 #include "model/dummy_tokenizer.h"
+#include "sharding/layout_rules.h"
 
 namespace troupe {
 namespace {
@@ -101,30 +104,57 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(cons
   if (!config.cache.empty()) {
     context->lookup_blocks = LookupByStat(CacheClient::Connect(config.cache, {}));
   }
-  auto server = std::unique_ptr<CoordinatorServer>(
-      new CoordinatorServer(config, std::move(context), std::move(tenants)));
+  std::optional<ReshardActor::Config> reshard;
+  if (!config.layout.empty()) {
+    TROUPE_ASSIGN_OR_RETURN(reshard, ReshardConfig(config));
+  }
+  auto server = std::unique_ptr<CoordinatorServer>(new CoordinatorServer(
+      config, std::move(context), std::move(tenants), std::move(reshard)));
   TROUPE_ASSIGN_OR_RETURN(
       server->rpc_, RpcServer::Start(config.rpc, {server->inference_.get(), server->admin_.get()}));
   server->readiness_->Attach(server->rpc_.get());
   return server;
 }
 
+absl::StatusOr<ReshardActor::Config> CoordinatorServer::ReshardConfig(const Config& config) {
+  TROUPE_ASSIGN_OR_RETURN(const ModelConfig model, ReadModelConfig(config.model));
+  ReshardActor::Config reshard = config.reshard;
+  reshard.model = std::make_shared<const ModelDescription>(model.description);
+  TROUPE_ASSIGN_OR_RETURN(reshard.layout, ParseLayout(config.layout));
+  TROUPE_RETURN_IF_ERROR(CheckLayout(*reshard.model, reshard.layout));
+  return reshard;
+}
+
 CoordinatorServer::CoordinatorServer(const Config& config, std::shared_ptr<JobContext> context,
-                                     TenantNamespaces tenants)
+                                     TenantNamespaces tenants,
+                                     std::optional<ReshardActor::Config> reshard)
     : started_(absl::Now()),
       readiness_(std::make_shared<Readiness>()),
       context_(std::move(context)),
       executor_({.name = "coord", .thread_count = config.threads}),
       long_prompts_({.name = "prompts", .thread_count = 1}),
+      disk_({.name = "disk", .thread_count = 1}),
       fleet_(Spawn<FleetActor>(executor_, ActorOptions{.name = "fleet", .mailbox_capacity = 16384},
                                config.fleet, GrpcWorkerLinks(),
-                               [readiness = readiness_](bool ready) { readiness->Set(ready); })) {
+                               [readiness = readiness_](bool ready) { readiness->Set(ready); },
+                               MakeReshard(config.data_dir, std::move(reshard)))) {
   context_->fleet = fleet_.ref();
   context_->long_prompts = &long_prompts_;
   inference_ =
       std::make_unique<InferenceService>(config.service, context_, std::move(tenants), &executor_);
   admin_ = std::make_unique<AdminService>(fleet_.ref(),
                                           [this](v1::ClusterStatus& status) { Complete(status); });
+}
+
+FleetActor::ReshardFactory CoordinatorServer::MakeReshard(
+    const std::string& data_dir, std::optional<ReshardActor::Config> reshard) {
+  if (!reshard.has_value()) return nullptr;
+  return [this, path = data_dir + "/reshard.log",
+          config = *std::move(reshard)](ActorRef<FleetMessage> fleet) {
+    return Spawn<ReshardActor>(executor_, ActorOptions{.name = "reshard"}, config,
+                               GrpcRankControl(), OpenDecisionFile(path, &disk_), std::move(fleet),
+                               nullptr);
+  };
 }
 
 CoordinatorServer::~CoordinatorServer() { Shutdown(absl::ZeroDuration()); }
@@ -138,6 +168,7 @@ void CoordinatorServer::Shutdown(absl::Duration grace) {
   fleet_ = {};
   long_prompts_.Shutdown();
   executor_.Shutdown();
+  disk_.Shutdown();
 }
 
 void CoordinatorServer::Complete(v1::ClusterStatus& status) const {

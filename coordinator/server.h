@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -18,6 +19,7 @@
 #include "coordinator/admin_service.h"
 #include "coordinator/fleet_actor.h"
 #include "coordinator/inference_service.h"
+#include "coordinator/reshard/reshard_actor.h"
 #include "rpc/rpc_server.h"
 
 namespace troupe {
@@ -32,6 +34,10 @@ class CoordinatorServer {
     std::string data_dir = "troupe-coordinator-data";  // holds the tenants' secret
     int threads = 2;                                   // that run actors
     FleetActor::Config fleet;
+    // The first layout of the replica that workers with assignments make; it changes while it
+    // serves. Empty: layouts are for life, see FleetActor::Config.
+    std::string layout;
+    ReshardActor::Config reshard;  // model and layout are filled in
     InferenceService::Config service;
   };
 
@@ -50,10 +56,13 @@ class CoordinatorServer {
 
  private:
   CoordinatorServer(const Config& config, std::shared_ptr<JobContext> context,
-                    TenantNamespaces tenants);
+                    TenantNamespaces tenants, std::optional<ReshardActor::Config> reshard);
 
   class Readiness;
 
+  static absl::StatusOr<ReshardActor::Config> ReshardConfig(const Config& config);
+  FleetActor::ReshardFactory MakeReshard(const std::string& data_dir,
+                                         std::optional<ReshardActor::Config> reshard);
   void Complete(v1::ClusterStatus& status) const;
 
   const absl::Time started_;
@@ -61,6 +70,7 @@ class CoordinatorServer {
   const std::shared_ptr<JobContext> context_;
   ThreadExecutor executor_;
   ThreadExecutor long_prompts_;  // JobContext::long_prompts
+  ThreadExecutor disk_;          // of the decision log
   ActorHandle<FleetMessage> fleet_;
   std::unique_ptr<InferenceService> inference_;
   std::unique_ptr<AdminService> admin_;
