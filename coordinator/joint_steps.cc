@@ -116,10 +116,12 @@ absl::StatusOr<v1::StepResult> JointSteps::Combine(const Step& step, int home) {
   combined.clear_transfers();
   for (size_t i = 0; i < members.size(); ++i) {
     const v1::StepResult& part = *step.results[members[i]];
-    if (!AddTo(*combined.mutable_row_heads_skipped(), part.row_heads_skipped())) {
+    // Ranks of one tensor-parallel group count the same.
+    const bool counts = i % tp == 0;
+    if (counts && !AddTo(*combined.mutable_row_heads_skipped(), part.row_heads_skipped())) {
       return Disagree(members[0], members[i], step.step, "another number of rows");
     }
-    if (i % tp == 0 && !AddTo(*combined.mutable_expert_tokens(), part.expert_tokens())) {
+    if (counts && !AddTo(*combined.mutable_expert_tokens(), part.expert_tokens())) {
       return Disagree(members[0], members[i], step.step, "another number of experts");
     }
     // Those that sample beside the one that counts must sample the same.

@@ -7,8 +7,8 @@
 // result, as if one worker had computed it:
 //
 //     tokens, log-probabilities     of the rank that samples: the last stage's first
-//     skipped heads                 the sum over the home's ranks, which hold different heads
-//     tokens of experts             the sum over stages, of each stage's first rank
+//     skipped heads                 the sum over stages, of each stage's first rank
+//     tokens of experts             likewise
 //     slots without usable logits   any rank's
 //     transfers                     ended when all ranks have ended them, as badly as the worst
 //     times                         of the slowest rank

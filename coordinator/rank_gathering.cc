@@ -100,7 +100,10 @@ v1::WorkerInfo RankGathering::HomeInfo(int home) const {
     all->set_max_rows(std::min(all->max_rows(), info.max_rows()));
     all->set_max_step_tokens(std::min(all->max_step_tokens(), info.max_step_tokens()));
     all->set_max_context(std::min(all->max_context(), info.max_context()));
-    all->set_heads_per_token(all->heads_per_token() + info.heads_per_token());
+    // Of each stage, all heads: JointSteps adds up in the same way.
+    if (rank % layout.tp() == 0) {
+      all->set_heads_per_token(all->heads_per_token() + info.heads_per_token());
+    }
     if (info.cache_address().empty()) all->clear_cache_address();
     for (int g = 0; g < info.groups_size(); ++g) {
       v1::KvGroup& group = *all->mutable_groups(g);

@@ -61,8 +61,11 @@ void SchedulerActor::PlanAndDispatch() {
   plan_ns_total_ += clock().MonotonicNs() - start_ns;
 
   std::optional<int64_t> next_us;
+  // While no step may be sent, a result is what to wait for.
+  const bool may_send = steps_.in_flight() < config_.scheduler.max_steps_in_flight;
   for (const Home& home : homes_) {
-    const std::optional<int64_t> at_us = home.scheduler->NextWakeup(NowUs());
+    const std::optional<int64_t> at_us =
+        may_send ? home.scheduler->NextWakeup(NowUs()) : std::nullopt;
     if (at_us.has_value()) next_us = std::min(next_us.value_or(*at_us), *at_us);
   }
   if (next_us == wakeup_at_us_) return;

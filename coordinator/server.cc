@@ -2,18 +2,20 @@
 
 #include <filesystem>
 #include <mutex>
-#include <optional>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "base/status_util.h"
 #include "coordinator/block_lookup_client.h"
 #include "coordinator/reshard/rank_control_client.h"
 #include "coordinator/worker_client.h"
 #include "model/checkpoint.h"
 #include "model/dummy_tokenizer.h"
+#include "sharding/layout_plan.h"
 #include "sharding/layout_rules.h"
+#include "sharding/shard_map_proto.h"
 
 namespace troupe {
 namespace {
@@ -41,6 +43,36 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> OpenTokenizer(
     return MakeDummyTokenizer(vocab_size);
   }
   return tokenizer;
+}
+
+// Puts ranks and layout of replicas into config.fleet.
+absl::Status PlanRanks(CoordinatorServer::Config& config) {
+  if (config.layout.empty() && config.ranks == 1 && !config.elastic) return absl::OkStatus();
+  TROUPE_ASSIGN_OR_RETURN(const ModelConfig model, ReadModelConfig(config.model));
+  ShardMap map;
+  if (config.layout.empty()) {
+    TROUPE_ASSIGN_OR_RETURN(
+        LayoutChoice choice,
+        ChooseLayout(model.description, {.ranks = config.ranks}, Sizing(), MachineRates()));
+    map = std::move(choice.map);
+  } else {
+    TROUPE_ASSIGN_OR_RETURN(const Layout layout, ParseLayout(config.layout));
+    if (config.ranks != 1 && config.ranks != layout.world() && !config.elastic) {
+      return absl::InvalidArgumentError(absl::StrCat("layout \"", config.layout, "\": has ",
+                                                     layout.world(), " ranks, wanted ",
+                                                     config.ranks, " (ranks)"));
+    }
+    TROUPE_ASSIGN_OR_RETURN(map, BuildShardMap(model.description, layout, /*epoch=*/0));
+  }
+  if (config.elastic) {
+    config.reshard.model = std::make_shared<const ModelDescription>(model.description);
+    config.reshard.layout = map.layout;
+  }
+  config.fleet.ranks = map.layout.world();
+  LOG(INFO) << "replicas" << Field("ranks", config.fleet.ranks)
+            << Field("layout", NameOf(map.layout));
+  config.fleet.make_map = [map = ToProto(map)](const auto& /*members*/) { return map; };
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<JobContext>> OpenModel(const CoordinatorServer::Config& config) {
@@ -90,8 +122,10 @@ class CoordinatorServer::Readiness {
   bool ready_ = false;
 };
 
-absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(const Config& config) {
-  TROUPE_ASSIGN_OR_RETURN(std::shared_ptr<JobContext> context, OpenModel(config));
+absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(const Config& given) {
+  TROUPE_ASSIGN_OR_RETURN(std::shared_ptr<JobContext> context, OpenModel(given));
+  Config config = given;
+  TROUPE_RETURN_IF_ERROR(PlanRanks(config));
   std::error_code error;
   std::filesystem::create_directories(config.data_dir, error);
   if (error) {
@@ -104,31 +138,18 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(cons
   if (!config.cache.empty()) {
     context->lookup_blocks = LookupByStat(CacheClient::Connect(config.cache, {}));
   }
-  std::optional<ReshardActor::Config> reshard;
-  if (!config.layout.empty()) {
-    TROUPE_ASSIGN_OR_RETURN(reshard, ReshardConfig(config));
-  }
-  auto server = std::unique_ptr<CoordinatorServer>(new CoordinatorServer(
-      config, std::move(context), std::move(tenants), std::move(reshard)));
+  auto server = std::unique_ptr<CoordinatorServer>(
+      new CoordinatorServer(config, std::move(context), std::move(tenants)));
   TROUPE_ASSIGN_OR_RETURN(
       server->rpc_, RpcServer::Start(config.rpc, {server->inference_.get(), server->admin_.get()}));
   server->readiness_->Attach(server->rpc_.get());
   return server;
 }
 
-absl::StatusOr<ReshardActor::Config> CoordinatorServer::ReshardConfig(const Config& config) {
-  TROUPE_ASSIGN_OR_RETURN(const ModelConfig model, ReadModelConfig(config.model));
-  ReshardActor::Config reshard = config.reshard;
-  reshard.model = std::make_shared<const ModelDescription>(model.description);
-  TROUPE_ASSIGN_OR_RETURN(reshard.layout, ParseLayout(config.layout));
-  TROUPE_RETURN_IF_ERROR(CheckLayout(*reshard.model, reshard.layout));
-  return reshard;
-}
-
 CoordinatorServer::CoordinatorServer(const Config& config, std::shared_ptr<JobContext> context,
-                                     TenantNamespaces tenants,
-                                     std::optional<ReshardActor::Config> reshard)
+                                     TenantNamespaces tenants)
     : started_(absl::Now()),
+      ranks_(static_cast<int>(config.fleet.ranks)),
       readiness_(std::make_shared<Readiness>()),
       context_(std::move(context)),
       executor_({.name = "coord", .thread_count = config.threads}),
@@ -137,7 +158,7 @@ CoordinatorServer::CoordinatorServer(const Config& config, std::shared_ptr<JobCo
       fleet_(Spawn<FleetActor>(executor_, ActorOptions{.name = "fleet", .mailbox_capacity = 16384},
                                config.fleet, GrpcWorkerLinks(),
                                [readiness = readiness_](bool ready) { readiness->Set(ready); },
-                               MakeReshard(config.data_dir, std::move(reshard)))) {
+                               MakeReshard(config))) {
   context_->fleet = fleet_.ref();
   context_->long_prompts = &long_prompts_;
   inference_ =
@@ -146,12 +167,11 @@ CoordinatorServer::CoordinatorServer(const Config& config, std::shared_ptr<JobCo
                                           [this](v1::ClusterStatus& status) { Complete(status); });
 }
 
-FleetActor::ReshardFactory CoordinatorServer::MakeReshard(
-    const std::string& data_dir, std::optional<ReshardActor::Config> reshard) {
-  if (!reshard.has_value()) return nullptr;
-  return [this, path = data_dir + "/reshard.log",
-          config = *std::move(reshard)](ActorRef<FleetMessage> fleet) {
-    return Spawn<ReshardActor>(executor_, ActorOptions{.name = "reshard"}, config,
+FleetActor::ReshardFactory CoordinatorServer::MakeReshard(const Config& config) {
+  if (!config.elastic) return nullptr;
+  return [this, path = config.data_dir + "/reshard.log",
+          reshard = config.reshard](ActorRef<FleetMessage> fleet) {
+    return Spawn<ReshardActor>(executor_, ActorOptions{.name = "reshard"}, reshard,
                                GrpcRankControl(), OpenDecisionFile(path, &disk_), std::move(fleet),
                                nullptr);
   };

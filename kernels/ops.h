@@ -36,6 +36,7 @@
 #include "kernels/linear/coded_matrix.h"
 #include "kernels/linear/linear.h"
 #include "kernels/mla_attention/mla_attention.h"
+#include "kernels/moe_assign/moe_assign.h"
 #include "kernels/moe_experts/moe_experts.h"
 #include "kernels/moe_route/moe_route.h"
 #include "kernels/nsa_attention/nsa_attention.h"
@@ -44,6 +45,7 @@
 #include "kernels/page_copy/page_copy.h"
 #include "kernels/paged_attention/paged_attention.h"
 #include "kernels/rms_norm/rms_norm.h"
+#include "kernels/row_add/row_add.h"
 #include "kernels/swiglu/swiglu.h"
 #include "kernels/tensor.h"
 
@@ -94,6 +96,7 @@ class Ops {
 
   virtual void Embed(const EmbedParams& params) = 0;
   virtual void RmsNorm(const RmsNormParams& params) = 0;
+  virtual void SquareSums(const SquareSumsParams& params) = 0;
   virtual void Linear(const LinearParams& params) = 0;
   virtual void HeadNormRope(const HeadNormRopeParams& params) = 0;
   virtual void KvWrite(const KvWriteParams& params) = 0;
@@ -105,7 +108,9 @@ class Ops {
   virtual void NsaAttention(const NsaAttentionParams& params) = 0;
   virtual void Swiglu(const SwigluParams& params) = 0;
   virtual void MoeRoute(const MoeRouteParams& params) = 0;
+  virtual void MoeAssign(const MoeAssignParams& params) = 0;
   virtual void MoeExperts(const MoeExpertsParams& params) = 0;
+  virtual void RowAdd(const RowAddParams& params) = 0;
   virtual void PageCopy(const PageCopyParams& params) = 0;
 };
 

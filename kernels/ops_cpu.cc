@@ -14,6 +14,7 @@
 #include "kernels/linear/linear_cpu.h"
 #include "kernels/linear/linear_pack.h"
 #include "kernels/mla_attention/mla_attention_cpu.h"
+#include "kernels/moe_assign/moe_assign_cpu.h"
 #include "kernels/moe_experts/moe_experts_cpu.h"
 #include "kernels/moe_route/moe_route_cpu.h"
 #include "kernels/nsa_attention/nsa_attention_cpu.h"
@@ -23,6 +24,7 @@
 #include "kernels/page_copy/page_copy_cpu.h"
 #include "kernels/paged_attention/paged_attention_cpu.h"
 #include "kernels/rms_norm/rms_norm_cpu.h"
+#include "kernels/row_add/row_add_cpu.h"
 #include "kernels/swiglu/swiglu_cpu.h"
 
 namespace troupe {
@@ -79,6 +81,10 @@ class CpuOps : public HostOps {
     CHECK_EQ(params.out.cols, params.x.cols);
     RmsNormCpu(params, Begin());
   }
+  void SquareSums(const SquareSumsParams& params) override {
+    CheckF32(params.x);
+    SquareSumsCpu(params, Begin());
+  }
   void Linear(const LinearParams& params) override {
     CheckF32(params.x);
     CheckF32(params.out);
@@ -120,6 +126,7 @@ class CpuOps : public HostOps {
     CHECK_LE(params.top_k, params.logits.cols / params.groups * params.groups_chosen);
     MoeRouteCpu(params, Begin());
   }
+  void MoeAssign(const MoeAssignParams& params) override { MoeAssignCpu(params); }
   void MoeExperts(const MoeExpertsParams& params) override {
     CheckF32(params.x);
     CheckF32(params.out);
@@ -128,6 +135,12 @@ class CpuOps : public HostOps {
     for (int e = 0; e < params.expert_count; ++e) CheckExpert(params.experts[e], params.x.cols);
     if (params.shared != nullptr) CheckExpert(*params.shared, params.x.cols);
     MoeExpertsCpu(params, Begin());
+  }
+  void RowAdd(const RowAddParams& params) override {
+    CheckF32(params.x);
+    CheckF32(params.out);
+    CHECK_EQ(params.x.cols, params.out.cols);
+    RowAddCpu(params, Begin());
   }
   void PageCopy(const PageCopyParams& params) override { PageCopyCpu(params, Begin()); }
 

@@ -19,6 +19,7 @@
 #include "kernels/kv_write/kv_write_cuda.h"
 #include "kernels/linear/linear_cuda.h"
 #include "kernels/mla_attention/mla_attention_cuda.h"
+#include "kernels/moe_assign/moe_assign_cuda.h"
 #include "kernels/moe_experts/moe_experts_cuda.h"
 #include "kernels/moe_route/moe_route_cuda.h"
 #include "kernels/nsa_attention/nsa_attention_cuda.h"
@@ -28,6 +29,7 @@
 #include "kernels/page_copy/page_copy_cuda.h"
 #include "kernels/paged_attention/paged_attention_cuda.h"
 #include "kernels/rms_norm/rms_norm_cuda.h"
+#include "kernels/row_add/row_add_cuda.h"
 #include "kernels/swiglu/swiglu_cuda.h"
 
 namespace troupe {
@@ -122,6 +124,9 @@ class CudaOps : public Ops {
 
   void Embed(const EmbedParams& params) override { Run(EmbedCuda, params, "embed"); }
   void RmsNorm(const RmsNormParams& params) override { Run(RmsNormCuda, params, "rms_norm"); }
+  void SquareSums(const SquareSumsParams& params) override {
+    Run(SquareSumsCuda, params, "square_sums");
+  }
   void Linear(const LinearParams& params) override { Run(LinearCuda, params, "linear"); }
   void HeadNormRope(const HeadNormRopeParams& params) override {
     Run(HeadNormRopeCuda, params, "head_norm_rope");
@@ -145,9 +150,13 @@ class CudaOps : public Ops {
   }
   void Swiglu(const SwigluParams& params) override { Run(SwigluCuda, params, "swiglu"); }
   void MoeRoute(const MoeRouteParams& params) override { Run(MoeRouteCuda, params, "moe_route"); }
+  void MoeAssign(const MoeAssignParams& params) override {
+    Run(MoeAssignCuda, params, "moe_assign");
+  }
   void MoeExperts(const MoeExpertsParams& params) override {
     Run(MoeExpertsCuda, params, "moe_experts");
   }
+  void RowAdd(const RowAddParams& params) override { Run(RowAddCuda, params, "row_add"); }
   void PageCopy(const PageCopyParams& params) override { Run(PageCopyCuda, params, "page_copy"); }
 
  private:

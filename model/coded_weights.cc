@@ -5,6 +5,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 
 namespace troupe {
@@ -26,6 +27,12 @@ int64_t GroupWithin(const MatrixView& matrix, int64_t stored) {
   if (matrix.first_col / stored == last_col / stored) return matrix.cols;
   return std::gcd(matrix.first_col, stored);
 }
+
+// Columns that share a scale; 0: none do.
+int64_t GroupOf(const PlainStorage& /*storage*/) { return 0; }
+int64_t GroupOf(const GroupedStorage& storage) { return storage.group_size; }
+int64_t GroupOf(const Fp8Storage& storage) { return storage.block_cols; }
+int64_t GroupOf(const Mxfp4Storage& /*storage*/) { return Mxfp4Storage::kGroup; }
 
 // With memory for all codes and scales.
 CodedWeights Empty(CodeFormat format, const MatrixView& matrix, int64_t group) {
@@ -134,6 +141,18 @@ CodedMatrix CodedWeights::view() const {
           .scales = scales.data(),
           .scale_format = scale_format,
           .zeros = zeros.empty() ? nullptr : zeros.data()};
+}
+
+absl::Status CheckGroupsWhole(const MatrixView& part) {
+  const int64_t stored =
+      std::visit([](const auto& storage) { return GroupOf(storage); }, part.storage);
+  if (stored == 0 || part.first_col % stored == 0) return absl::OkStatus();
+  const int64_t group = GroupWithin(part, stored);
+  if (GroupsSuitKernels(group, part.cols) && part.first_col % 2 == 0) return absl::OkStatus();
+  return absl::UnimplementedError(absl::StrCat(
+      part.name(), ": columns ", part.first_col, " to ", part.first_col + part.cols - 1,
+      " begin inside a group of ", stored, " and share groups of ", group,
+      " with its stored ones, wanted a multiple of 8: fewer tp ranks, or experts whole (ep)"));
 }
 
 std::optional<CodedWeights> ReadCoded(const MatrixView& matrix) {

@@ -93,8 +93,10 @@ struct LayoutChoice {
 // Sequences, and tokens of each, that candidates are compared at: a busy replica.
 inline constexpr int64_t kPlannedSequences = 64;
 inline constexpr int64_t kPlannedContext = 4096;
+inline constexpr int kMostPlannedRanks = 64;  // every one of them is looked at, in every layout
 
 // The cheapest decode step among the layouts of `ranks` ranks that the wish allows and that fit.
+// ResourceExhausted, or InvalidArgument where none can be cut so, with the arithmetic of one.
 absl::StatusOr<LayoutChoice> ChooseLayout(const ModelDescription& model, const LayoutWish& wish,
                                           const Sizing& sizing, const MachineRates& rates);
 

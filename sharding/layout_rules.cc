@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -190,7 +191,10 @@ absl::StatusOr<ShardMap> BuildShardMap(const ModelDescription& model, const Layo
   return map;
 }
 
-ExpertPlacement PlaceExperts(absl::Span<const int64_t> loads, int ranks, int redundant) {
+namespace {
+
+// Copies of each expert so that the largest load of a copy is as small as can be.
+std::vector<int> CopiesOf(absl::Span<const int64_t> loads, int ranks, int redundant) {
   const auto experts = static_cast<int>(loads.size());
   std::vector<int> copies(experts, 1);
   const auto share = [&](int e) { return static_cast<double>(loads[e]) / copies[e]; };
@@ -202,28 +206,59 @@ ExpertPlacement PlaceExperts(absl::Span<const int64_t> loads, int ranks, int red
     CHECK_GE(most, 0) << redundant << " copies of " << experts << " experts on " << ranks;
     ++copies[most];
   }
-  // Those of many copies first: later they would find too few ranks with room.
+  return copies;
+}
+
+// What lies on the ranks of a stage so far.
+struct Fill {
+  std::vector<int> held;
+  std::vector<double> load;
+  int even = 0;  // copies that every rank holds in the end
+  int more = 0;  // ranks that may hold one more
+
+  bool HasRoom(int rank) const {
+    return held[rank] < even ||
+           (held[rank] == even && std::count(held.begin(), held.end(), even + 1) < more);
+  }
+
+  // All ranks, the best for an expert of `copies` copies first. Where one must find several ranks,
+  // even numbers go before even loads: otherwise the last would not find enough.
+  std::vector<int> Order(int copies) const {
+    std::vector<int> order(held.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto rank_of = [&](int r) {
+      return std::tuple(!HasRoom(r), copies > 1 ? held[r] : 0, load[r], held[r]);
+    };
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int a, int b) { return rank_of(a) < rank_of(b); });
+    return order;
+  }
+};
+
+}  // namespace
+
+ExpertPlacement PlaceExperts(absl::Span<const int64_t> loads, int ranks, int redundant) {
+  const auto experts = static_cast<int>(loads.size());
+  const std::vector<int> copies = CopiesOf(loads, ranks, redundant);
+  const auto share = [&](int e) { return static_cast<double>(loads[e]) / copies[e]; };
   std::vector<int> order(experts);
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-    return std::pair(copies[a] > 1, share(a)) > std::pair(copies[b] > 1, share(b));
+    return std::pair(copies[a], share(a)) > std::pair(copies[b], share(b));
   });
-  std::vector<int> held(ranks, 0);
-  std::vector<double> load(ranks, 0);
+  Fill fill{std::vector<int>(ranks, 0), std::vector<double>(ranks, 0),
+            (experts + redundant) / ranks, (experts + redundant) % ranks};
   ExpertPlacement placement;
   placement.holders.resize(experts);
   for (const int e : order) {
-    std::vector<int> by_room(ranks);
-    std::iota(by_room.begin(), by_room.end(), 0);
-    std::stable_sort(by_room.begin(), by_room.end(), [&](int a, int b) {
-      return std::pair(held[a], load[a]) < std::pair(held[b], load[b]);
-    });
-    for (int i = 0; i < copies[e]; ++i) {
-      placement.holders[e].push_back(by_room[i]);
-      ++held[by_room[i]];
-      load[by_room[i]] += share(e);
+    const std::vector<int> best = fill.Order(copies[e]);
+    std::vector<int>& holders = placement.holders[e];
+    holders.assign(best.begin(), best.begin() + copies[e]);
+    for (const int rank : holders) {
+      ++fill.held[rank];
+      fill.load[rank] += share(e);
     }
-    std::sort(placement.holders[e].begin(), placement.holders[e].end());
+    std::sort(holders.begin(), holders.end());
   }
   return placement;
 }

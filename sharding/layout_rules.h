@@ -31,9 +31,9 @@ absl::StatusOr<ShardMap> BuildShardMap(const ModelDescription& model, const Layo
                                        uint64_t epoch);
 
 // Copies of experts on the ranks of a stage, by the tokens that chose each expert: `redundant`
-// copies beyond one go where the load of a copy is largest, and copies, the most loaded first, to
-// the least loaded rank that has room and does not hold the expert. Ranks hold the same number of
-// copies, or one fewer. Deterministic: ties go to the lower index.
+// copies beyond one go where the load of a copy is largest; copies go, experts of most copies
+// first, to the least loaded ranks that have room and do not hold the expert. Ranks hold the same number
+// of copies, or one fewer. Deterministic: ties go to the lower index.
 ExpertPlacement PlaceExperts(absl::Span<const int64_t> loads, int ranks, int redundant);
 
 // Of the holders of `expert`, the one that computes it for a token at `position` of its sequence.

@@ -183,7 +183,7 @@ KvHeads KvHeadsOf(const AttentionDescription& whole, const Slice& tensor) {
 RankShard WholeModel(const ModelDescription& model) {
   ShardMap map;
   map.first_layer = {0, static_cast<int>(model.layers.size())};
-  map.experts.resize(model.layers.size() + 1);
+  map.experts.resize(model.layers.size() + (model.mtp.has_value() ? 1 : 0));
   return ShardOf(model, map, 0);
 }
 
@@ -199,10 +199,12 @@ RankShard ShardOf(const ModelDescription& model, const ShardMap& map, int rank) 
   shard.expert = map.layout.expert_parallel ? Slice() : shard.tensor;
   CutDescription(model, shard);
   const int layers = model.mtp_layer_index() + (model.mtp.has_value() ? 1 : 0);
+  shard.stage_rank = map.StageRank(rank);
+  shard.placement = map.experts;
   shard.experts.resize(layers);
   for (int layer = 0; layer < layers; ++layer) {
     if (!shard.Holds(layer)) continue;
-    shard.experts[layer] = HeldExperts(model, map, layer, map.StageRank(rank));
+    shard.experts[layer] = HeldExperts(model, map, layer, shard.stage_rank);
   }
   return shard;
 }

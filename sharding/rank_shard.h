@@ -46,9 +46,11 @@ struct RankShard {
   bool last_stage = true;   // has the final norm, the head and the MTP module
   Slice tensor;             // of heads, dense FFNs, shared experts and the vocabulary
   Slice expert;             // of each expert's inner size: `tensor`, or whole where experts are
+  int stage_rank = 0;       // as ExpertPlacement counts
   // [layers, then the MTP module's] the experts whose weights are here, ascending; empty for dense
   // layers and for those of other stages.
   std::vector<std::vector<int>> experts;
+  std::vector<ExpertPlacement> placement;  // ShardMap::experts
 
   bool Holds(int layer) const {
     return layer == description.mtp_layer_index() ? last_stage

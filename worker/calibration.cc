@@ -32,6 +32,7 @@ class CalibrationOps : public Ops {
 
   void Embed(const EmbedParams& params) override { inner_->Embed(params); }
   void RmsNorm(const RmsNormParams& params) override { inner_->RmsNorm(params); }
+  void SquareSums(const SquareSumsParams& params) override { inner_->SquareSums(params); }
   void Linear(const LinearParams& params) override {
     inner_->Synchronize();
     calibration_->Observe(params.w, params.x);
@@ -49,7 +50,9 @@ class CalibrationOps : public Ops {
   void NsaAttention(const NsaAttentionParams& params) override { inner_->NsaAttention(params); }
   void Swiglu(const SwigluParams& params) override { inner_->Swiglu(params); }
   void MoeRoute(const MoeRouteParams& params) override { inner_->MoeRoute(params); }
+  void MoeAssign(const MoeAssignParams& params) override { inner_->MoeAssign(params); }
   void MoeExperts(const MoeExpertsParams& params) override;
+  void RowAdd(const RowAddParams& params) override { inner_->RowAdd(params); }
   void PageCopy(const PageCopyParams& params) override { inner_->PageCopy(params); }
 
  private:
@@ -101,6 +104,7 @@ void CalibrationOps::MoeExperts(const MoeExpertsParams& params) {
   Share everyone;
   for (int64_t token = 0; token < params.x.rows; ++token) {
     for (int k = 0; k < params.top_k; ++k) {
+      if (params.chosen[token * params.top_k + k] < 0) continue;
       Share& share = shares[params.chosen[token * params.top_k + k]];
       share.tokens.push_back(token);
       share.weights.push_back(params.weights[token * params.top_k + k]);

@@ -41,7 +41,7 @@ void ExecutorActor::OnStart() {
 void ExecutorActor::TakeRank() {
   Rank& rank = *member_->rank();
   engine_.emplace(&rank, &clock());
-  transfers_.emplace(config_, rank.pages.get(), cache_, rank.identity, &clock());
+  transfers_.emplace(config_, rank.pages.get(), cache_, rank.cache_identity, &clock());
 }
 
 void ExecutorActor::OnStop(const absl::Status& /*reason*/) {
@@ -91,6 +91,7 @@ void ExecutorActor::On(const RunPlan& message) {
   // A device that has failed stays so for as long as this process lives.
   CHECK_OK(member_->rank()->ops->status())
       << "the device has failed; a new worker may use it again";
+  // Another rank's fault: this one stays what it is for the next session.
   if (absl::Status links = member_->links_status(); !links.ok()) return EndSession(links);
   // Whatever was wrong with the plan: what the coordinator has to do is to start anew.
   EndSession(absl::FailedPreconditionError(
@@ -112,7 +113,6 @@ absl::StatusOr<v1::StepResult> ExecutorActor::Run(const RunPlan& message) {
   TROUPE_RETURN_IF_ERROR(engine_->Prepare(plan));
   TROUPE_RETURN_IF_ERROR(transfers_->StartLoads(plan, self()));
   TROUPE_RETURN_IF_ERROR(engine_->Compute(plan, result));
-  TROUPE_RETURN_IF_ERROR(member_->links_status());
   TROUPE_RETURN_IF_ERROR(transfers_->StartStores(plan, self()));
   transfers_->Report(result);
   return result;
@@ -120,6 +120,21 @@ absl::StatusOr<v1::StepResult> ExecutorActor::Run(const RunPlan& message) {
 
 void ExecutorActor::On(const CloseSession& message) {
   if (session_.has_value() && session_->epoch == message.epoch) EndSession(message.status);
+}
+
+void ExecutorActor::On(RetireMaps message) {
+  // A rank that serves is not of another map: its session was begun after the decision.
+  if (!session_.has_value() && member_->takes_assignment()) {
+    if (member_->MapEpochs() != std::vector<uint64_t>{message.keep_epoch}) {
+      // They lie on the rank, which may go.
+      engine_.reset();
+      transfers_.reset();
+    }
+    if (!member_->Retire(message.keep_epoch) && member_->rank() != nullptr && !engine_) TakeRank();
+  } else {
+    member_->RetirePrepared(message.keep_epoch);
+  }
+  message.done();
 }
 
 void ExecutorActor::On(LoadEnded message) {

@@ -21,6 +21,7 @@ struct Settings {
   std::string dtype = "bf16";
   std::string load_format = "safetensors";
   float gate_threshold = -1;
+  int64_t collective_timeout_ms = 60000;
   int64_t shutdown_grace_ms = 10000;
   std::string log_level = "info";
 };
@@ -73,6 +74,15 @@ void Declare(Settings* settings, ProgramConfig* program) {
   program->Add("coordinator", &server.coordinator,
                {.help = "The coordinator's address; empty: announce this worker to nobody."});
   program->Add("cache", &server.cache, {.help = "Address of the cache service; empty: none."});
+  program->Add("sharded", &server.sharded,
+               {.help = "Take the rank that the coordinator assigns, instead of loading the whole "
+                        "model at once."});
+  program->Add("ranks_host", &server.ranks_host,
+               {.help = "This machine's address for other ranks; empty: the host of advertise or "
+                        "listen, else 127.0.0.1."});
+  program->Add(
+      "collective_timeout_ms", &settings->collective_timeout_ms,
+      {.help = "How long to wait for another rank in one operation.", .unit = "ms", .min = 100});
   program->Add("shutdown_grace_ms", &settings->shutdown_grace_ms,
                {.help = "Time for the session to end.", .unit = "ms", .min = 0});
   program->Add(
@@ -84,6 +94,9 @@ void Declare(Settings* settings, ProgramConfig* program) {
   program->AddExample(
       "troupe-worker --model models/abacus --listen 0.0.0.0:7101 --advertise gpu7:7101 "
       "--coordinator head:7100");
+  program->AddExample(
+      "troupe-worker --model models/abacus --sharded --listen 10.0.0.7:7101 --coordinator "
+      "head:7100");
   program->AddExample("troupe-worker --config worker.yaml");
 }
 
@@ -95,6 +108,7 @@ int Main(int argc, char** argv) {
   SetLogLevel(ParseLogLevel(settings.log_level).value());
   WorkerServer::Config& config = settings.server;
   config.rank.mode = settings.dtype == "f32" ? ComputeMode::kF32 : ComputeMode::kBf16;
+  config.collective_timeout = absl::Milliseconds(settings.collective_timeout_ms);
   config.rank.dummy_weights = settings.load_format == "dummy";
   if (settings.gate_threshold != -1) config.gate_threshold = settings.gate_threshold;
   std::cerr << program.EffectiveYaml();
@@ -106,8 +120,7 @@ int Main(int argc, char** argv) {
     return EXIT_FAILURE;
   }
   LOG(INFO) << "serving" << Field("address", (*server)->address())
-            << Field("worker", (*server)->info().worker())
-            << Field("model", (*server)->info().model());
+            << Field("worker", (*server)->info().worker()) << Field("model", config.rank.model);
   const int signal = signals.Wait();
   LOG(INFO) << "shutting down" << Field("signal", signal);
   (*server)->Shutdown(absl::Milliseconds(settings.shutdown_grace_ms));

@@ -55,6 +55,8 @@ class SequenceTable {
   // Internal, with token 0 appended: the logits are damaged.
   absl::StatusOr<SampledToken> SampleNext(uint32_t slot, absl::Span<float> logits,
                                           SamplerScratch& scratch);
+  // Appends the sequence's next token, which another rank has drawn.
+  void Append(uint32_t slot, uint32_t token);
   bool WantsLogprobs(uint32_t slot) const { return slots_[slot]->sampling.logprobs.has_value(); }
 
   uint32_t live() const { return live_; }

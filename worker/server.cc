@@ -77,11 +77,13 @@ WorkerServer::WorkerServer(const Config& config)
     : cache_(config.cache.empty() ? nullptr
                                   : CacheClient::Connect(config.cache, config.cache_client)),
       device_executor_({.name = "device", .thread_count = 1}),
-      control_executor_({.name = "control", .thread_count = 1}) {}
+      control_executor_({.name = "control", .thread_count = 1}),
+      loader_({.name = "loader", .thread_count = 1}) {}
 
 absl::Status WorkerServer::Serve(const Config& config, const Rank::Progress& progress) {
   const RankMember::Config member{.rank = config.rank,
                                   .gate_threshold = config.gate_threshold,
+                                  .cache_address = config.cache,
                                   .host = RanksHost(config),
                                   .collective_timeout = config.collective_timeout};
   if (config.sharded) {
@@ -102,9 +104,9 @@ absl::Status WorkerServer::Serve(const Config& config, const Rank::Progress& pro
   TROUPE_ASSIGN_OR_RETURN(address_, AdvertisedAddress(config, rpc_->port()));
   if (!config.sharded) info_ = member_->Describe();
   info_.set_worker(config.name.empty() ? address_ : config.name);
-  info_.set_cache_address(config.cache);
   if (config.sharded) {
-    service_->OpenForAssignments(info_);
+    service_->AllowShards(member_.get(), &loader_);
+    service_->OpenForAssignments(info_.worker());
   } else {
     service_->Open(info_);
   }
@@ -123,7 +125,12 @@ void WorkerServer::Announce(const Config& config) {
   request.set_device(config.rank.device);
   registration_ = DialCoordinator(config.coordinator);
   registrar_ = Spawn<RegistrarActor>(control_executor_, ActorOptions{.name = "registrar"},
-                                     config.registrar, std::move(request), registration_.get());
+                                     config.registrar, std::move(request), registration_.get(),
+                                     [this](v1::RegisterWorkerRequest& announced) {
+                                       const std::vector<uint64_t> epochs = member_->MapEpochs();
+                                       announced.mutable_map_epochs()->Assign(epochs.begin(),
+                                                                              epochs.end());
+                                     });
 }
 
 WorkerServer::~WorkerServer() { Shutdown(absl::ZeroDuration()); }
@@ -142,6 +149,7 @@ void WorkerServer::Shutdown(absl::Duration grace) {
     executor_.Join();
     executor_ = {};
   }
+  loader_.Shutdown();
 }
 
 }  // namespace troupe

@@ -61,7 +61,7 @@ class WorkerServer {
 
   // What the coordinator dials.
   const std::string& address() const { return address_; }
-  // Of a sharded worker: name and cache alone.
+  // Of a sharded worker: its name alone.
   const v1::WorkerInfo& info() const { return info_; }
 
   // Runs the plans that are here, ends the session with UNAVAILABLE, waits `grace` for the other
@@ -78,6 +78,7 @@ class WorkerServer {
   std::unique_ptr<CacheClient> cache_;
   ThreadExecutor device_executor_;   // one thread, which steps block
   ThreadExecutor control_executor_;  // never blocked
+  ThreadExecutor loader_;            // one thread, which loading shards blocks
   ActorHandle<ExecutorMessage> executor_;
   std::string address_;
   v1::WorkerInfo info_;

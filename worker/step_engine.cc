@@ -39,7 +39,12 @@ StepEngine::StepEngine(Rank* rank, const Clock* clock)
       sequences_({.slots = limits_.max_rows,
                   .vocab_size = static_cast<uint32_t>(rank->model.description.vocab_size),
                   .max_context = static_cast<uint32_t>(rank->config.max_context)}),
-      input_(rank->config.max_rows, rank->config.max_step_tokens) {}
+      input_(rank->config.max_rows, rank->config.max_step_tokens) {
+  if (rank->links == nullptr || rank->links->pp->size() == 1) return;
+  auto tokens = rank->ops->Allocate(int64_t{limits_.max_rows} * 4);
+  CHECK_OK(tokens.status());
+  stage_tokens_ = *std::move(tokens);
+}
 
 void StepEngine::Reset() {
   sequences_.Clear();
@@ -86,15 +91,24 @@ absl::Status StepEngine::ApplyCopies(const v1::StepPlan& plan) {
 }
 
 absl::Status StepEngine::Compute(const v1::StepPlan& plan, v1::StepResult& result) {
-  if (plan.row_slot().empty()) return absl::OkStatus();
+  const bool joins =
+      !plan.row_slot().empty() || std::any_of(plan.home_tokens().begin(), plan.home_tokens().end(),
+                                              [](uint32_t tokens) { return tokens > 0; });
+  if (!joins) return absl::OkStatus();
   TROUPE_RETURN_IF_ERROR(AddRows(plan));
   const int64_t start_ns = clock_->MonotonicNs();
   const StepOutput output = rank_->runner->Forward(input_);
-  TROUPE_RETURN_IF_ERROR(rank_->ops->status());
+  TROUPE_RETURN_IF_ERROR(rank_->runner->status());
   const int64_t forward_ns = clock_->MonotonicNs();
   for (const int32_t closed : output.heads_closed) result.add_row_heads_skipped(closed);
   for (const int32_t tokens : output.expert_tokens) result.add_expert_tokens(tokens);
-  SampleRows(output, result);
+  if (rank_->model.shard.last_stage) {
+    SampleRows(output, result);
+    SendTokens(result);
+  } else {
+    ReceiveTokens();
+    TROUPE_RETURN_IF_ERROR(rank_->runner->status());
+  }
   result.set_forward_us((forward_ns - start_ns) / 1000);
   result.set_sample_us((clock_->MonotonicNs() - forward_ns) / 1000);
   return absl::OkStatus();
@@ -114,6 +128,28 @@ absl::Status StepEngine::AddRows(const v1::StepPlan& plan) {
     if (row.samples) sampling_slots_.push_back(slot);
   }
   return absl::OkStatus();
+}
+
+void StepEngine::SendTokens(const v1::StepResult& result) {
+  if (stage_tokens_ == nullptr || sampling_slots_.empty()) return;
+  const auto bytes = static_cast<int64_t>(sampling_slots_.size() * sizeof(uint32_t));
+  rank_->ops->Upload(stage_tokens_.get(), result.sampled_token().data(), bytes);
+  Communicator& stages = *rank_->links->pp;
+  for (int stage = 0; stage < stages.rank(); ++stage) {
+    stages.Send(stage, stage_tokens_.get(), bytes);
+  }
+}
+
+void StepEngine::ReceiveTokens() {
+  if (sampling_slots_.empty()) return;
+  const auto bytes = static_cast<int64_t>(sampling_slots_.size() * sizeof(uint32_t));
+  Communicator& stages = *rank_->links->pp;
+  stages.Receive(stages.size() - 1, stage_tokens_.get(), bytes);
+  const auto* tokens = static_cast<const uint32_t*>(rank_->ops->Fetch(stage_tokens_.get(), bytes));
+  rank_->ops->Synchronize();
+  // What was not received means nothing, and the session is about to end.
+  for (size_t i = 0; i < sampling_slots_.size(); ++i)
+    sequences_.Append(sampling_slots_[i], tokens[i]);
 }
 
 void StepEngine::SampleRows(const StepOutput& output, v1::StepResult& result) {

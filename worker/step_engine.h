@@ -19,6 +19,7 @@ namespace troupe {
 
 class StepEngine {
  public:
+  // CHECK-fails where the device has no memory for a few bytes.
   StepEngine(Rank* rank, const Clock* clock);
 
   // Frees every sequence.
@@ -28,7 +29,9 @@ class StepEngine {
   // grants and copies.
   absl::Status Prepare(const v1::StepPlan& plan);
 
-  // Computes the plan's rows and samples; fills `result` but for epoch, step and transfers.
+  // Computes the plan's rows and samples; fills `result` but for epoch, step and transfers. A rank
+  // of several joins the step where any home has rows; ranks of the last stage sample, and the
+  // others learn from them which tokens came.
   absl::Status Compute(const v1::StepPlan& plan, v1::StepResult& result);
 
   uint32_t live_sequences() const { return sequences_.live(); }
@@ -38,6 +41,9 @@ class StepEngine {
   absl::Status ApplyCopies(const v1::StepPlan& plan);
   absl::Status AddRows(const v1::StepPlan& plan);
   void SampleRows(const StepOutput& output, v1::StepResult& result);
+  // Between stages, the tokens of sampling_slots_ in order.
+  void SendTokens(const v1::StepResult& result);
+  void ReceiveTokens();
 
   Rank* const rank_;
   const Clock* const clock_;
@@ -46,6 +52,7 @@ class StepEngine {
   StepInput input_;
   std::vector<uint32_t> sampling_slots_;  // of the step's rows that sample, in order
   SamplerScratch scratch_;
+  Buffer stage_tokens_;  // [max_rows] u32, of a replica with stages
 };
 
 }  // namespace troupe

@@ -29,7 +29,7 @@ std::unique_ptr<Rank> OpenRank() {
   config.max_rows = kMaxRows;
   config.max_step_tokens = 32;
   config.max_context = 256;
-  auto rank = Rank::Open(config, nullptr);
+  auto rank = Rank::Open(config, /*part=*/std::nullopt, nullptr);
   CHECK_OK(rank.status());
   return *std::move(rank);
 }

@@ -95,6 +95,18 @@ DeviceTensor WeightLoader::Values(const std::vector<float>& values) {
   return ToDevice(values, static_cast<int64_t>(values.size()));
 }
 
+Buffer WeightLoader::Integers(const std::vector<int32_t>& values) {
+  const auto bytes = static_cast<int64_t>(values.size() * sizeof(int32_t));
+  auto memory = ops_->Allocate(bytes);
+  if (!memory.ok()) {
+    Fail(memory.status());
+    return nullptr;
+  }
+  ops_->Upload(memory->get(), values.data(), bytes);
+  device_bytes_ += bytes;
+  return *std::move(memory);
+}
+
 DeviceTensor WeightLoader::Norm(const TensorView& view) {
   if (view.empty()) return {};
   Report(static_cast<int64_t>(view.bytes.size()));
@@ -139,6 +151,7 @@ std::unique_ptr<PackedMatrix> WeightLoader::ExactMatrix(const std::vector<Linear
 std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights>& parts,
                                                  Precision precision,
                                                  const std::optional<IntegerFormat>& quantize) {
+  for (const LinearWeights& part : parts) Fail(CheckGroupsWhole(part.weight));
   std::unique_ptr<PackedMatrix> packed = PackCodes(parts, precision, quantize);
   if (packed == nullptr) packed = PackPlain(parts, precision);
   for (const LinearWeights& part : parts) Report(part.weight.stored_bytes());

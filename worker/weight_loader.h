@@ -30,6 +30,7 @@ class WeightLoader {
   // A vector in f32; empty where the model has none.
   DeviceTensor Floats(const TensorView& view);
   DeviceTensor Values(const std::vector<float>& values);
+  Buffer Integers(const std::vector<int32_t>& values);
   // A norm's weight as kernels multiply by it.
   DeviceTensor Norm(const TensorView& view);
   // A small matrix in f32, for the few that kernels take so.

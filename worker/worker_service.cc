@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "rpc/rpc_status.h"
+#include "worker/shard_service.h"
 
 namespace troupe {
 namespace {
@@ -47,8 +48,8 @@ class WorkerService::SessionCall final
 
   void Greet(v1::WorkerInfo info) override {
     v1::SessionReply reply;
-    *reply.mutable_info() = service_->NameAndAddresses();
-    reply.mutable_info()->MergeFrom(info);
+    *reply.mutable_info() = std::move(info);
+    reply.mutable_info()->set_worker(service_->Name());
     Write(std::move(reply));
   }
 
@@ -240,9 +241,26 @@ grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* WorkerService::Se
   return reactor;
 }
 
-void WorkerService::OpenForAssignments(v1::WorkerInfo name_and_addresses) {
+void WorkerService::AllowShards(RankMember* member, Executor* loader) {
+  member_ = member;
+  loader_ = loader;
+}
+
+grpc::ServerWriteReactor<v1::PrepareShardReply>* WorkerService::PrepareShard(
+    grpc::CallbackServerContext* context, const v1::PrepareShardRequest* request) {
+  if (member_ == nullptr) return v1::Worker::CallbackService::PrepareShard(context, request);
+  return PrepareShardCall(*request, member_, loader_);
+}
+
+grpc::ServerUnaryReactor* WorkerService::RetireShard(grpc::CallbackServerContext* context,
+                                                     const v1::RetireShardRequest* request,
+                                                     v1::RetireShardReply* /*reply*/) {
+  return RetireShardCall(context, *request, executor_);
+}
+
+void WorkerService::OpenForAssignments(const std::string& worker) {
   const std::lock_guard lock(mutex_);
-  info_ = std::move(name_and_addresses);
+  info_.emplace().set_worker(worker);
   takes_assignments_ = true;
 }
 
@@ -280,9 +298,9 @@ absl::StatusOr<std::optional<v1::WorkerInfo>> WorkerService::Admit(
   return info;
 }
 
-v1::WorkerInfo WorkerService::NameAndAddresses() {
+std::string WorkerService::Name() {
   const std::lock_guard lock(mutex_);
-  return info_.value_or(v1::WorkerInfo());
+  return info_->worker();
 }
 
 void WorkerService::Remove(const SessionCall* call) {

@@ -54,6 +54,7 @@ struct Scenario {
   const char* from;
   const char* to;
   bool comes_back;  // a rank that was killed is started again
+  double bytes_per_us = 0;  // of peers and disk; 0: the simulation's
 };
 
 // A disk with one log. What is not durable when the coordinator dies may be there in part.
@@ -207,6 +208,9 @@ class ReshardRun {
     config.info.set_max_rows(kStreams);
     for (v1::KvGroup& group : *config.info.mutable_groups()) group.set_page_count(1000);
     config.worker.vocabulary = kVocabulary;
+    if (scenario_.bytes_per_us > 0) {
+      config.peer_bytes_per_us = config.disk_bytes_per_us = scenario_.bytes_per_us;
+    }
     return config;
   }
 
@@ -286,7 +290,7 @@ class ReshardRun {
     std::vector<uint32_t> prompt(3 + i % 5);
     for (size_t t = 0; t < prompt.size(); ++t) prompt[t] = 10 + i + static_cast<uint32_t>(t);
     const uint64_t seed = FakeWorker::EncodeSeed(0, i);
-    const uint32_t outputs = 40 + i % 7;
+    const uint32_t outputs = 24 + i % 7;
     client.request.body.mutable_token_ids()->mutable_ids()->Assign(prompt.begin(), prompt.end());
     v1::GenerateOptions& options = *client.request.body.mutable_options();
     options.set_max_tokens(outputs);
@@ -478,8 +482,8 @@ TEST(ReshardSimulation, ARankThatHoldsSomethingElseRollsBack) {
 
 TEST(ReshardSimulation, ADeadlineRollsBack) {
   SetLogLevel(LogLevel::kOff);
-  ReshardRun run(kScenarios[0], "", 0);
-  run.deadline_ms = 1;
+  ReshardRun run({"slow", 2, "tp2", "dp2 ep", false, /*bytes_per_us=*/4}, "", 0);
+  run.deadline_ms = 10;
   run.Run();
   ASSERT_TRUE(absl::IsAborted(run.outcome()->status())) << run.outcome()->status();
   EXPECT_THAT(run.outcome()->status().message(),

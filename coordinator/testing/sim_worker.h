@@ -52,6 +52,7 @@ class SimMachine {
   void AnnounceAgainInSession();
 
   bool on() const { return on_; }
+  bool frozen() const { return frozen_; }
   const std::string& address() const { return address_; }
   v1::WorkerInfo& info() { return info_; }
   uint32_t sessions() const { return sessions_; }

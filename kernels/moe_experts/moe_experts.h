@@ -23,7 +23,7 @@ struct MoeExpertsParams {
   const ExpertWeights* experts = nullptr;  // [E]
   const ExpertWeights* shared = nullptr;   // null: none
   int top_k = 0;
-  const int32_t* chosen = nullptr;  // [T, top_k]
+  const int32_t* chosen = nullptr;  // [T, top_k]; negative: none, as when another rank computes it
   const float* weights = nullptr;   // [T, top_k]
   Tensor out;                       // [T, d] f32
   Activation activation;            // of all experts

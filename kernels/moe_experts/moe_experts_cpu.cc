@@ -41,6 +41,7 @@ class ExpertsPass {
 
   void Run() {
     MakeSegments();
+    if (segment_count_ == 0) return;
     PackInputs();
     GateUp();
     Down();
@@ -107,12 +108,15 @@ void ExpertsPass::MakeSegments() {
   segments_ = context_.scratch.Take<Segment>(experts + 1);
   int64_t* ends = context_.scratch.Take<int64_t>(experts + 1);
   std::fill_n(ends, experts + 1, 0);
-  for (int64_t i = 0; i < choices; ++i) ++ends[params_.chosen[i] + 1];
+  for (int64_t i = 0; i < choices; ++i) {
+    if (params_.chosen[i] >= 0) ++ends[params_.chosen[i] + 1];
+  }
   for (int64_t e = 0; e < experts; ++e) ends[e + 1] += ends[e];
   // ends[e] is where expert e begins, and, when its tokens have been put down, where it ends.
   int32_t* token_of = context_.scratch.Take<int32_t>(choices);
   float* scale_of = context_.scratch.Take<float>(choices);
   for (int64_t i = 0; i < choices; ++i) {
+    if (params_.chosen[i] < 0) continue;
     const int64_t at = ends[params_.chosen[i]]++;
     token_of[at] = static_cast<int32_t>(i / params_.top_k);
     scale_of[at] = params_.weights[i];

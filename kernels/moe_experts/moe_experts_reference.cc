@@ -39,6 +39,7 @@ void MoeExpertsReference(const MoeExpertsParams& params) {
     };
     for (int k = 0; k < params.top_k; ++k) {
       const int64_t at = token * params.top_k + k;
+      if (params.chosen[at] < 0) continue;
       CHECK_LT(params.chosen[at], params.expert_count);
       add(params.experts[params.chosen[at]], params.weights[at]);
     }

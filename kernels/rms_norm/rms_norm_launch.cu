@@ -14,4 +14,10 @@ void RmsNormCuda(const RmsNormParams& params, const CudaContext& context) {
       params);
 }
 
+void SquareSumsCuda(const SquareSumsParams& params, const CudaContext& context) {
+  if (params.x.rows == 0) return;
+  SquareSumsKernel<<<static_cast<unsigned>(params.x.rows), kRmsNormThreads, 0, context.stream>>>(
+      params);
+}
+
 }  // namespace troupe
