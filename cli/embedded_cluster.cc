@@ -89,8 +89,8 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(const Co
 }
 
 absl::Status EmbeddedCluster::StartWorkers(const Config& config, const Progress& progress) {
-  const int ranks = config.elastic ? std::max(config.ranks, coordinator_->ranks())
-                                   : coordinator_->ranks();
+  const int ranks =
+      config.elastic ? std::max(config.ranks, coordinator_->ranks()) : coordinator_->ranks();
   for (int rank = 0; rank < ranks; ++rank) {
     const bool alone = ranks == 1 && !config.elastic;
     WorkerServer::Config worker;

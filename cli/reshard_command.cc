@@ -100,14 +100,14 @@ int ReshardCommand(int argc, char** argv) {
   request.mutable_layout()->set_redundant_experts(layout->redundant_experts);
   request.set_apply(settings.apply);
   request.set_deadline_ms(settings.deadline_s * 1000);
-  const absl::Status status = GenerateClient(settings.target)
-                                  .Reshard(request, [&](const v1::ReshardEvent& event) {
-                                    if (settings.output == "json") {
-                                      std::cout << ToJson(event) << std::endl;
-                                    } else {
-                                      PrintEvent(event);
-                                    }
-                                  });
+  const absl::Status status =
+      GenerateClient(settings.target).Reshard(request, [&](const v1::ReshardEvent& event) {
+        if (settings.output == "json") {
+          std::cout << ToJson(event) << std::endl;
+        } else {
+          PrintEvent(event);
+        }
+      });
   return status.ok() ? 0 : Fail(settings, status);
 }
 

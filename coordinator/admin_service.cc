@@ -124,15 +124,16 @@ grpc::ServerWriteReactor<v1::ReshardEvent>* AdminService::Reshard(
   ReshardCall* reactor = call.get();
   call->Start();
   const bool apply = request->apply();
-  const absl::Status told = fleet_.Tell(
-      ReshardReplica{{*request, [call, apply](absl::StatusOr<v1::ReshardEvent> event) {
-                        if (!event.ok()) {
-                          call->End(event.status());
-                          return;
-                        }
-                        const bool last = event->has_outcome() || (!apply && event->has_plan());
-                        call->Push(*std::move(event), last);
-                      }}});
+  const absl::Status told =
+      fleet_.Tell(ReshardReplica{{*request, [call, apply](absl::StatusOr<v1::ReshardEvent> event) {
+                                    if (!event.ok()) {
+                                      call->End(event.status());
+                                      return;
+                                    }
+                                    const bool last =
+                                        event->has_outcome() || (!apply && event->has_plan());
+                                    call->Push(*std::move(event), last);
+                                  }}});
   if (!told.ok()) reactor->End(told);
   return reactor;
 }

@@ -72,45 +72,6 @@ void FleetActor::On(RegisterWorker message) {
   message.reply(std::move(reply));
 }
 
-void FleetActor::FormReplicas() {
-  while (NowUs() >= form_after_us_) {
-    std::vector<ReplicaMember> members = muster_.NextReplica();
-    if (members.empty()) return;
-    absl::StatusOr<ReplicaSpec> spec = MakeSpec(std::move(members));
-    if (!spec.ok()) {
-      LOG(ERROR) << "no replica can be made: " << spec.status();
-      last_problem_ = std::string(spec.status().message());
-      PauseForming();
-      return;
-    }
-    Dial(*std::move(spec));
-  }
-}
-
-absl::StatusOr<ReplicaSpec> FleetActor::MakeSpec(std::vector<ReplicaMember> members) {
-  ReplicaSpec spec{.members = std::move(members)};
-  std::vector<v1::RegisterWorkerRequest> requests;
-  for (const ReplicaMember& member : spec.members) {
-    requests.push_back(muster_.workers().at(member.worker).request);
-  }
-  if (config_.make_map != nullptr && requests.front().takes_assignment()) {
-    TROUPE_ASSIGN_OR_RETURN(spec.map, config_.make_map(requests));
-  } else if (requests.front().takes_assignment()) {
-    spec.map = v1::ShardMap();
-    spec.map->mutable_layout()->set_tp(1);
-    spec.map->mutable_layout()->set_dp(requests.size());
-    spec.map->mutable_layout()->set_pp(1);
-  }
-  spec.epoch = ++next_epoch_;
-  if (spec.map.has_value()) spec.map->set_epoch(spec.epoch);
-  spec.name = spec.members.front().worker;
-  for (int i = 0; config_.ranks > 1; ++i) {
-    spec.name = absl::StrCat("replica", i);
-    if (!replicas_.contains(spec.name)) break;
-  }
-  return spec;
-}
-
 void FleetActor::Dial(ReplicaSpec spec) {
   for (const ReplicaMember& member : spec.members) {
     const auto found = muster_.workers().find(member.worker);

@@ -37,9 +37,10 @@ void Declare(Settings* settings, ProgramConfig* program) {
   program->Add("cache", &server.cache, {.help = "Address of the cache service; empty: none."});
   program->Add("data_dir", &server.data_dir,
                {.help = "Folder for the tenants' secret and for layouts."});
-  program->Add("elastic", &server.elastic,
-               {.help = "All sharded workers make one replica, whose layout `troupe reshard` changes "
-                        "while it serves; those without a place are spares."});
+  program->Add(
+      "elastic", &server.elastic,
+      {.help = "All sharded workers make one replica, whose layout `troupe reshard` changes "
+               "while it serves; those without a place are spares."});
   program->Add("rank_memory", &server.reshard.sizing.memory_bytes,
                {.help = "Memory of each rank, to refuse layouts that do not fit; 0: not known.",
                 .unit = "bytes",

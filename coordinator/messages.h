@@ -14,7 +14,6 @@
 #include "absl/status/statusor.h"
 #include "base/actor.h"
 #include "coordinator/link_messages.h"
-#include "coordinator/replica_spec.h"
 #include "coordinator/reshard/messages.h"
 #include "coordinator/scheduler/block_key.h"
 #include "coordinator/scheduler/sequence.h"
@@ -73,8 +72,8 @@ struct RemoveSequence {
 struct PlanAgain {};
 // Time to look for silent ranks. From the actor to itself.
 struct HealthTick {};
-// Ends the session at a step boundary: nothing more is planned, and once what is planned is done the
-// sequences go back as by ReplicaDown. From FleetActor.
+// Ends the session at a step boundary: once what is planned is done, sequences go back as by
+// ReplicaDown. From FleetActor.
 struct HandOver {};
 // Asks for the replica's figures. From FleetActor.
 struct DescribeReplica {
@@ -85,7 +84,7 @@ using SchedulerMessage =
     std::variant<AddSequence, RemoveSequence, LinkUp, RankLoading, RankContribution, StepDone,
                  LinkDown, PlanAgain, HealthTick, HandOver, DescribeReplica>;
 
-// ---- To the FleetActor
+// ---- To the FleetActor: beside these ServeReplica and ReshardReplica (reshard/messages.h)
 // A worker announced itself. From Admin's handler; `reply` is called once.
 struct RegisterWorker {
   v1::RegisterWorkerRequest request;
@@ -132,15 +131,6 @@ struct ReplicaDown {
   int rank = -1;  // whose fault it was, where that is known
   absl::Status status;
   std::vector<SequenceRequest> sequences;
-};
-// The replica is to run on these ranks with this map from its next step on. From ReshardActor;
-// answered by ReplicaServing or ReplicaLost, and later by ReplicaLost.
-struct ServeReplica {
-  ReplicaSpec spec;
-};
-// A layout is to be planned or changed. From Admin's handler; handed to the ReshardActor.
-struct ReshardReplica {
-  ReshardAsked asked;
 };
 // Asks for the whole cluster's status. From Admin's handler.
 struct DescribeFleet {

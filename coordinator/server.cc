@@ -155,10 +155,10 @@ CoordinatorServer::CoordinatorServer(const Config& config, std::shared_ptr<JobCo
       executor_({.name = "coord", .thread_count = config.threads}),
       long_prompts_({.name = "prompts", .thread_count = 1}),
       disk_({.name = "disk", .thread_count = 1}),
-      fleet_(Spawn<FleetActor>(executor_, ActorOptions{.name = "fleet", .mailbox_capacity = 16384},
-                               config.fleet, GrpcWorkerLinks(),
-                               [readiness = readiness_](bool ready) { readiness->Set(ready); },
-                               MakeReshard(config))) {
+      fleet_(Spawn<FleetActor>(
+          executor_, ActorOptions{.name = "fleet", .mailbox_capacity = 16384}, config.fleet,
+          GrpcWorkerLinks(), [readiness = readiness_](bool ready) { readiness->Set(ready); },
+          MakeReshard(config))) {
   context_->fleet = fleet_.ref();
   context_->long_prompts = &long_prompts_;
   inference_ =

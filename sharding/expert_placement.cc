@@ -199,8 +199,8 @@ absl::StatusOr<std::vector<LayerMove>> PlanPlacement(const ExpertLoads& loads,
                                                      absl::Span<const ExpertPlacement> current,
                                                      int ranks, const PlacementPolicy& policy) {
   if (loads.layers() != static_cast<int>(current.size())) {
-    return absl::InvalidArgumentError(absl::StrCat("loads: found ", loads.layers(),
-                                                   " layers, wanted ", current.size()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("loads: found ", loads.layers(), " layers, wanted ", current.size()));
   }
   std::vector<std::pair<double, LayerMove>> moves;
   for (int layer = 0; layer < loads.layers(); ++layer) {
@@ -214,8 +214,8 @@ absl::StatusOr<std::vector<LayerMove>> PlanPlacement(const ExpertLoads& loads,
     }
     LayerMove move;
     move.layer = layer;
-    move.placement = KeepInPlace(
-        before, BalanceExperts(tokens, ranks, policy.redundant_experts), ranks);
+    move.placement =
+        KeepInPlace(before, BalanceExperts(tokens, ranks, policy.redundant_experts), ranks);
     move.balance_before = PlacementBalance(tokens, before, ranks);
     move.balance_after = PlacementBalance(tokens, move.placement, ranks);
     if (move.balance_before - move.balance_after < policy.min_gain) continue;

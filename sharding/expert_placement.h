@@ -5,9 +5,9 @@
 // each, so that it can be prepared beside the running model with room for one layer's new experts,
 // and committed at a step boundary.
 //
-// Thread model: plain values and pure functions; the same arguments give the same placement on every
-// machine. Ownership: values. Invariants: every expert is held somewhere, none twice on a rank, and
-// ranks hold the same number of copies, or one fewer.
+// Thread model: plain values and pure functions; the same arguments give the same placement on
+// every machine. Ownership: values. Invariants: every expert is held somewhere, none twice on a
+// rank, and ranks hold the same number of copies, or one fewer.
 #ifndef TROUPE_SHARDING_EXPERT_PLACEMENT_H_
 #define TROUPE_SHARDING_EXPERT_PLACEMENT_H_
 

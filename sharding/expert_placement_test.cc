@@ -78,8 +78,8 @@ TEST(ExpertPlacement, HoldsItsPromisesForRandomLoads) {
     const ExpertPlacement before = BalanceExperts(std::vector<double>(experts, 1), ranks, 0);
     const ExpertPlacement renamed = KeepInPlace(before, placement, ranks);
     CheckPlacement(renamed, experts, ranks, redundant);
-    EXPECT_NEAR(PlacementBalance(loads, renamed, ranks),
-                PlacementBalance(loads, placement, ranks), 1e-9);
+    EXPECT_NEAR(PlacementBalance(loads, renamed, ranks), PlacementBalance(loads, placement, ranks),
+                1e-9);
     if (HasFailure()) return;
   }
 }

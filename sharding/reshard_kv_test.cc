@@ -54,8 +54,8 @@ TEST(ReshardKv, KeepsWhatStaysWhereItIs) {
     const ShardMap to = BuildShardMap(model, ParseLayout(c.to).value(), 2).value();
     std::vector<LiveState> sequences;
     for (int h = 0; h < from.layout.dp; ++h) sequences.push_back({h, 1000});
-    const auto planned = PlanStates(model, from, to, Same(from, to), {},
-                                    {.prefill_tokens_per_s = 1}, sequences);
+    const auto planned =
+        PlanStates(model, from, to, Same(from, to), {}, {.prefill_tokens_per_s = 1}, sequences);
     for (size_t i = 0; i < sequences.size(); ++i) {
       EXPECT_EQ(planned[i].fate, c.fates[i]) << "home " << i;
       EXPECT_GE(planned[i].home, 0);
@@ -72,8 +72,7 @@ TEST(ReshardKv, ComputesAgainWhatIsLostOrNotWorthTheWay) {
   const std::vector<LiveState> sequences = {{0, 500}, {1, 1000}, {1, 2000}};
   // The machine of the second home is gone.
   const RankMatch match = MatchRanks({{"w0", "w1"}}, {{"w0"}}, {true, false});
-  const auto lost =
-      PlanStates(model, from, to, match, {}, {.prefill_tokens_per_s = 1}, sequences);
+  const auto lost = PlanStates(model, from, to, match, {}, {.prefill_tokens_per_s = 1}, sequences);
   EXPECT_EQ(lost[0].fate, KvFate::kKeeps);
   EXPECT_EQ(lost[1].fate, KvFate::kRecomputes);
   EXPECT_EQ(lost[2].fate, KvFate::kRecomputes);
@@ -81,8 +80,8 @@ TEST(ReshardKv, ComputesAgainWhatIsLostOrNotWorthTheWay) {
   const auto slow = PlanStates(model, from, to, Same(from, to), {},
                                {.peer_bytes_per_s = 1, .prefill_tokens_per_s = 1e4}, sequences);
   EXPECT_EQ(slow[0].fate, KvFate::kKeeps);
-  EXPECT_EQ(slow[1].fate, BytesOfRank(model, to, 0, {}).kv_per_token > 0 ? KvFate::kRecomputes
-                                                                        : KvFate::kMoves);
+  EXPECT_EQ(slow[1].fate,
+            BytesOfRank(model, to, 0, {}).kv_per_token > 0 ? KvFate::kRecomputes : KvFate::kMoves);
 }
 
 TEST(ReshardKv, SpreadsTheHomelessByTokens) {

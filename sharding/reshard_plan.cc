@@ -152,9 +152,9 @@ class Planner {
   const Sizing& sizing_;
   const ReshardRates& rates_;
   Sizes sizes_;
-  std::vector<std::vector<WeightPart>> held_;        // by old rank
-  std::map<WeightPart, std::vector<int>> holders_;   // old ranks that can be read from
-  std::vector<int64_t> sent_;                        // by old rank
+  std::vector<std::vector<WeightPart>> held_;       // by old rank
+  std::map<WeightPart, std::vector<int>> holders_;  // old ranks that can be read from
+  std::vector<int64_t> sent_;                       // by old rank
   ReshardPlan plan_;
 };
 
@@ -184,9 +184,9 @@ absl::StatusOr<ReshardPlan> PlanReshard(const ModelDescription& model, const Sha
     bool stays = same == to;
     for (int r = 0; r < to.layout.world(); ++r) stays = stays && match.old_of_new[r] == r;
     if (stays) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "nothing would change: the replica has the layout ", NameOf(to.layout),
-          " on these ranks already"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("nothing would change: the replica has the layout ", NameOf(to.layout),
+                       " on these ranks already"));
     }
   }
   return Planner(model, from, to, match, sizing, rates).Run();
@@ -199,8 +199,8 @@ std::string PartsDigest(const ModelDescription& model, absl::string_view identit
   SHA256_Update(&context, identity.data(), identity.size());
   for (const WeightPart& part : parts) {
     const PartNumbers numbers = NumbersOf(model, part);
-    const std::string line = absl::StrCat(NameOf(part), " ", numbers.matrices, " ", numbers.others,
-                                          "\n");
+    const std::string line =
+        absl::StrCat(NameOf(part), " ", numbers.matrices, " ", numbers.others, "\n");
     SHA256_Update(&context, line.data(), line.size());
   }
   std::array<uint8_t, SHA256_DIGEST_LENGTH> digest = {};

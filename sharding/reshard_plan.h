@@ -2,12 +2,12 @@
 //
 // A part of the weights that a rank holds under both maps stays where it is. One that another rank
 // of the old map holds comes from there, the requests spread over its holders; any other comes from
-// the checkpoint. The old map serves until the new one is complete, so that at its peak a rank holds
-// both.
+// the checkpoint. The old map serves until the new one is complete, so that at its peak a rank
+// holds both.
 //
 // Thread model: plain values and pure functions: coordinator and ranks plan the same from the same
-// maps. Errors: InvalidArgument for a change that changes nothing or maps that do not fit the model,
-// ResourceExhausted, with the arithmetic, for what does not fit in memory.
+// maps. Errors: InvalidArgument for a change that changes nothing or maps that do not fit the
+// model, ResourceExhausted, with the arithmetic, for what does not fit in memory.
 #ifndef TROUPE_SHARDING_RESHARD_PLAN_H_
 #define TROUPE_SHARDING_RESHARD_PLAN_H_
 
@@ -28,7 +28,8 @@ inline constexpr int kNoRank = -1;
 
 // The machines of two maps.
 struct RankMatch {
-  std::vector<int> old_of_new;  // by new rank: what that machine is in the old map; kNoRank: nothing
+  std::vector<int>
+      old_of_new;  // by new rank: what that machine is in the old map; kNoRank: nothing
   std::vector<bool> old_alive;  // by old rank: it can be read from
 };
 

@@ -61,9 +61,9 @@ void CheckPlan(const ModelDescription& model, const ShardMap& from, const ShardM
       sent[load.from_old_rank] += load.bytes;
     }
     EXPECT_EQ(loaded, move.load_bytes());
-    const std::vector<WeightPart> wanted =
-        move.new_rank == kNoRank ? std::vector<WeightPart>()
-                                 : PartsOf(ShardOf(model, to, move.new_rank), false);
+    const std::vector<WeightPart> wanted = move.new_rank == kNoRank
+                                               ? std::vector<WeightPart>()
+                                               : PartsOf(ShardOf(model, to, move.new_rank), false);
     EXPECT_EQ(std::vector<WeightPart>(has.begin(), has.end()), wanted);
   }
   for (const RankMove& move : plan.ranks) {
@@ -74,9 +74,9 @@ void CheckPlan(const ModelDescription& model, const ShardMap& from, const ShardM
 
 TEST(ReshardPlan, EndsWithTheNewMapBetweenAllLayouts) {
   const ModelDescription model = MoeModel(4, 8);
-  const char* const kLayouts[] = {"tp1",      "tp2",      "tp4",     "dp2 ep",    "dp4 ep",
-                                  "tp2 pp2",  "tp2 dp2",  "pp4",     "tp2 dp2 ep", "dp4 ep +4",
-                                  "dp2 pp2 ep"};
+  const char* const kLayouts[] = {"tp1",        "tp2",       "tp4",       "dp2 ep",
+                                  "dp4 ep",     "tp2 pp2",   "tp2 dp2",   "pp4",
+                                  "tp2 dp2 ep", "dp4 ep +4", "dp2 pp2 ep"};
   const uint64_t seed = 4;
   SeededRandom random(seed);
   for (const char* a : kLayouts) {

@@ -49,8 +49,8 @@ class Carrier {
     for (size_t e = 0; e < placement_.holders.size(); ++e) {
       while (placement_.holders[e].size() > 1) {
         std::vector<int>& holders = placement_.holders[e];
-        const auto fullest = std::max_element(
-            holders.begin(), holders.end(), [&](int a, int b) { return held_[a] < held_[b]; });
+        const auto fullest = std::max_element(holders.begin(), holders.end(),
+                                              [&](int a, int b) { return held_[a] < held_[b]; });
         if (held_[*fullest] <= most_) break;
         --held_[*fullest];
         holders.erase(fullest);

@@ -28,11 +28,11 @@ struct SurvivorChoice {
   std::vector<std::string> members;  // by rank
 };
 
-// What the machines that are there form: of the layouts that the model can be cut into and that fit,
-// the one with the most ranks; among those one with the old tp and pp, whose weights and KV stay,
-// before others. `members` are the old map's machines by rank, `alive` says which are left, `spares`
-// are machines that hold nothing. ResourceExhausted, with the last arithmetic, when the model fits
-// on no layout of what is left.
+// What the machines that are there form: of the layouts that the model can be cut into and that
+// fit, the one with the most ranks; among those one with the old tp and pp, whose weights and KV
+// stay, before others. `members` are the old map's machines by rank, `alive` says which are left,
+// `spares` are machines that hold nothing. ResourceExhausted, with the last arithmetic, when the
+// model fits on no layout of what is left.
 absl::StatusOr<SurvivorChoice> ChooseSurvivors(const ModelDescription& model, const ShardMap& from,
                                                absl::Span<const std::string> members,
                                                const std::vector<bool>& alive,

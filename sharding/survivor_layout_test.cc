@@ -91,7 +91,8 @@ TEST(SurvivorLayout, MovesOnlyWhatItMust) {
 
 TEST(SurvivorLayout, CarriedExpertsAreSpreadEvenly) {
   const ModelDescription model = MoeModel(4, 16);
-  const char* const kLayouts[] = {"dp2 ep", "dp4 ep", "dp8 ep", "dp4 ep +4", "tp2 dp2 ep", "dp2 pp2 ep"};
+  const char* const kLayouts[] = {"dp2 ep",    "dp4 ep",     "dp8 ep",
+                                  "dp4 ep +4", "tp2 dp2 ep", "dp2 pp2 ep"};
   for (const char* a : kLayouts) {
     for (const char* b : kLayouts) {
       SCOPED_TRACE(absl::StrCat(a, " -> ", b));

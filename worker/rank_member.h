@@ -4,10 +4,9 @@
 // rank of the same map again finds it there and only connects. What the next assignment will need
 // may be loaded beside it beforehand (Prepare), while the rank serves.
 //
-// Thread model: made by any thread, then used by one at a time, but for Prepare and MapEpochs, which
-// may run on another. Ownership: owns rank and
-// links. Errors are those of Rank::Open and of the communicator, and FAILED_PRECONDITION for
-// assignments that do not fit what the worker is.
+// Thread model: made by any thread, then used by one at a time, but for Prepare and MapEpochs,
+// which may run on another. Ownership: owns rank and links. Errors are those of Rank::Open and of
+// the communicator, and FAILED_PRECONDITION for assignments that do not fit what the worker is.
 #ifndef TROUPE_WORKER_RANK_MEMBER_H_
 #define TROUPE_WORKER_RANK_MEMBER_H_
 
@@ -56,8 +55,8 @@ class RankMember {
   absl::Status Become(const v1::Assignment& assignment, std::shared_ptr<SessionMeeting> meeting,
                       const Rank::Progress& progress);
   // Loads what `map` gives to its rank `rank`, for the assignment that has the map's epoch, and
-  // answers with PartsDigest of what lies in memory then. What was prepared before goes. One call at
-  // a time.
+  // answers with PartsDigest of what lies in memory then. What was prepared before goes. One call
+  // at a time.
   absl::StatusOr<std::string> Prepare(const v1::ShardMap& map, int rank,
                                       const Rank::Progress& progress);
   // Drops what was prepared for other maps than that of `keep_epoch`.

@@ -124,13 +124,12 @@ void WorkerServer::Announce(const Config& config) {
   request.set_node(HostName());
   request.set_device(config.rank.device);
   registration_ = DialCoordinator(config.coordinator);
-  registrar_ = Spawn<RegistrarActor>(control_executor_, ActorOptions{.name = "registrar"},
-                                     config.registrar, std::move(request), registration_.get(),
-                                     [this](v1::RegisterWorkerRequest& announced) {
-                                       const std::vector<uint64_t> epochs = member_->MapEpochs();
-                                       announced.mutable_map_epochs()->Assign(epochs.begin(),
-                                                                              epochs.end());
-                                     });
+  registrar_ = Spawn<RegistrarActor>(
+      control_executor_, ActorOptions{.name = "registrar"}, config.registrar, std::move(request),
+      registration_.get(), [this](v1::RegisterWorkerRequest& announced) {
+        const std::vector<uint64_t> epochs = member_->MapEpochs();
+        announced.mutable_map_epochs()->Assign(epochs.begin(), epochs.end());
+      });
 }
 
 WorkerServer::~WorkerServer() { Shutdown(absl::ZeroDuration()); }

@@ -108,8 +108,8 @@ class PrepareCall final : public grpc::ServerWriteReactor<v1::PrepareShardReply>
   std::shared_ptr<PrepareCall> self_;
   std::atomic<bool> cancelled_ = false;
   std::mutex mutex_;
-  // All below are guarded by mutex_, except that `writing_` is gRPC's while `busy_`, and that the end
-  // is not written twice.
+  // All below are guarded by mutex_, except that `writing_` is gRPC's while `busy_`, and that the
+  // end is not written twice.
   v1::PrepareShardReply last_;
   std::optional<v1::PrepareShardReply> unsent_;
   v1::PrepareShardReply writing_;

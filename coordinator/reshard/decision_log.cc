@@ -101,8 +101,8 @@ class DecisionFile final : public DecisionLog {
       if (fd_ < 0) return absl::FailedPreconditionError(absl::StrCat(path_, " is not open"));
       size_t at = 0;
       while (at < line.size()) {
-        const ssize_t put = pwrite(fd_, line.data() + at, line.size() - at,
-                                   static_cast<off_t>(good_bytes_ + at));
+        const ssize_t put =
+            pwrite(fd_, line.data() + at, line.size() - at, static_cast<off_t>(good_bytes_ + at));
         if (put < 0 && errno == EINTR) continue;
         if (put < 0) return Undo(absl::ErrnoToStatus(errno, absl::StrCat("write ", path_)));
         at += static_cast<size_t>(put);
@@ -153,8 +153,8 @@ class DecisionFile final : public DecisionLog {
 std::string DecisionLine(DecisionKind kind, const v1::ShardMap& map) {
   std::string json;
   CHECK(google::protobuf::util::MessageToJsonString(map, &json).ok());
-  const std::string text = absl::StrCat(kind == DecisionKind::kBegin ? "begin " : "decide ",
-                                        map.epoch(), " ", json);
+  const std::string text =
+      absl::StrCat(kind == DecisionKind::kBegin ? "begin " : "decide ", map.epoch(), " ", json);
   return absl::StrCat(text, " ", Sum(text), "\n");
 }
 
@@ -169,9 +169,10 @@ absl::StatusOr<DecisionRecord> ReadDecisions(absl::string_view bytes, size_t* go
     const absl::string_view line = bytes.substr(*good_bytes, end - *good_bytes);
     const std::optional<ParsedLine> parsed = ParseLine(line);
     if (!parsed.has_value()) {
-      return absl::DataLossError(absl::StrCat(
-          "line ", number, " is damaged: its checksum or form is wrong; restore the file, or "
-          "remove it to lay the replica out anew"));
+      return absl::DataLossError(
+          absl::StrCat("line ", number,
+                       " is damaged: its checksum or form is wrong; restore the file, or "
+                       "remove it to lay the replica out anew"));
     }
     record.last_epoch = std::max(record.last_epoch, parsed->map.epoch());
     if (parsed->kind == DecisionKind::kDecide) {

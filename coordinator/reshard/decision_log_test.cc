@@ -51,8 +51,8 @@ TEST(DecisionLog, TheLastDecidedMapIsTheTruth) {
 
 // A crash may cut the last line anywhere: what was before it counts, and nothing of it.
 TEST(DecisionLog, ALineCutShortDoesNotCount) {
-  const std::string before =
-      DecisionLine(DecisionKind::kDecide, Map(3, 2)) + DecisionLine(DecisionKind::kBegin, Map(4, 4));
+  const std::string before = DecisionLine(DecisionKind::kDecide, Map(3, 2)) +
+                             DecisionLine(DecisionKind::kBegin, Map(4, 4));
   const std::string last = DecisionLine(DecisionKind::kDecide, Map(4, 4));
   for (size_t bytes = 0; bytes <= last.size(); ++bytes) {
     size_t good = 0;
@@ -81,8 +81,7 @@ TEST(DecisionLog, AnyOtherDamageIsAnError) {
 }
 
 TEST(DecisionLog, AFileIsReadBackAfterARestart) {
-  const std::string folder =
-      absl::StrCat(::testing::TempDir(), "/decisions-", getpid());
+  const std::string folder = absl::StrCat(::testing::TempDir(), "/decisions-", getpid());
   std::filesystem::create_directories(folder);
   const std::string path = folder + "/reshard.log";
   const auto run = [&](auto then) {

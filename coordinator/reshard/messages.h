@@ -1,5 +1,5 @@
-// The protocol of the ReshardActor, one a replica of many ranks. Plain structs; times are
-// microseconds of the executor's monotonic clock.
+// The protocol of the ReshardActor, one a replica of many ranks, and what it and Admin say to the
+// fleet about layouts. Plain structs.
 #ifndef TROUPE_COORDINATOR_RESHARD_MESSAGES_H_
 #define TROUPE_COORDINATOR_RESHARD_MESSAGES_H_
 
@@ -10,6 +10,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "coordinator/replica_spec.h"
 #include "coordinator/reshard/decision_log.h"
 #include "troupe/v1/admin.pb.h"
 
@@ -67,9 +68,20 @@ struct ReplicaLost {
 // Time to look at deadlines, and at ranks that are silent. From the actor to itself.
 struct ReshardTick {};
 
-using ReshardMessage = std::variant<RankSeen, ReshardAsked, LogRead, LogWritten, PrepareProgressed,
-                                    PrepareEnded, RetireEnded, ReplicaServing, ReplicaLost,
-                                    ReshardTick>;
+using ReshardMessage =
+    std::variant<RankSeen, ReshardAsked, LogRead, LogWritten, PrepareProgressed, PrepareEnded,
+                 RetireEnded, ReplicaServing, ReplicaLost, ReshardTick>;
+
+// ---- To the FleetActor
+// The replica is to run on these ranks with this map from its next step on. From ReshardActor;
+// answered by ReplicaServing or ReplicaLost, and later by ReplicaLost.
+struct ServeReplica {
+  ReplicaSpec spec;
+};
+// A layout is to be planned or changed. From Admin's handler; handed to the ReshardActor.
+struct ReshardReplica {
+  ReshardAsked asked;
+};
 
 }  // namespace troupe
 

@@ -1,7 +1,8 @@
 // The workers that take assignments, as they announced themselves: where they are, whether they are
 // there still, and which maps they hold.
 //
-// Thread model: none, one owner. Ownership: values. Times are microseconds of the owner's time line.
+// Thread model: none, one owner. Ownership: values. Times are microseconds of the owner's time
+// line.
 #ifndef TROUPE_COORDINATOR_RESHARD_RANK_BOOK_H_
 #define TROUPE_COORDINATOR_RESHARD_RANK_BOOK_H_
 
@@ -25,7 +26,9 @@ class RankBook {
   bool OnSeen(const v1::RegisterWorkerRequest& request, int64_t now_us);
   // Its session broke: gone until it announces itself again.
   void OnLost(const std::string& worker);
-  void OnPrepared(const std::string& worker, uint64_t epoch) { ranks_[worker].epochs.insert(epoch); }
+  void OnPrepared(const std::string& worker, uint64_t epoch) {
+    ranks_[worker].epochs.insert(epoch);
+  }
   // It let go of all maps but one.
   void OnRetired(const std::string& worker, uint64_t keep_epoch);
 

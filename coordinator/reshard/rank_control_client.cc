@@ -55,8 +55,7 @@ class PrepareStream final : public grpc::ClientReadReactor<v1::PrepareShardReply
     } else if (digest_.empty()) {
       digest = absl::InternalError(absl::StrCat(rank_.address(), " ended without a digest"));
     }
-    (void)owner_.TellReply(
-        PrepareEnded{request_.map().epoch(), rank_.worker(), std::move(digest)});
+    (void)owner_.TellReply(PrepareEnded{request_.map().epoch(), rank_.worker(), std::move(digest)});
     self_.reset();
   }
 
@@ -113,8 +112,7 @@ class Control final : public RankControl {
   Stub StubOf(const std::string& address) {
     Stub& stub = stubs_[address];
     if (stub == nullptr) {
-      stub = v1::Worker::NewStub(
-          grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+      stub = v1::Worker::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
     }
     return stub;
   }

@@ -77,9 +77,9 @@ void ReshardActor::On(RankSeen message) {
     return;
   }
   if (!log_read_) return;
-  const bool member = decided_.has_value() &&
-                      std::find(decided_->members.begin(), decided_->members.end(),
-                                request.worker()) != decided_->members.end();
+  const bool member =
+      decided_.has_value() && std::find(decided_->members.begin(), decided_->members.end(),
+                                        request.worker()) != decided_->members.end();
   const uint64_t keep = member ? decided_->map.epoch : 0;
   if (ranks_.HoldsOthers(request.worker(), keep)) {
     control_->Retire(ranks_.Member(request.worker()), keep, last_epoch_, self());

@@ -10,8 +10,8 @@
 // After a restart the last decided map is the truth: ranks that hold it serve again at once, a
 // change that had not been decided is undone where it had begun.
 //
-// Ownership: owns the control of ranks and the log; the model is shared. Invariants: one change at a
-// time; the fleet is told to serve a map only once it is decided.
+// Ownership: owns the control of ranks and the log; the model is shared. Invariants: one change at
+// a time; the fleet is told to serve a map only once it is decided.
 #ifndef TROUPE_COORDINATOR_RESHARD_RESHARD_ACTOR_H_
 #define TROUPE_COORDINATOR_RESHARD_RESHARD_ACTOR_H_
 
@@ -106,7 +106,8 @@ class ReshardActor final : public Actor<ReshardMessage> {
   void FormFirst();
   void Reform();
   void Serve();
-  // reshard_change.cc: one change, from its plan to its end. First the plan that a request asks for.
+  // reshard_change.cc: one change, from its plan to its end. First the plan that a request asks
+  // for.
   absl::StatusOr<Change> PlanRequest(const v1::ReshardRequest& request) const;
   absl::StatusOr<Change> MakeChange(Placed to) const;
   void Start(Change change, int64_t deadline_us);

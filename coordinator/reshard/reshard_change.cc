@@ -59,8 +59,8 @@ absl::StatusOr<ReshardActor::Change> ReshardActor::MakeChange(Placed to) const {
                                to.map, match, config_.sizing, config_.rates));
   std::vector<ReshardMember> members;
   for (size_t r = 0; r < to.members.size(); ++r) {
-    const std::vector<WeightPart> parts = PartsOf(
-        ShardOf(*config_.model, to.map, static_cast<int>(r)), config_.sizing.with_mtp);
+    const std::vector<WeightPart> parts =
+        PartsOf(ShardOf(*config_.model, to.map, static_cast<int>(r)), config_.sizing.with_mtp);
     members.push_back({.worker = to.members[r],
                        .in_old = match.old_of_new[r] != kNoRank,
                        .in_new = true,
@@ -98,13 +98,13 @@ void ReshardActor::Start(Change change, int64_t deadline_us) {
 void ReshardActor::Apply(ReshardActions actions) {
   if (actions.empty()) return;
   for (const ReshardAction& action : actions) {
-    std::visit(Overloaded{[&](const WriteBegin&) { Append(DecisionKind::kBegin); },
-                          [&](const AskPrepare& ask) { Ask(ask); },
-                          [&](const WriteDecision&) { Append(DecisionKind::kDecide); },
-                          [&](const SwitchServing&) { Switch(); },
-                          [&](const AskRetire& ask) { Ask(ask); },
-                          [&](const EndReshard& end) { End(end); }},
-               action);
+    std::visit(
+        Overloaded{[&](const WriteBegin&) { Append(DecisionKind::kBegin); },
+                   [&](const AskPrepare& ask) { Ask(ask); },
+                   [&](const WriteDecision&) { Append(DecisionKind::kDecide); },
+                   [&](const SwitchServing&) { Switch(); }, [&](const AskRetire& ask) { Ask(ask); },
+                   [&](const EndReshard& end) { End(end); }},
+        action);
   }
   if (change_.has_value()) TellProgress();
 }
@@ -155,17 +155,15 @@ void ReshardActor::End(const EndReshard& action) {
               << change.to.map.epoch;
   } else {
     LOG(WARNING) << config_.replica << ": change to " << NameOf(change.to.map.layout)
-                 << (action.decided ? " was decided, then ranks were lost: "
-                                    : " was rolled back: ")
+                 << (action.decided ? " was decided, then ranks were lost: " : " was rolled back: ")
                  << action.status;
     reform_at_us_ = std::max(reform_at_us_, NowUs());
   }
   if (!change.tell.has_value()) return;
   if (!action.status.ok()) {
-    const std::string what =
-        action.decided
-            ? absl::StrCat("decided at epoch ", change.to.map.epoch, ", then ranks were lost")
-            : "rolled back, the old layout stays";
+    const std::string what = action.decided ? absl::StrCat("decided at epoch ", change.to.map.epoch,
+                                                           ", then ranks were lost")
+                                            : "rolled back, the old layout stays";
     (*change.tell)(absl::AbortedError(absl::StrCat(what, ": ", action.status.message())));
     return;
   }

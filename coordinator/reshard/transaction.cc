@@ -70,10 +70,9 @@ ReshardActions ReshardTransaction::Prepared(size_t member,
     return RollBack(Annotate(digest.status(), absl::StrCat("rank ", m.worker)));
   }
   if (*digest != m.digest) {
-    return RollBack(absl::DataLossError(
-        absl::StrCat("rank ", m.worker, " holds something else than planned: found digest ",
-                     absl::BytesToHexString(*digest), ", wanted ",
-                     absl::BytesToHexString(m.digest))));
+    return RollBack(absl::DataLossError(absl::StrCat(
+        "rank ", m.worker, " holds something else than planned: found digest ",
+        absl::BytesToHexString(*digest), ", wanted ", absl::BytesToHexString(m.digest))));
   }
   prepared_[member] = true;
   if (++prepared_count_ < to_prepare()) return {};
@@ -114,7 +113,8 @@ ReshardActions ReshardTransaction::Retired(size_t member) {
 }
 
 ReshardActions ReshardTransaction::Lost(size_t member, const absl::Status& status) {
-  if (CanRollBack()) return RollBack(Annotate(status, absl::StrCat("rank ", members_[member].worker)));
+  if (CanRollBack())
+    return RollBack(Annotate(status, absl::StrCat("rank ", members_[member].worker)));
   retired_[member] = true;
   if (phase_ == ReshardPhase::kRetiring) return EndIfRetired();
   return {};

@@ -9,12 +9,12 @@
 //                                                                +---- kRetiring
 //
 // The line in the log is the decision. Before it every failure (a rank lost, one that holds
-// something else than planned, the deadline) rolls back, and afterwards nothing does: a rank that is
-// lost then is lost under the new map, which is its owner's next problem.
+// something else than planned, the deadline) rolls back, and afterwards nothing does: a rank that
+// is lost then is lost under the new map, which is its owner's next problem.
 //
 // Thread model: none; one owner. No I/O, no clock: time comes in. Ownership: values. Invariants:
-// WriteDecision is asked for once, after every rank of the new map has answered with the digest that
-// was planned; SwitchServing only after the decision is durable.
+// WriteDecision is asked for once, after every rank of the new map has answered with the digest
+// that was planned; SwitchServing only after the decision is durable.
 #ifndef TROUPE_COORDINATOR_RESHARD_TRANSACTION_H_
 #define TROUPE_COORDINATOR_RESHARD_TRANSACTION_H_
 
@@ -43,8 +43,8 @@ struct ReshardMember {
 };
 
 // What the owner is to do, in this order.
-struct WriteBegin {};     // then call Begun
-struct AskPrepare {       // then call Prepared, once
+struct WriteBegin {};  // then call Begun
+struct AskPrepare {    // then call Prepared, once
   size_t member = 0;
 };
 struct WriteDecision {};  // then call Decided; a log that does not know whether it wrote must not
@@ -57,8 +57,8 @@ struct EndReshard {
   bool decided = false;
   absl::Status status;  // OK: the replica is ready with the new map
 };
-using ReshardAction = std::variant<WriteBegin, AskPrepare, WriteDecision, SwitchServing, AskRetire,
-                                   EndReshard>;
+using ReshardAction =
+    std::variant<WriteBegin, AskPrepare, WriteDecision, SwitchServing, AskRetire, EndReshard>;
 using ReshardActions = std::vector<ReshardAction>;
 
 class ReshardTransaction {

@@ -25,17 +25,16 @@ std::vector<std::string> Words(const ReshardActions& actions) {
   std::vector<std::string> words;
   for (const ReshardAction& action : actions) {
     words.push_back(std::visit(
-        Overloaded{
-            [](const WriteBegin&) { return std::string("begin"); },
-            [](const AskPrepare& a) { return absl::StrCat("prepare ", a.member); },
-            [](const WriteDecision&) { return std::string("decide"); },
-            [](const SwitchServing&) { return std::string("switch"); },
-            [](const AskRetire& a) {
-              return absl::StrCat("retire ", a.member, " keep ", a.keep_epoch);
-            },
-            [](const EndReshard& e) {
-              return absl::StrCat(e.decided ? "ended " : "rolled back ", e.status.message());
-            }},
+        Overloaded{[](const WriteBegin&) { return std::string("begin"); },
+                   [](const AskPrepare& a) { return absl::StrCat("prepare ", a.member); },
+                   [](const WriteDecision&) { return std::string("decide"); },
+                   [](const SwitchServing&) { return std::string("switch"); },
+                   [](const AskRetire& a) {
+                     return absl::StrCat("retire ", a.member, " keep ", a.keep_epoch);
+                   },
+                   [](const EndReshard& e) {
+                     return absl::StrCat(e.decided ? "ended " : "rolled back ", e.status.message());
+                   }},
         action));
   }
   return words;
@@ -83,7 +82,8 @@ TEST(ReshardTransaction, RollsBackBeforeTheDecision) {
   EXPECT_THAT(Words(failed.Prepared(1, absl::ResourceExhaustedError("no memory"))).back(),
               "rolled back rank w2: no memory");
   ReshardTransaction lost = prepared();
-  EXPECT_THAT(Words(lost.Lost(2, absl::UnavailableError("gone"))).back(), "rolled back rank w1: gone");
+  EXPECT_THAT(Words(lost.Lost(2, absl::UnavailableError("gone"))).back(),
+              "rolled back rank w1: gone");
   ReshardTransaction late = prepared();
   EXPECT_THAT(Words(late.Tick(kDeadlineUs - 1)), IsEmpty());
   EXPECT_THAT(Words(late.Tick(kDeadlineUs)).back(),

@@ -14,7 +14,8 @@ namespace troupe::testing {
 namespace {
 
 std::set<WeightPart> PartsIn(const ModelDescription& model, const v1::ShardMap& map, int rank) {
-  const std::vector<WeightPart> parts = PartsOf(ShardOf(model, FromProto(map).value(), rank), false);
+  const std::vector<WeightPart> parts =
+      PartsOf(ShardOf(model, FromProto(map).value(), rank), false);
   return {parts.begin(), parts.end()};
 }
 
@@ -29,8 +30,8 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
   void Start() {
     const uint64_t serving = request_.has_serving() ? request_.serving().epoch() : 0;
     const auto here = rank_->held_.find(serving);
-    for (const WeightPart& part :
-         PartsIn(rank_->ranks_->config().model, request_.map(), static_cast<int>(request_.rank()))) {
+    for (const WeightPart& part : PartsIn(rank_->ranks_->config().model, request_.map(),
+                                          static_cast<int>(request_.rank()))) {
       if (here != rank_->held_.end() && here->second.contains(part)) {
         parts_.insert(part);
       } else {
@@ -58,8 +59,8 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
       lacks_.pop_back();
       const auto bytes =
           static_cast<double>(BytesOf(NumbersOf(ranks.config().model, part), WeightBits()));
-      us += bytes / (FromPeer(part) ? ranks.config().peer_bytes_per_us
-                                    : ranks.config().disk_bytes_per_us);
+      us += bytes /
+            (FromPeer(part) ? ranks.config().peer_bytes_per_us : ranks.config().disk_bytes_per_us);
       bytes_done_ += static_cast<uint64_t>(bytes);
       parts_.insert(part);
     }
@@ -69,8 +70,8 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
       if (self == nullptr || self->ended_) return;
       self->rank_->ranks_->Event(absl::StrCat(self->rank_->name_, " has loaded some"));
       if (self->ended_) return;
-      (void)self->owner_.TellReply(PrepareProgressed{self->request_.map().epoch(),
-                                                     self->rank_->name_, self->bytes_done_});
+      (void)self->owner_.TellReply(
+          PrepareProgressed{self->request_.map().epoch(), self->rank_->name_, self->bytes_done_});
       if (self->lacks_.empty()) {
         self->Done();
       } else {
@@ -95,10 +96,9 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
     rank_->ranks_->Event(absl::StrCat(rank_->name_, " has prepared"));
     if (std::exchange(ended_, true)) return;
     const std::vector<WeightPart> parts(parts_.begin(), parts_.end());
-    (void)owner_.TellReply(
-        PrepareEnded{request_.map().epoch(), rank_->name_,
-                     PartsDigest(rank_->ranks_->config().model,
-                                 rank_->ranks_->config().identity, parts)});
+    (void)owner_.TellReply(PrepareEnded{
+        request_.map().epoch(), rank_->name_,
+        PartsDigest(rank_->ranks_->config().model, rank_->ranks_->config().identity, parts)});
   }
 
   SimRank* const rank_;
@@ -194,8 +194,7 @@ void SimRank::Retire(uint64_t keep_epoch, uint64_t epoch, ActorRef<ReshardMessag
 
 bool SimRank::Holds(const v1::ShardMap& map, int rank) const {
   const auto found = held_.find(map.epoch());
-  return on_ && found != held_.end() &&
-         found->second == PartsIn(ranks_->config().model, map, rank);
+  return on_ && found != held_.end() && found->second == PartsIn(ranks_->config().model, map, rank);
 }
 
 bool SimRank::HasPart(uint64_t epoch, const WeightPart& part) const {

@@ -78,8 +78,8 @@ class SimRanks {
     std::string identity;
     v1::WorkerInfo info;
     FakeWorker::Config worker;
-    int64_t max_delay_us = 300;   // of a message
-    int64_t step_us = 1'000;      // of a step
+    int64_t max_delay_us = 300;  // of a message
+    int64_t step_us = 1'000;     // of a step
     double peer_bytes_per_us = 400;
     double disk_bytes_per_us = 100;
     int64_t heartbeat_us = 20'000;

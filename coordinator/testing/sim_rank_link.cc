@@ -103,9 +103,7 @@ class RankSession : public std::enable_shared_from_this<RankSession> {
 class RankLink final : public WorkerLink {
  public:
   explicit RankLink(std::shared_ptr<RankSession> session) : session_(std::move(session)) {}
-  ~RankLink() override {
-    session_->End(absl::CancelledError("the coordinator ended the session"));
-  }
+  ~RankLink() override { session_->End(absl::CancelledError("the coordinator ended the session")); }
   void Send(v1::StepPlan plan) override { session_->Accept(plan); }
   void Send(v1::Meeting meeting) override { session_->Meet(meeting); }
 
