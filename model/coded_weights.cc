@@ -66,8 +66,7 @@ std::optional<CodedWeights> Read(const GroupedStorage& storage, const MatrixView
     return std::nullopt;
   }
   const bool nibbles = storage.codes.bits == 4;
-  CodedWeights coded =
-      Empty(nibbles ? CodeFormat::kInt4 : CodeFormat::kInt8, matrix, group);
+  CodedWeights coded = Empty(nibbles ? CodeFormat::kInt4 : CodeFormat::kInt8, matrix, group);
   coded.scale_format = ScaleFormatOf(storage.scales);
   const int64_t row_bytes = coded.view().row_bytes();
   for (int64_t r = 0; r < matrix.rows; ++r) {
