@@ -11,17 +11,23 @@ bool RankBook::OnSeen(const v1::RegisterWorkerRequest& request, int64_t now_us) 
   rank.incarnation = request.incarnation();
   rank.heard_us = now_us;
   rank.lost = false;
-  rank.epochs = {request.map_epochs().begin(), request.map_epochs().end()};
+  rank.announced = {request.map_epochs().begin(), request.map_epochs().end()};
+  if (restarted) rank.prepared.clear();
   return restarted;
 }
 
 void RankBook::OnLost(const std::string& worker) {
   const auto found = ranks_.find(worker);
-  if (found != ranks_.end()) found->second.lost = true;
+  if (found == ranks_.end()) return;
+  found->second.lost = true;
+  found->second.announced.clear();
+  found->second.prepared.clear();
 }
 
 void RankBook::OnRetired(const std::string& worker, uint64_t keep_epoch) {
-  std::erase_if(ranks_[worker].epochs, [&](uint64_t epoch) { return epoch != keep_epoch; });
+  const auto goes = [&](uint64_t epoch) { return epoch != keep_epoch; };
+  std::erase_if(ranks_[worker].announced, goes);
+  std::erase_if(ranks_[worker].prepared, goes);
 }
 
 bool RankBook::Live(const std::string& worker, int64_t now_us) const {
@@ -32,13 +38,14 @@ bool RankBook::Live(const std::string& worker, int64_t now_us) const {
 
 bool RankBook::Holds(const std::string& worker, uint64_t epoch) const {
   const auto found = ranks_.find(worker);
-  return found != ranks_.end() && found->second.epochs.contains(epoch);
+  return found != ranks_.end() &&
+         (found->second.announced.contains(epoch) || found->second.prepared.contains(epoch));
 }
 
 bool RankBook::HoldsOthers(const std::string& worker, uint64_t keep_epoch) const {
   const auto found = ranks_.find(worker);
   if (found == ranks_.end()) return false;
-  return std::any_of(found->second.epochs.begin(), found->second.epochs.end(),
+  return std::any_of(found->second.announced.begin(), found->second.announced.end(),
                      [&](uint64_t epoch) { return epoch != keep_epoch; });
 }
 

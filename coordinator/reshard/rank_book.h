@@ -27,7 +27,7 @@ class RankBook {
   // Its session broke: gone until it announces itself again.
   void OnLost(const std::string& worker);
   void OnPrepared(const std::string& worker, uint64_t epoch) {
-    ranks_[worker].epochs.insert(epoch);
+    ranks_[worker].prepared.insert(epoch);
   }
   // It let go of all maps but one.
   void OnRetired(const std::string& worker, uint64_t keep_epoch);
@@ -47,7 +47,8 @@ class RankBook {
     uint64_t incarnation = 0;
     int64_t heard_us = 0;
     bool lost = false;
-    std::set<uint64_t> epochs;
+    std::set<uint64_t> announced;  // maps that it holds, as it said last
+    std::set<uint64_t> prepared;   // since then, or before: an announcement may be late
   };
 
   const int64_t timeout_us_;

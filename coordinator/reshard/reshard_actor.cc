@@ -110,6 +110,10 @@ void ReshardActor::On(ReshardAsked message) {
     message.tell(std::move(event));
     return;
   }
+  if (!decided_.has_value()) {
+    message.tell(absl::UnavailableError(absl::StrCat(config_.replica, " has no layout yet")));
+    return;
+  }
   if (asked_.size() >= 16) {
     message.tell(absl::ResourceExhaustedError("16 changes of layout wait already; retry later"));
     return;
