@@ -80,6 +80,7 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(const Co
   coordinator.fleet = config.fleet;
   coordinator.ranks = config.ranks;
   coordinator.layout = config.layout;
+  coordinator.elastic = config.elastic;
   TROUPE_ASSIGN_OR_RETURN(cluster->coordinator_, CoordinatorServer::Start(coordinator));
   cluster->target_ = DialAddress(coordinator.rpc.listen, cluster->coordinator_->port());
 
@@ -88,9 +89,10 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(const Co
 }
 
 absl::Status EmbeddedCluster::StartWorkers(const Config& config, const Progress& progress) {
-  const int ranks = coordinator_->ranks();
+  const int ranks =
+      config.elastic ? std::max(config.ranks, coordinator_->ranks()) : coordinator_->ranks();
   for (int rank = 0; rank < ranks; ++rank) {
-    const bool alone = ranks == 1;
+    const bool alone = ranks == 1 && !config.elastic;
     WorkerServer::Config worker;
     worker.rpc.listen = absl::StrCat("unix:", sockets_, "/worker", alone ? "" : absl::StrCat(rank));
     worker.name = alone ? "embedded" : absl::StrCat("embedded", rank);

@@ -36,6 +36,7 @@ class EmbeddedCluster {
     // CoordinatorServer::Config has them. Threads are shared out; other limits are each one's own.
     int ranks = 1;
     std::string layout;
+    bool elastic = false;
     Rank::Config rank;
     float gate_threshold = -1;  // -1: as WorkerServer::Config without one
     FleetActor::Config fleet;

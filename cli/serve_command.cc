@@ -48,6 +48,10 @@ void Declare(Settings* s, ProgramConfig* program) {
       "layout", &cluster.layout,
       {.help = "How the replica is cut, such as \"tp2\", \"dp2 ep\" or \"tp2 pp2\"; empty: "
                "what suits the model and the ranks."});
+  program->Add(
+      "elastic", &cluster.elastic,
+      {.help = "Let `troupe reshard` change the layout while it serves; of more ranks than "
+               "the layout has, some are spares."});
   program->Add("device", &cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add(
       "quantize", &cluster.rank.quantize,

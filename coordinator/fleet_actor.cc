@@ -29,15 +29,17 @@ SchedulerActor::Config SchedulerConfig(const FleetActor::Config& config) {
 }  // namespace
 
 FleetActor::FleetActor(const Config& config, WorkerLinkFactory connect,
-                       std::function<void(bool)> on_ready)
+                       std::function<void(bool)> on_ready, ReshardFactory make_reshard)
     : config_(config),
       connect_(std::move(connect)),
       on_ready_(std::move(on_ready)),
+      make_reshard_(std::move(make_reshard)),
       muster_(config.ranks) {}
 
 void FleetActor::OnStart() {
   // Larger than those of any coordinator that ran before this one.
   next_epoch_ = absl::ToUnixMicros(clock().Now());
+  if (make_reshard_ != nullptr) reshard_ = make_reshard_(self());
   TellAfter(kTick, FleetTick{});
 }
 
@@ -49,6 +51,10 @@ void FleetActor::On(RegisterWorker message) {
   const absl::Status checked = muster_.Check(message.request);
   if (!checked.ok()) {
     message.reply(checked);
+    return;
+  }
+  if (reshard_ && message.request.takes_assignment()) {
+    OnRank(std::move(message));
     return;
   }
   const std::string& name = message.request.worker();
@@ -66,50 +72,12 @@ void FleetActor::On(RegisterWorker message) {
   message.reply(std::move(reply));
 }
 
-void FleetActor::FormReplicas() {
-  while (NowUs() >= form_after_us_) {
-    std::vector<ReplicaMember> members = muster_.NextReplica();
-    if (members.empty()) return;
-    absl::StatusOr<ReplicaSpec> spec = MakeSpec(std::move(members));
-    if (!spec.ok()) {
-      LOG(ERROR) << "no replica can be made: " << spec.status();
-      last_problem_ = std::string(spec.status().message());
-      PauseForming();
-      return;
-    }
-    Dial(*std::move(spec));
-  }
-}
-
-absl::StatusOr<ReplicaSpec> FleetActor::MakeSpec(std::vector<ReplicaMember> members) {
-  ReplicaSpec spec{.members = std::move(members)};
-  std::vector<v1::RegisterWorkerRequest> requests;
-  for (const ReplicaMember& member : spec.members) {
-    requests.push_back(muster_.workers().at(member.worker).request);
-  }
-  if (config_.make_map != nullptr && requests.front().takes_assignment()) {
-    TROUPE_ASSIGN_OR_RETURN(spec.map, config_.make_map(requests));
-  } else if (requests.front().takes_assignment()) {
-    spec.map = v1::ShardMap();
-    spec.map->mutable_layout()->set_tp(1);
-    spec.map->mutable_layout()->set_dp(requests.size());
-    spec.map->mutable_layout()->set_pp(1);
-  }
-  spec.epoch = ++next_epoch_;
-  if (spec.map.has_value()) spec.map->set_epoch(spec.epoch);
-  spec.name = spec.members.front().worker;
-  for (int i = 0; config_.ranks > 1; ++i) {
-    spec.name = absl::StrCat("replica", i);
-    if (!replicas_.contains(spec.name)) break;
-  }
-  return spec;
-}
-
 void FleetActor::Dial(ReplicaSpec spec) {
   for (const ReplicaMember& member : spec.members) {
-    MusteredWorker& worker = muster_.workers().at(member.worker);
-    worker.replica = spec.name;
-    worker.epoch = spec.epoch;
+    const auto found = muster_.workers().find(member.worker);
+    if (found == muster_.workers().end()) continue;  // the ReshardActor's
+    found->second.replica = spec.name;
+    found->second.epoch = spec.epoch;
   }
   Replica& replica = replicas_[spec.name];
   replica.affinity.emplace(config_.affinity_blocks);
@@ -137,8 +105,9 @@ void FleetActor::On(ReplicaUp message) {
   const v1::WorkerInfo* model = Model();
   if (model != nullptr && model->identity() != message.info.identity()) {
     for (const ReplicaMember& member : replica->spec.members) {
-      MusteredWorker& worker = muster_.workers().at(member.worker);
-      worker.refused_incarnation = worker.request.incarnation();
+      const auto found = muster_.workers().find(member.worker);
+      if (found == muster_.workers().end()) continue;
+      found->second.refused_incarnation = found->second.request.incarnation();
     }
     LOG(ERROR) << "worker " << message.replica << " at " << replica->spec.members.front().address
                << " serves model " << message.info.model()
@@ -150,6 +119,10 @@ void FleetActor::On(ReplicaUp message) {
   }
   replica->state = v1::WorkerStatus::STATE_READY;
   replica->info = std::move(message.info);
+  replica->takes_over = false;
+  if (replica->has_layouts) {
+    (void)reshard_.ref().TellReply(ReplicaServing{replica->spec.map->epoch()});
+  }
   form_pause_us_ = 0;
   last_problem_.clear();
   LOG(INFO) << "worker " << message.replica << " at " << replica->spec.members.front().address
@@ -182,6 +155,14 @@ void FleetActor::On(ReplicaDown message) {
                << " is lost: " << message.status << "; " << message.sequences.size()
                << " sequences go on elsewhere";
   const std::string culprit = message.rank < 0 ? "" : replica->spec.members[message.rank].worker;
+  if (replica->has_layouts) {
+    Replica down = std::move(*replica);
+    replicas_.erase(message.replica);
+    OnLayoutDown(std::move(down), culprit, message.status);
+    MoveSequences(message.replica, std::move(message.sequences));
+    TellReadiness();
+    return;
+  }
   const bool never_up = replica->state == v1::WorkerStatus::STATE_CONNECTING;
   if (replica->spec.members.size() > 1) {
     last_problem_ = std::string(message.status.message());
@@ -382,7 +363,7 @@ void FleetActor::On(FleetTick) {
 
 const v1::WorkerInfo* FleetActor::Model() const {
   for (const auto& [name, replica] : replicas_) {
-    if (replica.state == v1::WorkerStatus::STATE_READY) return &replica.info;
+    if (replica.state == v1::WorkerStatus::STATE_READY || replica.takes_over) return &replica.info;
   }
   return nullptr;
 }

@@ -55,8 +55,13 @@ class FleetActor final : public Actor<FleetMessage> {
     int64_t form_retry_ms = 1000;
   };
 
+  // Makes the actor that lays out the one replica of all workers that take assignments.
+  using ReshardFactory = std::function<ActorHandle<ReshardMessage>(ActorRef<FleetMessage>)>;
+
   // `on_ready` is told whether any worker is ready, at each change, from the actor's handlers.
-  FleetActor(const Config& config, WorkerLinkFactory connect, std::function<void(bool)> on_ready);
+  // Without `make_reshard`, replicas have `config.ranks` ranks and a layout for life.
+  FleetActor(const Config& config, WorkerLinkFactory connect, std::function<void(bool)> on_ready,
+             ReshardFactory make_reshard = nullptr);
 
  private:
   struct Replica {
@@ -67,6 +72,10 @@ class FleetActor final : public Actor<FleetMessage> {
     uint32_t sequences = 0;
     uint64_t prefill_tokens = 0;
     ActorHandle<SchedulerMessage> scheduler;
+    // Of the replica that the ReshardActor lays out.
+    bool has_layouts = false;
+    bool takes_over = false;          // comes up in the place of a session that was ready
+    std::optional<ReplicaSpec> next;  // once the session has handed over
   };
 
   struct Routed {
@@ -90,6 +99,10 @@ class FleetActor final : public Actor<FleetMessage> {
   void On(ReplicaUp message);
   void On(ReplicaHealth message);
   void On(ReplicaDown message);
+  void On(ServeReplica message);  // fleet_replica.cc, as the next three
+  void On(ReshardReplica message);
+  void OnRank(RegisterWorker message);
+  void OnLayoutDown(Replica down, const std::string& culprit, const absl::Status& status);
   void On(DescribeFleet message);
   void On(FleetTick message);
 
@@ -115,6 +128,8 @@ class FleetActor final : public Actor<FleetMessage> {
   const Config config_;
   WorkerLinkFactory connect_;
   std::function<void(bool)> on_ready_;
+  const ReshardFactory make_reshard_;
+  ActorHandle<ReshardMessage> reshard_;
   bool ready_ = false;
   uint64_t next_epoch_ = 0;
   Muster muster_;

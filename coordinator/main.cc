@@ -35,7 +35,16 @@ void Declare(Settings* settings, ProgramConfig* program) {
                         "config.json alone; tokens are spelled t0, t1...",
                 .choices = {"safetensors", "dummy"}});
   program->Add("cache", &server.cache, {.help = "Address of the cache service; empty: none."});
-  program->Add("data_dir", &server.data_dir, {.help = "Folder for the tenants' secret."});
+  program->Add("data_dir", &server.data_dir,
+               {.help = "Folder for the tenants' secret and for layouts."});
+  program->Add(
+      "elastic", &server.elastic,
+      {.help = "All sharded workers make one replica, whose layout `troupe reshard` changes "
+               "while it serves; those without a place are spares."});
+  program->Add("rank_memory", &server.reshard.sizing.memory_bytes,
+               {.help = "Memory of each rank, to refuse layouts that do not fit; 0: not known.",
+                .unit = "bytes",
+                .min = 0});
   program->Add("threads", &server.threads,
                {.help = "Threads that run actors.", .min = 1, .max = 256});
   program->Add("max_batch_size", &scheduler.max_batch_size,

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "base/actor.h"
 #include "coordinator/link_messages.h"
+#include "coordinator/reshard/messages.h"
 #include "coordinator/scheduler/block_key.h"
 #include "coordinator/scheduler/sequence.h"
 #include "troupe/v1/admin.pb.h"
@@ -71,6 +72,9 @@ struct RemoveSequence {
 struct PlanAgain {};
 // Time to look for silent ranks. From the actor to itself.
 struct HealthTick {};
+// Ends the session at a step boundary: once what is planned is done, sequences go back as by
+// ReplicaDown. From FleetActor.
+struct HandOver {};
 // Asks for the replica's figures. From FleetActor.
 struct DescribeReplica {
   absl::AnyInvocable<void(v1::WorkerStatus, std::vector<v1::TenantStatus>)> reply;
@@ -78,9 +82,9 @@ struct DescribeReplica {
 
 using SchedulerMessage =
     std::variant<AddSequence, RemoveSequence, LinkUp, RankLoading, RankContribution, StepDone,
-                 LinkDown, PlanAgain, HealthTick, DescribeReplica>;
+                 LinkDown, PlanAgain, HealthTick, HandOver, DescribeReplica>;
 
-// ---- To the FleetActor
+// ---- To the FleetActor: beside these ServeReplica and ReshardReplica (reshard/messages.h)
 // A worker announced itself. From Admin's handler; `reply` is called once.
 struct RegisterWorker {
   v1::RegisterWorkerRequest request;
@@ -137,7 +141,8 @@ struct FleetTick {};
 
 using FleetMessage =
     std::variant<RegisterWorker, AskModel, RouteSequence, DropSequence, PrefillEnded, SequenceEnded,
-                 ReplicaUp, ReplicaHealth, ReplicaDown, DescribeFleet, FleetTick>;
+                 ReplicaUp, ReplicaHealth, ReplicaDown, ServeReplica, ReshardReplica, DescribeFleet,
+                 FleetTick>;
 
 }  // namespace troupe
 

@@ -40,7 +40,11 @@ void SchedulerActor::OnStart() {
 
 void SchedulerActor::Handle(SchedulerMessage message) {
   std::visit([this](auto&& m) { On(std::forward<decltype(m)>(m)); }, std::move(message));
-  if (begun()) PlanAndDispatch();
+  if (handing_over_) {
+    if (steps_.in_flight() == 0) GiveUp(/*rank=*/-1, absl::AbortedError("handed over"));
+  } else if (begun()) {
+    PlanAndDispatch();
+  }
 }
 
 void SchedulerActor::PlanAndDispatch() {
@@ -259,6 +263,8 @@ void SchedulerActor::SetProblem(std::string problem) {
   (void)fleet_.TellReply(ReplicaHealth{spec_.name, spec_.epoch, problem_});
 }
 
+void SchedulerActor::On(HandOver /*message*/) { handing_over_ = !links_.empty(); }
+
 void SchedulerActor::On(DescribeReplica message) {
   v1::WorkerStatus status;
   std::vector<v1::TenantStatus> tenants;
@@ -298,6 +304,7 @@ void SchedulerActor::GiveUp(int rank, absl::Status reason) {
   homes_.clear();
   links_.clear();
   jobs_.clear();
+  handing_over_ = false;
   (void)fleet_.TellReply(std::move(down));
   Stop(StopMode::kDrop);
 }

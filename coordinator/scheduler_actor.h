@@ -67,6 +67,7 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   void On(LinkDown message);
   void On(PlanAgain message);
   void On(HealthTick message);
+  void On(HandOver message);
   void On(DescribeReplica message);
 
   // All ranks are there.
@@ -100,6 +101,7 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   std::optional<int64_t> wakeup_at_us_;
   int64_t last_step_us_ = 0;  // sent
   std::string problem_;       // as the fleet was told
+  bool handing_over_ = false;
   uint64_t plan_ns_total_ = 0;
   uint64_t forward_us_total_ = 0;
 };

@@ -18,6 +18,7 @@
 #include "coordinator/admin_service.h"
 #include "coordinator/fleet_actor.h"
 #include "coordinator/inference_service.h"
+#include "coordinator/reshard/reshard_actor.h"
 #include "rpc/rpc_server.h"
 
 namespace troupe {
@@ -37,6 +38,10 @@ class CoordinatorServer {
     std::string data_dir = "troupe-coordinator-data";  // holds the tenants' secret
     int threads = 2;                                   // that run actors
     FleetActor::Config fleet;
+    // All workers with assignments make one replica, which has that layout first and changes it
+    // while it serves; workers that it has no place for are spares.
+    bool elastic = false;
+    ReshardActor::Config reshard;  // model and layout are filled in
     InferenceService::Config service;
   };
 
@@ -61,6 +66,7 @@ class CoordinatorServer {
 
   class Readiness;
 
+  FleetActor::ReshardFactory MakeReshard(const Config& config);
   void Complete(v1::ClusterStatus& status) const;
 
   const absl::Time started_;
@@ -69,6 +75,7 @@ class CoordinatorServer {
   const std::shared_ptr<JobContext> context_;
   ThreadExecutor executor_;
   ThreadExecutor long_prompts_;  // JobContext::long_prompts
+  ThreadExecutor disk_;          // of the decision log
   ActorHandle<FleetMessage> fleet_;
   std::unique_ptr<InferenceService> inference_;
   std::unique_ptr<AdminService> admin_;

@@ -122,6 +122,21 @@ void ExecutorActor::On(const CloseSession& message) {
   if (session_.has_value() && session_->epoch == message.epoch) EndSession(message.status);
 }
 
+void ExecutorActor::On(RetireMaps message) {
+  // A rank that serves is not of another map: its session was begun after the decision.
+  if (!session_.has_value() && member_->takes_assignment()) {
+    if (member_->MapEpochs() != std::vector<uint64_t>{message.keep_epoch}) {
+      // They lie on the rank, which may go.
+      engine_.reset();
+      transfers_.reset();
+    }
+    if (!member_->Retire(message.keep_epoch) && member_->rank() != nullptr && !engine_) TakeRank();
+  } else {
+    member_->RetirePrepared(message.keep_epoch);
+  }
+  message.done();
+}
+
 void ExecutorActor::On(LoadEnded message) {
   if (transfers_.has_value()) transfers_->End(std::move(message));
 }

@@ -42,6 +42,7 @@ class ExecutorActor final : public Actor<ExecutorMessage> {
   void On(OpenSession message);
   void On(const RunPlan& message);
   void On(const CloseSession& message);
+  void On(RetireMaps message);
   void On(LoadEnded message);
   void On(const StoreEnded& message);
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <variant>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "troupe/v1/admin.pb.h"
@@ -58,6 +59,12 @@ struct CloseSession {
   uint64_t epoch = 0;
   absl::Status status;
 };
+// What is here for other maps than that of `keep_epoch` is to go, the rank itself too where it is
+// of another and has no session. From ShardService; `done` is called once, from the actor.
+struct RetireMaps {
+  uint64_t keep_epoch = 0;
+  absl::AnyInvocable<void()> done;
+};
 // A page arrived from the cache service: null is a miss. From the cache client's callbacks, once a
 // load.
 struct LoadEnded {
@@ -73,7 +80,8 @@ struct StoreEnded {
   absl::Status status;
 };
 
-using ExecutorMessage = std::variant<OpenSession, RunPlan, CloseSession, LoadEnded, StoreEnded>;
+using ExecutorMessage =
+    std::variant<OpenSession, RunPlan, CloseSession, RetireMaps, LoadEnded, StoreEnded>;
 
 // ---- To the RegistrarActor
 // Time for the next call. From the actor to itself.

@@ -5,8 +5,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_util.h"
+#include "model/checkpoint.h"
+#include "sharding/reshard_plan.h"
 #include "sharding/shard_map_proto.h"
 #include "worker/gloo_communicator.h"
+#include "worker/held_parts.h"
 
 namespace troupe {
 
@@ -50,9 +53,13 @@ absl::Status RankMember::Become(const v1::Assignment& assignment,
     return absl::FailedPreconditionError(
         absl::StrCat("assignment: found rank ", index, " of ", map.layout.world(), " ranks"));
   }
-  map.epoch = 0;
-  if (rank_ == nullptr || part_->map != map || part_->rank != index) {
-    TROUPE_RETURN_IF_ERROR(Load({.map = std::move(map), .rank = index}, progress));
+  const uint64_t epoch = std::exchange(map.epoch, 0);
+  const bool here = rank_ != nullptr && part_->map == map && part_->rank == index;
+  const Rank::Part part{.map = std::move(map), .rank = index};
+  if (!TakePrepared(epoch, part) && !here) TROUPE_RETURN_IF_ERROR(Load(part, progress));
+  {
+    const std::lock_guard lock(mutex_);
+    epoch_ = epoch;
   }
   TROUPE_RETURN_IF_ERROR(meeting->status());
   meeting_ = std::move(meeting);
@@ -66,6 +73,72 @@ absl::Status RankMember::Load(const Rank::Part& part, const Rank::Progress& prog
   TROUPE_ASSIGN_OR_RETURN(rank_, Rank::Open(config_.rank, part, progress));
   part_ = part;
   return ResolveThreshold();
+}
+
+absl::StatusOr<std::string> RankMember::Prepare(const v1::ShardMap& proto, int rank,
+                                                const Rank::Progress& progress) {
+  if (!takes_assignment_) {
+    return absl::FailedPreconditionError("the worker has loaded the whole model for life");
+  }
+  TROUPE_ASSIGN_OR_RETURN(ShardMap map, FromProto(proto));
+  if (rank < 0 || rank >= map.layout.world()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rank: found ", rank, ", wanted less than ", map.layout.world()));
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    prepared_.reset();  // makes room
+  }
+  Prepared prepared;
+  prepared.epoch = std::exchange(map.epoch, 0);
+  prepared.part = {.map = std::move(map), .rank = rank};
+  TROUPE_ASSIGN_OR_RETURN(prepared.rank, Rank::Open(config_.rank, prepared.part, progress));
+  TROUPE_ASSIGN_OR_RETURN(const ModelConfig model, ReadModelConfig(config_.rank.model));
+  const std::vector<WeightPart> parts = HeldParts(prepared.rank->model);
+  const std::lock_guard lock(mutex_);
+  prepared_ = std::move(prepared);
+  return PartsDigest(model.description, /*identity=*/"", parts);
+}
+
+bool RankMember::TakePrepared(uint64_t epoch, const Rank::Part& part) {
+  std::optional<Prepared> taken;
+  {
+    const std::lock_guard lock(mutex_);
+    const bool fits = prepared_.has_value() && prepared_->epoch == epoch &&
+                      prepared_->part.map == part.map && prepared_->part.rank == part.rank;
+    if (!fits) return false;
+    taken = std::exchange(prepared_, std::nullopt);
+  }
+  rank_ = std::move(taken->rank);
+  part_ = part;
+  return ResolveThreshold().ok();
+}
+
+void RankMember::RetirePrepared(uint64_t keep_epoch) {
+  std::optional<Prepared> dropped;  // without the lock
+  const std::lock_guard lock(mutex_);
+  if (prepared_.has_value() && prepared_->epoch != keep_epoch) dropped.swap(prepared_);
+}
+
+bool RankMember::Retire(uint64_t keep_epoch) {
+  RetirePrepared(keep_epoch);
+  {
+    const std::lock_guard lock(mutex_);
+    if (rank_ == nullptr || !takes_assignment_ || epoch_ == keep_epoch) return false;
+    epoch_ = 0;
+  }
+  Leave();
+  rank_.reset();
+  part_.reset();
+  return true;
+}
+
+std::vector<uint64_t> RankMember::MapEpochs() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<uint64_t> epochs;
+  if (epoch_ != 0) epochs.push_back(epoch_);
+  if (prepared_.has_value()) epochs.push_back(prepared_->epoch);
+  return epochs;
 }
 
 absl::Status RankMember::Connect(const Rank::Progress& progress) {

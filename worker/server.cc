@@ -77,7 +77,8 @@ WorkerServer::WorkerServer(const Config& config)
     : cache_(config.cache.empty() ? nullptr
                                   : CacheClient::Connect(config.cache, config.cache_client)),
       device_executor_({.name = "device", .thread_count = 1}),
-      control_executor_({.name = "control", .thread_count = 1}) {}
+      control_executor_({.name = "control", .thread_count = 1}),
+      loader_({.name = "loader", .thread_count = 1}) {}
 
 absl::Status WorkerServer::Serve(const Config& config, const Rank::Progress& progress) {
   const RankMember::Config member{.rank = config.rank,
@@ -104,6 +105,7 @@ absl::Status WorkerServer::Serve(const Config& config, const Rank::Progress& pro
   if (!config.sharded) info_ = member_->Describe();
   info_.set_worker(config.name.empty() ? address_ : config.name);
   if (config.sharded) {
+    service_->AllowShards(member_.get(), &loader_);
     service_->OpenForAssignments(info_.worker());
   } else {
     service_->Open(info_);
@@ -122,8 +124,12 @@ void WorkerServer::Announce(const Config& config) {
   request.set_node(HostName());
   request.set_device(config.rank.device);
   registration_ = DialCoordinator(config.coordinator);
-  registrar_ = Spawn<RegistrarActor>(control_executor_, ActorOptions{.name = "registrar"},
-                                     config.registrar, std::move(request), registration_.get());
+  registrar_ = Spawn<RegistrarActor>(
+      control_executor_, ActorOptions{.name = "registrar"}, config.registrar, std::move(request),
+      registration_.get(), [this](v1::RegisterWorkerRequest& announced) {
+        const std::vector<uint64_t> epochs = member_->MapEpochs();
+        announced.mutable_map_epochs()->Assign(epochs.begin(), epochs.end());
+      });
 }
 
 WorkerServer::~WorkerServer() { Shutdown(absl::ZeroDuration()); }
@@ -142,6 +148,7 @@ void WorkerServer::Shutdown(absl::Duration grace) {
     executor_.Join();
     executor_ = {};
   }
+  loader_.Shutdown();
 }
 
 }  // namespace troupe

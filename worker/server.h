@@ -78,6 +78,7 @@ class WorkerServer {
   std::unique_ptr<CacheClient> cache_;
   ThreadExecutor device_executor_;   // one thread, which steps block
   ThreadExecutor control_executor_;  // never blocked
+  ThreadExecutor loader_;            // one thread, which loading shards blocks
   ActorHandle<ExecutorMessage> executor_;
   std::string address_;
   v1::WorkerInfo info_;

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "rpc/rpc_status.h"
+#include "worker/shard_service.h"
 
 namespace troupe {
 namespace {
@@ -238,6 +239,23 @@ grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* WorkerService::Se
   SessionCall* reactor = call.get();
   reactor->Start();
   return reactor;
+}
+
+void WorkerService::AllowShards(RankMember* member, Executor* loader) {
+  member_ = member;
+  loader_ = loader;
+}
+
+grpc::ServerWriteReactor<v1::PrepareShardReply>* WorkerService::PrepareShard(
+    grpc::CallbackServerContext* context, const v1::PrepareShardRequest* request) {
+  if (member_ == nullptr) return v1::Worker::CallbackService::PrepareShard(context, request);
+  return PrepareShardCall(*request, member_, loader_);
+}
+
+grpc::ServerUnaryReactor* WorkerService::RetireShard(grpc::CallbackServerContext* context,
+                                                     const v1::RetireShardRequest* request,
+                                                     v1::RetireShardReply* /*reply*/) {
+  return RetireShardCall(context, *request, executor_);
 }
 
 void WorkerService::OpenForAssignments(const std::string& worker) {

@@ -18,8 +18,10 @@
 #include "absl/status/statusor.h"
 #include "base/actor.h"
 #include "base/clock.h"
+#include "base/executor.h"
 #include "troupe/v1/worker.grpc.pb.h"
 #include "worker/messages.h"
+#include "worker/rank_member.h"
 
 namespace troupe {
 
@@ -37,8 +39,16 @@ class WorkerService final : public v1::Worker::CallbackService {
   void Open(v1::WorkerInfo info);
   void OpenForAssignments(const std::string& worker);
 
+  // Lets shards be prepared on `member`, loading on `loader`; before Open. Both outlive this.
+  void AllowShards(RankMember* member, Executor* loader);
+
   grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Session(
       grpc::CallbackServerContext* context) override;
+  grpc::ServerWriteReactor<v1::PrepareShardReply>* PrepareShard(
+      grpc::CallbackServerContext* context, const v1::PrepareShardRequest* request) override;
+  grpc::ServerUnaryReactor* RetireShard(grpc::CallbackServerContext* context,
+                                        const v1::RetireShardRequest* request,
+                                        v1::RetireShardReply* reply) override;
 
   // Refuses new sessions; ends the present one, UNAVAILABLE, once the plans it has sent have run.
   void BeginShutdown();
@@ -55,6 +65,8 @@ class WorkerService final : public v1::Worker::CallbackService {
   const Config config_;
   const ActorRef<ExecutorMessage> executor_;
   const Clock* const clock_;
+  RankMember* member_ = nullptr;
+  Executor* loader_ = nullptr;
 
   std::mutex mutex_;
   // All below are guarded by mutex_.
