@@ -1,4 +1,4 @@
-// The pure decisions: chunking, victims, priorities, fair shares, loads, prefix boundaries, limits.
+// The pure decisions: victims, priorities, fair shares, loads, prefix boundaries, limits.
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "coordinator/scheduler/chunking.h"
 #include "coordinator/scheduler/fair_share.h"
 #include "coordinator/scheduler/live_sequence.h"
 #include "coordinator/scheduler/load_decision.h"
@@ -21,68 +20,6 @@ namespace troupe {
 namespace {
 
 constexpr int64_t kSecond = 1'000'000;
-
-TEST(PrefillBudget, IsWholeStepWithoutDecodeRows) {
-  const PrefillLimits limits = {
-      .max_step_tokens = 2048, .mixed_tokens = 256, .mixed_us = 5000, .min_chunk_tokens = 16};
-  EXPECT_EQ(PrefillBudget(limits, 0), 2048u);
-  EXPECT_EQ(PrefillBudget(limits, 1), 256u);
-}
-
-TEST(PrefillBudget, BesideDecodeRowsFollowsTheMeasuredRate) {
-  PrefillLimits limits = {.max_step_tokens = 2048,
-                          .mixed_tokens = 256,
-                          .mixed_us = 5000,
-                          .min_chunk_tokens = 16,
-                          .prefill_tokens_per_us = 0.01};
-  EXPECT_EQ(PrefillBudget(limits, 8), 50u);
-  limits.prefill_tokens_per_us = 1;
-  EXPECT_EQ(PrefillBudget(limits, 8), 256u);
-  limits.prefill_tokens_per_us = 1e-6;
-  EXPECT_EQ(PrefillBudget(limits, 8), 16u);
-}
-
-TEST(PrefillBudget, StaysInTheStep) {
-  const PrefillLimits limits = {
-      .max_step_tokens = 20, .mixed_tokens = 256, .mixed_us = 5000, .min_chunk_tokens = 16};
-  EXPECT_EQ(PrefillBudget(limits, 12), 8u);
-  EXPECT_EQ(PrefillBudget(limits, 20), 0u);
-}
-
-TEST(ShareBudget, ShortPromptsAreFinishedLongOnesShareTheRest) {
-  EXPECT_EQ(ShareBudget(256, 16, {65'000, 40, 10}), (std::vector<uint32_t>{206, 40, 10}));
-  EXPECT_EQ(ShareBudget(256, 16, {65'000, 64'000}), (std::vector<uint32_t>{128, 128}));
-  EXPECT_EQ(ShareBudget(256, 16, {100}), (std::vector<uint32_t>{100}));
-}
-
-TEST(ShareBudget, TooManyPromptsTheMostUrgentTakesPart) {
-  EXPECT_EQ(ShareBudget(32, 16, {9000, 500, 300, 400}), (std::vector<uint32_t>{16, 0, 16, 0}));
-  EXPECT_EQ(ShareBudget(8, 16, {9000, 5}), (std::vector<uint32_t>{8, 0}));
-}
-
-TEST(ShareBudget, NeverMoreThanBudgetOrRemainingAndWorkConserving) {
-  std::mt19937 random(1);
-  for (int round = 0; round < 2000; ++round) {
-    std::vector<uint32_t> remaining(1 + random() % 12);
-    for (uint32_t& tokens : remaining) tokens = 1 + random() % (random() % 2 ? 20 : 5000);
-    const uint32_t budget = random() % 600;
-    const uint32_t min_chunk = 1 + random() % 32;
-    const std::vector<uint32_t> chunks = ShareBudget(budget, min_chunk, remaining);
-    uint64_t sum = 0;
-    bool all_whole = true;
-    for (size_t i = 0; i < chunks.size(); ++i) {
-      EXPECT_LE(chunks[i], remaining[i]);
-      sum += chunks[i];
-      all_whole = all_whole && chunks[i] == remaining[i];
-      if (chunks[i] != 0 && chunks[i] < min_chunk && budget >= min_chunk) {
-        EXPECT_EQ(chunks[i], remaining[i]);
-      }
-    }
-    EXPECT_LE(sum, budget);
-    EXPECT_TRUE(remaining.size() * min_chunk > budget || sum == budget || all_whole);
-    EXPECT_TRUE(budget == 0 || chunks[0] > 0);
-  }
-}
 
 TEST(Priority, AgeingIsWorthLevels) {
   EXPECT_DOUBLE_EQ(EffectivePriority(3, 10 * kSecond, 14 * kSecond, 2 * kSecond), 5.0);

@@ -16,6 +16,7 @@
 //   priority.h       who comes first within a tenant: priority with ageing
 //   fair_share.h     whose turn it is among tenants: served tokens over weight
 //   chunking.h       how many prompt tokens a step takes, and of whom
+//   step_pace.h      what they add to its time
 //   victim.h         who gives up memory when pages run out; it is computed again later
 //   load_decision.h  whether loading cached blocks beats computing them
 //   prefix_boundary.h  how much of a prefix a set of pages allows to skip
@@ -47,6 +48,7 @@
 #include "coordinator/scheduler/load_decision.h"
 #include "coordinator/scheduler/replica_info.h"
 #include "coordinator/scheduler/sequence.h"
+#include "coordinator/scheduler/step_pace.h"
 #include "coordinator/scheduler/transfer_book.h"
 #include "troupe/v1/admin.pb.h"
 #include "troupe/v1/worker.pb.h"
@@ -66,9 +68,9 @@ class Scheduler {
     uint32_t max_waiting = 4096;
 
     // Prompt tokens in a step that also decodes: at most `mixed_prefill_tokens`, fewer if they are
-    // predicted to take longer than `mixed_prefill_us`, but always `min_chunk_tokens`. Without
-    // decode rows a step takes what the worker allows.
-    uint32_t mixed_prefill_tokens = 256;
+    // predicted to add more than `mixed_prefill_us` and more than decoding takes (chunking.h), but
+    // always `min_chunk_tokens`. Without decode rows a step takes what the worker allows.
+    uint32_t mixed_prefill_tokens = 4096;
     int64_t mixed_prefill_us = 5'000;
     uint32_t min_chunk_tokens = 16;
 
@@ -246,6 +248,7 @@ class Scheduler {
   TransferBook transfers_;
   uint64_t last_load_batch_ = 0;
   RateMeter meter_;
+  StepPaceMeter pace_;
 
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_slots_;

@@ -100,9 +100,11 @@ void Scheduler::AddPrefillRows(Draft& draft) {
       .mixed_us = config_.mixed_prefill_us,
       .min_chunk_tokens = config_.min_chunk_tokens,
       .prefill_tokens_per_us = meter_.rates().prefill_tokens_per_us,
+      .pace = pace_.pace(),
   };
-  const std::vector<uint32_t> chunks = ShareBudget(PrefillBudget(limits, draft.record.decode_rows),
-                                                   config_.min_chunk_tokens, remaining);
+  const uint32_t budget =
+      PrefillBudget(limits, draft.record.decode_rows, static_cast<uint32_t>(prompts.size()));
+  const std::vector<uint32_t> chunks = ShareBudget(budget, config_.min_chunk_tokens, remaining);
   for (size_t i = 0; i < prompts.size(); ++i) {
     LiveSequence& s = *prompts[i];
     if (chunks[i] == 0 || s.phase != LiveSequence::Phase::kRunning) continue;

@@ -31,6 +31,7 @@ absl::StatusOr<std::vector<SequenceEvent>> Scheduler::Retire(const v1::StepResul
   for (const v1::TransferDone& done : result.transfers()) EndTransfer(done);
 
   meter_.ObserveStep(step.prefill_tokens, step.decode_rows, result.forward_us());
+  pace_.Observe(step.prefill_tokens, step.decode_rows, result.forward_us());
   counters_.set_steps(counters_.steps() + 1);
   counters_.set_forward_us_total(counters_.forward_us_total() + result.forward_us());
   return events;
