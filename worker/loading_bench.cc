@@ -1,6 +1,6 @@
-// Loading a checkpoint as a worker does, identity and weights, from the disk and from the page cache,
-// beside the ceilings: plain reads of the same files. TROUPE_MODEL names another folder than the
-// bundled model's; `bench/make_checkpoint` writes a large one.
+// Loading a checkpoint as a worker does, identity and weights, from the disk and from the page
+// cache, beside the ceilings: plain reads of the same files. TROUPE_MODEL names another folder than
+// the bundled model's; `bench/make_checkpoint` writes a large one.
 #include <benchmark/benchmark.h>
 #include <fcntl.h>
 #include <unistd.h>
