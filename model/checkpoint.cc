@@ -45,8 +45,8 @@ std::optional<int> OptionalInt(JsonFields& fields, absl::string_view key, int64_
   return fields.Has(key) ? std::optional<int>(static_cast<int>(value)) : std::nullopt;
 }
 
-// What transformers writes beside the settings that are read: what is kept or reported, how fast, and
-// ways of choosing tokens that are there but off.
+// What transformers writes beside the settings that are read: what is kept or reported, how fast,
+// and ways of choosing tokens that are there but off.
 void PassOver(JsonFields& fields) {
   fields.Ignore({"transformers_version", "_from_model_config", "bos_token_id", "pad_token_id",
                  "decoder_start_token_id", "max_length", "use_cache", "cache_implementation",
