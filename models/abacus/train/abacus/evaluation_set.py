@@ -42,9 +42,9 @@ def needle_items(seed: int, tokens: int, number: int, tokenizer: Tokenizer) -> I
         yield Item(None, question, steps, answer, NEEDLE_FACTS, round(depths[0], 3))
 
 
-def items(family: str, number: int, tokenizer: Tokenizer) -> list[Item]:
+def items(family: str, number: int, tokenizer: Tokenizer, seed: int = SEED) -> list[Item]:
     """The first `number` prompts of a family."""
-    seed = SEED + sum(map(ord, family)) * 1000
+    seed += sum(map(ord, family)) * 1000
     if family in LONG:
         return list(needle_items(seed, LONG[family], number, tokenizer))
     generator = Generator(seed, tokenizer.count)
@@ -79,12 +79,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for FAMILY.jsonl")
     parser.add_argument("--tokenizer", type=Path, default=MODEL_DIR / "tokenizer.json")
+    parser.add_argument("--seed", type=int, default=SEED, help="another one gives other prompts")
     args = parser.parse_args()
     tokenizer = Tokenizer(args.tokenizer)
     args.out.mkdir(parents=True, exist_ok=True)
     for family, number in WRITTEN.items():
         with (args.out / f"{family}.jsonl").open("w") as file:
-            for i, item in enumerate(items(family, number, tokenizer)):
+            for i, item in enumerate(items(family, number, tokenizer, args.seed)):
                 file.write(json.dumps(record(family, i, item, tokenizer)) + "\n")
 
 
