@@ -61,6 +61,8 @@ class RankMember {
 
   absl::Status Load(const Rank::Part& part, const Rank::Progress& progress);
   absl::Status Connect(const Rank::Progress& progress);
+  // NCCL between GPUs, Gloo between CPUs.
+  absl::StatusOr<std::unique_ptr<Communicator>> MakeWorld(int size);
   absl::Status ResolveThreshold();
 
   const Config config_;
