@@ -155,10 +155,29 @@ struct MoeExpertsCase {
   bool bias = false;
   bool accumulate = true;
   std::optional<CodedFormat> codes = std::nullopt;  // instead of values of dtype
+  int elsewhere = 0;                                // percent of choices that another rank computes
 };
 Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run);
 
 Outputs RunPageCopy(const Run& run);
+
+struct SquareSumsCase {
+  int hidden = 256;
+};
+Outputs RunSquareSums(const SquareSumsCase& c, const Run& run);
+Outputs RunRmsNormParts(const SquareSumsCase& c, const Run& run);
+
+struct RowAddCase {
+  int hidden = 256;
+};
+Outputs RunRowAdd(const RowAddCase& c, const Run& run);
+
+struct MoeAssignCase {
+  int experts = 12;
+  int top_k = 3;
+  int most_copies = 4;
+};
+Outputs RunMoeAssign(const MoeAssignCase& c, const Run& run);
 
 // ---- For the runners ----
 

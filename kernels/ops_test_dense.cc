@@ -292,7 +292,10 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
     std::iota(order.begin(), order.end(), 0);
     // Low experts are popular, so that some serve many tokens and some none.
     std::shuffle(order.begin(), order.begin() + std::max(c.top_k, c.experts / 2), random);
-    chosen.insert(chosen.end(), order.begin(), order.begin() + c.top_k);
+    for (int k = 0; k < c.top_k; ++k) {
+      const bool here = c.elsewhere == 0 || static_cast<int>(random() % 100) >= c.elsewhere;
+      chosen.push_back(here ? order[k] : -1);
+    }
   }
   const std::vector<float> weights = RandomVector(int64_t{tokens} * c.top_k, random, 0.5F, 0.2F);
   // With bf16 a sum's rounding may move an inner value, of about one, by a bf16 unit (2^-8).

@@ -262,7 +262,8 @@ struct StateGroupOptions {
 };
 
 // The groups a sequence keeps, in this order: full, windows from the widest, compressed by stride.
-// Groups that no layer of the model has are left out. A page index of one group says nothing about another's.
+// Groups that no layer of the model has are left out. A page index of one group says nothing about
+// another's.
 std::vector<StateGroup> StateGroups(const ModelDescription& description,
                                     const StateGroupOptions& options);
 

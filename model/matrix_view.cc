@@ -55,9 +55,9 @@ int64_t Share(int64_t bytes, const MatrixView& matrix, int64_t whole) {
 }
 int64_t StoredBytes(const GroupedStorage& storage, const MatrixView& matrix) {
   const int64_t codes = Bytes(storage.codes.tensor);
-  return Share(codes + Bytes(storage.zeros.tensor) + Bytes(storage.scales) +
-                   Bytes(storage.group_of),
-               matrix, codes * 8 / storage.codes.bits);
+  return Share(
+      codes + Bytes(storage.zeros.tensor) + Bytes(storage.scales) + Bytes(storage.group_of), matrix,
+      codes * 8 / storage.codes.bits);
 }
 int64_t StoredBytes(const Fp8Storage& storage, const MatrixView& matrix) {
   return Share(Bytes(storage.codes) + Bytes(storage.scales), matrix, Bytes(storage.codes));

@@ -30,7 +30,8 @@ struct MatrixView {
   int64_t rows = 0;
   int64_t cols = 0;
   std::variant<PlainStorage, GroupedStorage, Fp8Storage, Mxfp4Storage> storage;
-  // Where this matrix begins in one that is stored as codes; plain storage has an offset of its own.
+  // Where this matrix begins in one that is stored as codes; plain storage has an offset of its
+  // own.
   int64_t first_row = 0;
   int64_t first_col = 0;
 

@@ -33,7 +33,8 @@ struct Widths {
   void Include(const LayerDescription& layer) {
     const AttentionDescription& a = layer.attention;
     norms_after = norms_after || layer.norm_place != NormPlace::kBefore;
-    int64_t outputs = a.query_size() + (a.nsa.has_value() ? 3 : 1) * (a.key_size() + a.value_size());
+    int64_t outputs =
+        a.query_size() + (a.nsa.has_value() ? 3 : 1) * (a.key_size() + a.value_size());
     if (a.mla.has_value()) {
       const int64_t latents = a.mla->latent_dim + a.mla->rope_dim;
       outputs = latents + (a.mla->query_latent_dim > 0 ? a.mla->query_latent_dim : a.query_size());
@@ -123,9 +124,8 @@ LayoutCandidate Look(const ModelDescription& model, const Layout& layout, const 
     const int64_t left = sizing.memory_bytes - bytes.weights - bytes.activations;
     candidate.longest_fit = layout.dp * (left / std::max<int64_t>(1, bytes.kv_longest));
   }
-  candidate.cost =
-      DecodeCost(model, *map, sizing, rates, kPlannedSequences,
-                 std::min<int64_t>(kPlannedContext, ContextOf(model, sizing)));
+  candidate.cost = DecodeCost(model, *map, sizing, rates, kPlannedSequences,
+                              std::min<int64_t>(kPlannedContext, ContextOf(model, sizing)));
   return candidate;
 }
 
@@ -143,21 +143,20 @@ int64_t ActivationBytes(const RankShard& shard, const Sizing& sizing) {
   // Tokens of all homes, there and back again.
   const bool travels = shard.layout.expert_parallel && shard.layout.dp > 1;
   const int64_t exchanged = travels ? shard.layout.dp * (3 * hidden + 2 * widths.choices) : 0;
-  return kFloatBytes *
-         (sizing.step_tokens * (a_token + exchanged) + sizing.logit_tokens * a_logit);
+  return kFloatBytes * (sizing.step_tokens * (a_token + exchanged) + sizing.logit_tokens * a_logit);
 }
 
 RankBytes BytesOfRank(const ModelDescription& model, const ShardMap& map, int rank,
                       const Sizing& sizing) {
   const RankShard shard = ShardOf(model, map, rank);
-  const std::vector<StateGroup> groups =
-      ShardStateGroups(shard, {.kv_bytes_per_element = sizing.kv_bytes_per_element,
-                               .with_mtp = sizing.with_mtp});
+  const std::vector<StateGroup> groups = ShardStateGroups(
+      shard, {.kv_bytes_per_element = sizing.kv_bytes_per_element, .with_mtp = sizing.with_mtp});
   RankBytes bytes;
   bytes.weights = BytesOf(model, PartsOf(shard, sizing.with_mtp), sizing.bits);
   bytes.activations = ActivationBytes(shard, sizing);
   for (const StateGroup& group : groups) {
-    if (group.kind != StateGroupKind::kWindow) bytes.kv_per_token += group.page_bytes / kBlockTokens;
+    const bool keeps_all = group.kind != StateGroupKind::kWindow;
+    if (keeps_all) bytes.kv_per_token += group.page_bytes / kBlockTokens;
   }
   bytes.kv_longest = StateBytes(groups, ContextOf(model, sizing));
   return bytes;
@@ -168,55 +167,82 @@ absl::Status CheckFits(const ModelDescription& model, const ShardMap& map, const
   const int rank = FullestRank(model, map, sizing);
   const RankBytes bytes = BytesOfRank(model, map, rank, sizing);
   if (bytes.needed() <= sizing.memory_bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "layout ", NameOf(map.layout), ": rank ", rank, " needs ", GiB(bytes.weights), " weights + ",
-      GiB(bytes.activations), " activations + ", GiB(bytes.kv_longest), " KV of one sequence of ",
-      ContextOf(model, sizing), " tokens = ", GiB(bytes.needed()), ", has ",
-      GiB(sizing.memory_bytes)));
+  return absl::ResourceExhaustedError(
+      absl::StrCat("layout ", NameOf(map.layout), ": rank ", rank, " needs ", GiB(bytes.weights),
+                   " weights + ", GiB(bytes.activations), " activations + ", GiB(bytes.kv_longest),
+                   " KV of one sequence of ", ContextOf(model, sizing),
+                   " tokens = ", GiB(bytes.needed()), ", has ", GiB(sizing.memory_bytes)));
 }
+
+namespace {
+
+// What a decode step is estimated by.
+struct DecodeLoad {
+  const ModelDescription& model;
+  const Sizing& sizing;
+  const MachineRates& rates;
+  double sequences = 0;  // over all homes
+  int64_t context_tokens = 0;
+
+  double OfHome(const Layout& layout) const { return sequences / layout.dp; }
+};
+
+double BytesRead(const DecodeLoad& load, const RankShard& shard) {
+  const double of_home = load.OfHome(shard.layout);
+  double bytes = 0;
+  for (const WeightPart& part : PartsOf(shard, /*with_mtp=*/false)) {
+    if (part.role == WeightRole::kEmbedding) continue;
+    double share = 1;
+    if (part.role == WeightRole::kExpert) {
+      const auto& moe = std::get<MoeFfn>(LayerOf(load.model, part.layer).ffn);
+      const double tokens = shard.layout.expert_parallel ? load.sequences : of_home;
+      share = ShareReached(moe.experts, tokens * moe.experts_per_token);
+    }
+    bytes += share * static_cast<double>(BytesOf(NumbersOf(load.model, part), load.sizing.bits));
+  }
+  const auto groups =
+      ShardStateGroups(shard, {.kv_bytes_per_element = load.sizing.kv_bytes_per_element});
+  return bytes + of_home * static_cast<double>(StateBytes(groups, load.context_tokens));
+}
+
+double ExchangeSeconds(const DecodeLoad& load, const RankShard& shard) {
+  const Layout& layout = shard.layout;
+  const double rows = load.OfHome(layout);
+  const double row_bytes = kFloatBytes * static_cast<double>(load.model.hidden_size);
+  double seconds = 0;
+  const auto exchange = [&](int times, double bytes) {
+    seconds += times * (load.rates.collective_s + bytes / load.rates.link_bytes_per_s);
+  };
+  // To every rank and back, of which a ring sends this much a rank.
+  const auto all_reduce = [&](int times, double bytes) {
+    if (layout.tp > 1) exchange(times, 2 * bytes * (layout.tp - 1) / layout.tp);
+  };
+  ForEachLayer(shard, /*with_mtp=*/false, [&](int i) {
+    all_reduce(2, rows * row_bytes);
+    const auto* moe = std::get_if<MoeFfn>(&LayerOf(load.model, i).ffn);
+    if (moe == nullptr || !layout.expert_parallel || layout.dp == 1) return;
+    const double targets = layout.dp * ShareReached(layout.dp * layout.tp, moe->experts_per_token);
+    exchange(3, rows * row_bytes * std::min<double>(targets, layout.dp - 1));
+  });
+  if (shard.last_stage) all_reduce(1, rows * kFloatBytes * load.model.vocab_size);
+  if (!shard.last_stage) exchange(1, rows * row_bytes);
+  return seconds;
+}
+
+}  // namespace
 
 StepCost DecodeCost(const ModelDescription& model, const ShardMap& map, const Sizing& sizing,
                     const MachineRates& rates, int64_t sequences, int64_t context_tokens) {
-  const Layout& layout = map.layout;
-  const auto of_home = static_cast<double>(sequences) / layout.dp;
-  const double row_bytes = kFloatBytes * static_cast<double>(model.hidden_size);
+  const DecodeLoad load{model, sizing, rates, static_cast<double>(sequences), context_tokens};
+  const int ranks_a_stage = map.layout.tp * map.layout.dp;
   StepCost total;
   // Stages run one after another for a token, whatever else they do meanwhile.
-  for (int stage = 0; stage < layout.pp; ++stage) {
+  for (int stage = 0; stage < map.layout.pp; ++stage) {
     StepCost slowest;
-    for (int in_stage = 0; in_stage < layout.tp * layout.dp; ++in_stage) {
-      const RankShard shard = ShardOf(model, map, stage * layout.tp * layout.dp + in_stage);
-      double bytes = 0;
-      for (const WeightPart& part : PartsOf(shard, /*with_mtp=*/false)) {
-        if (part.role == WeightRole::kEmbedding) continue;
-        double share = 1;
-        if (part.role == WeightRole::kExpert) {
-          const auto& moe = std::get<MoeFfn>(LayerOf(model, part.layer).ffn);
-          const double tokens = layout.expert_parallel ? static_cast<double>(sequences) : of_home;
-          share = ShareReached(moe.experts, tokens * moe.experts_per_token);
-        }
-        bytes += share * static_cast<double>(BytesOf(NumbersOf(model, part), sizing.bits));
-      }
-      const auto groups =
-          ShardStateGroups(shard, {.kv_bytes_per_element = sizing.kv_bytes_per_element});
-      bytes += of_home * static_cast<double>(StateBytes(groups, context_tokens));
-      StepCost cost{.read_s = bytes / rates.memory_bytes_per_s};
-      const auto exchange = [&](double times, double sent) {
-        cost.exchange_s += times * (rates.collective_s + sent / rates.link_bytes_per_s);
-      };
-      ForEachLayer(shard, /*with_mtp=*/false, [&](int i) {
-        const double all_reduce = 2 * of_home * row_bytes * (layout.tp - 1) / layout.tp;
-        if (layout.tp > 1) exchange(2, all_reduce);
-        const auto* moe = std::get_if<MoeFfn>(&LayerOf(model, i).ffn);
-        if (moe == nullptr || !layout.expert_parallel || layout.dp == 1) return;
-        const double targets =
-            layout.dp * ShareReached(layout.dp * layout.tp, moe->experts_per_token);
-        exchange(3, of_home * row_bytes * std::min<double>(targets, layout.dp - 1));
-      });
-      if (shard.last_stage && layout.tp > 1) {
-        exchange(1, 2 * of_home * kFloatBytes * model.vocab_size * (layout.tp - 1) / layout.tp);
-      }
-      if (!shard.last_stage) exchange(1, of_home * row_bytes);
+    for (int i = 0; i < ranks_a_stage; ++i) {
+      const RankShard shard = ShardOf(model, map, stage * ranks_a_stage + i);
+      const StepCost cost = {BytesRead(load, shard) / rates.memory_bytes_per_s,
+                             ExchangeSeconds(load, shard)};
       if (cost.total_s() > slowest.total_s()) slowest = cost;
     }
     total.read_s += slowest.read_s;

@@ -79,10 +79,10 @@ StepCost DecodeCost(const ModelDescription& model, const ShardMap& map, const Si
 // One layout that was looked at.
 struct LayoutCandidate {
   Layout layout;
-  absl::Status status;         // why it cannot be; OK: it can
-  RankBytes fullest;           // of the rank that needs most
-  int64_t longest_fit = 0;     // sequences of the longest context, over all groups; with memory only
-  StepCost cost;               // at kPlannedSequences
+  absl::Status status;      // why it cannot be; OK: it can
+  RankBytes fullest;        // of the rank that needs most
+  int64_t longest_fit = 0;  // sequences of the longest context, over all groups; with memory only
+  StepCost cost;            // at kPlannedSequences
 };
 
 struct LayoutChoice {

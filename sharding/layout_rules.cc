@@ -32,15 +32,15 @@ absl::Status CheckAttention(const Layout& layout, int layer, const AttentionDesc
   TROUPE_RETURN_IF_ERROR(Divides(layout, layer, "attention heads", a.heads));
   if (a.mla.has_value() || a.kv_heads % layout.tp == 0) return absl::OkStatus();
   if (a.nsa.has_value()) {
-    return Impossible(
-        layout, absl::StrCat("layer ", layer, ": found ", a.kv_heads, " KV heads, wanted a multiple ",
-                             "of tp = ", layout.tp, ": sparse attention chooses blocks for the ",
-                             a.heads / a.kv_heads, " heads of a KV head together"));
+    return Impossible(layout, absl::StrCat("layer ", layer, ": found ", a.kv_heads,
+                                           " KV heads, wanted a multiple ", "of tp = ", layout.tp,
+                                           ": sparse attention chooses blocks for the ",
+                                           a.heads / a.kv_heads, " heads of a KV head together"));
   }
   if (layout.tp % a.kv_heads == 0) return absl::OkStatus();
-  return Impossible(layout, absl::StrCat("layer ", layer, ": found ", a.kv_heads,
-                                         " KV heads, wanted a multiple or a divisor of tp = ",
-                                         layout.tp));
+  return Impossible(layout,
+                    absl::StrCat("layer ", layer, ": found ", a.kv_heads,
+                                 " KV heads, wanted a multiple or a divisor of tp = ", layout.tp));
 }
 
 absl::Status CheckFfn(const Layout& layout, int layer, const FfnDescription& ffn) {
@@ -56,15 +56,15 @@ absl::Status CheckFfn(const Layout& layout, int layer, const FfnDescription& ffn
   const int ranks = layout.tp * layout.dp;
   const int copies = moe.experts + layout.redundant_experts;
   if (copies < ranks) {
-    return Impossible(layout, absl::StrCat("layer ", layer, ": found ", moe.experts, " experts + ",
-                                           layout.redundant_experts, " copies, wanted one at least ",
-                                           "for each of tp * dp = ", ranks, " ranks"));
+    return Impossible(layout,
+                      absl::StrCat("layer ", layer, ": found ", moe.experts, " experts + ",
+                                   layout.redundant_experts, " copies, wanted one at least ",
+                                   "for each of tp * dp = ", ranks, " ranks"));
   }
   if (layout.redundant_experts > moe.experts * (ranks - 1)) {
-    return Impossible(layout,
-                      absl::StrCat("layer ", layer, ": found ", layout.redundant_experts,
-                                   " copies, wanted at most ", moe.experts, " experts * (", ranks,
-                                   " ranks - 1): a rank holds an expert once"));
+    return Impossible(layout, absl::StrCat("layer ", layer, ": found ", layout.redundant_experts,
+                                           " copies, wanted at most ", moe.experts, " experts * (",
+                                           ranks, " ranks - 1): a rank holds an expert once"));
   }
   return absl::OkStatus();
 }
@@ -130,7 +130,8 @@ const LayerDescription& LayerOf(const ModelDescription& model, int index) {
 
 absl::StatusOr<Layout> ParseLayout(absl::string_view text) {
   Layout layout;
-  for (const absl::string_view word : absl::StrSplit(text, absl::ByAnyChar(" ,"), absl::SkipEmpty())) {
+  for (const absl::string_view word :
+       absl::StrSplit(text, absl::ByAnyChar(" ,"), absl::SkipEmpty())) {
     if (word == "ep") {
       layout.expert_parallel = true;
       continue;
@@ -154,8 +155,9 @@ absl::Status CheckLayout(const ModelDescription& model, const Layout& layout) {
   }
   const auto layers = static_cast<int>(model.layers.size());
   if (layout.pp > layers) {
-    return Impossible(layout, absl::StrCat("found ", layers, " layers, wanted one at least for each ",
-                                           "of pp = ", layout.pp, " stages"));
+    return Impossible(layout,
+                      absl::StrCat("found ", layers, " layers, wanted one at least for each ",
+                                   "of pp = ", layout.pp, " stages"));
   }
   bool experts = false;
   for (int i = 0; i < layers + (model.mtp.has_value() ? 1 : 0); ++i) {

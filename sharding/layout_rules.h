@@ -1,5 +1,5 @@
-// Which layouts a model can be cut into, and the map that a layout stands for where nothing is known
-// of loads.
+// Which layouts a model can be cut into, and the map that a layout stands for where nothing is
+// known of loads.
 //
 // Thread model: pure functions. Errors: InvalidArgument with the arithmetic.
 #ifndef TROUPE_SHARDING_LAYOUT_RULES_H_
@@ -32,8 +32,8 @@ absl::StatusOr<ShardMap> BuildShardMap(const ModelDescription& model, const Layo
 
 // Copies of experts on the ranks of a stage, by the tokens that chose each expert: `redundant`
 // copies beyond one go where the load of a copy is largest; copies go, experts of most copies
-// first, to the least loaded ranks that have room and do not hold the expert. Ranks hold the same number
-// of copies, or one fewer. Deterministic: ties go to the lower index.
+// first, to the least loaded ranks that have room and do not hold the expert. Ranks hold the same
+// number of copies, or one fewer. Deterministic: ties go to the lower index.
 ExpertPlacement PlaceExperts(absl::Span<const int64_t> loads, int ranks, int redundant);
 
 // Of the holders of `expert`, the one that computes it for a token at `position` of its sequence.

@@ -65,8 +65,7 @@ SwigluWeights CutSwiglu(const SwigluWeights& whole, const Slice& slice) {
 // Cuts the weights of one model for one rank; shapes of cut vectors go to `lengths`.
 class Cutter {
  public:
-  Cutter(const RankShard& shard, std::deque<int64_t>& lengths)
-      : shard_(shard), lengths_(lengths) {}
+  Cutter(const RankShard& shard, std::deque<int64_t>& lengths) : shard_(shard), lengths_(lengths) {}
 
   LayerWeights Layer(int index, const LayerDescription& whole, const LayerWeights& weights) {
     LayerWeights part = weights;
@@ -85,8 +84,8 @@ class Cutter {
     if (whole.empty()) return whole;
     TensorView part = whole;
     const int64_t bytes = BitsPerElement(whole.dtype) / 8;
-    part.bytes = whole.bytes.subspan(static_cast<size_t>(first * bytes),
-                                     static_cast<size_t>(count * bytes));
+    part.bytes =
+        whole.bytes.subspan(static_cast<size_t>(first * bytes), static_cast<size_t>(count * bytes));
     part.shape = std::span<const int64_t>(&lengths_.emplace_back(count), 1);
     return part;
   }
@@ -128,8 +127,8 @@ class Cutter {
     AttentionWeights part = weights;
     const auto first = static_cast<int>(shard_.tensor.Begin(whole.heads));
     const auto count = static_cast<int>(shard_.tensor.SizeOf(whole.heads));
-    part.q_proj = OutputsOf(weights.q_proj, int64_t{first} * whole.head_dim,
-                            int64_t{count} * whole.head_dim);
+    part.q_proj =
+        OutputsOf(weights.q_proj, int64_t{first} * whole.head_dim, int64_t{count} * whole.head_dim);
     part.o_proj = InputsOf(weights.o_proj, shard_.tensor);
     part.q_norm = HeadNorm(weights.q_norm, whole, first, count);
     part.sinks = Elements(weights.sinks, first, count);
@@ -228,8 +227,7 @@ SlicedWeights SliceWeights(const ModelDescription& model, const ModelWeights& we
   part.early_exit_norms = weights.early_exit_norms;
   if (mtp) {
     part.mtp = weights.mtp;
-    part.mtp->layer =
-        cutter.Layer(model.mtp_layer_index(), model.mtp->layer, weights.mtp->layer);
+    part.mtp->layer = cutter.Layer(model.mtp_layer_index(), model.mtp->layer, weights.mtp->layer);
   }
   return sliced;
 }

@@ -9,7 +9,8 @@
 // A rank's description is the model's own with its sizes divided, so that everything that reads a
 // description (weights, pages, activations, kernels) works on a part as it does on the whole.
 //
-// Thread model: plain values and pure functions. Ownership: SliceWeights borrows as ModelWeights do.
+// Thread model: plain values and pure functions. Ownership: SliceWeights borrows as ModelWeights
+// do.
 #ifndef TROUPE_SHARDING_RANK_SHARD_H_
 #define TROUPE_SHARDING_RANK_SHARD_H_
 
@@ -81,7 +82,7 @@ struct SlicedWeights {
 
 // `weights` are the model's.
 SlicedWeights SliceWeights(const ModelDescription& model, const ModelWeights& weights,
-                          const RankShard& shard);
+                           const RankShard& shard);
 
 // The groups of state that the rank's pages hold: those of the whole model in number and order, so
 // that a plan's group numbers mean the same everywhere, with streams of its own layers and heads.

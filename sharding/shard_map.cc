@@ -50,8 +50,8 @@ absl::Status CheckExperts(const ModelDescription& model, const ShardMap& map) {
   for (size_t i = 0; i < layers; ++i) {
     const auto layer = static_cast<int>(i);
     const auto* moe = std::get_if<MoeFfn>(&LayerOf(model, layer).ffn);
-    const auto wanted = static_cast<size_t>(
-        moe != nullptr && map.layout.expert_parallel ? moe->experts : 0);
+    const auto wanted =
+        static_cast<size_t>(moe != nullptr && map.layout.expert_parallel ? moe->experts : 0);
     const std::vector<std::vector<int>>& holders = map.experts[i].holders;
     if (holders.size() != wanted) {
       return Wrong(absl::StrCat("layer ", layer, ": experts that ranks hold whole"),

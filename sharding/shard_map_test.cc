@@ -82,7 +82,8 @@ TEST(LayoutRules, RefuseWithTheArithmetic) {
   EXPECT_THAT(Refusal(dense, {.tp = 8}), HasSubstr("12 / 8 leaves 4, wanted a multiple of tp = 8"));
   EXPECT_THAT(Refusal(dense, {.tp = 6}), HasSubstr("found 4 KV heads"));
   EXPECT_THAT(Refusal(dense, {.pp = 5}), HasSubstr("found 4 layers"));
-  EXPECT_THAT(Refusal(dense, {.dp = 2, .expert_parallel = true}), HasSubstr("no layer with experts"));
+  EXPECT_THAT(Refusal(dense, {.dp = 2, .expert_parallel = true}),
+              HasSubstr("no layer with experts"));
   EXPECT_THAT(Refusal(dense, {.dp = 2, .redundant_experts = 1}), HasSubstr("copies of experts"));
   EXPECT_THAT(Refusal(dense, {.tp = 0}), HasSubstr("1 at least"));
 
@@ -117,7 +118,9 @@ TEST(ShardMapTest, ValidationNamesWhatIsWrong) {
   EXPECT_THAT(problem([](ShardMap& map) { map.experts[1].holders[5].clear(); }),
               HasSubstr("layer 1: holders of expert 5: found []"));
   EXPECT_THAT(problem([](ShardMap& map) { map.experts[1].holders[5] = {2}; }), HasSubstr("[2]"));
-  EXPECT_THAT(problem([](ShardMap& map) { map.experts[1].holders[5] = {1, 0}; }),
+  EXPECT_THAT(problem([](ShardMap& map) {
+                map.experts[1].holders[5] = {1, 0};
+              }),
               HasSubstr("[1, 0]"));
   EXPECT_THAT(problem([](ShardMap& map) { map.experts[0].holders.pop_back(); }), HasSubstr("7"));
   EXPECT_THAT(problem([](ShardMap& map) { map.layout.tp = 3; }), HasSubstr("tp = 3"));
@@ -227,9 +230,9 @@ TEST_P(RandomMaps, EveryLayerHeadExpertAndNeuronIsHeld) {
     std::map<int, int> experts;
     for (int rank = 0; rank < layout.world(); ++rank) {
       const RankShard shard = ShardOf(model, *map, rank);
-      EXPECT_EQ(shard.Holds(layer), !shard.experts[layer].empty() ||
-                                        (std::holds_alternative<DenseFfn>(whole.ffn) &&
-                                         shard.Holds(layer)));
+      EXPECT_EQ(shard.Holds(layer),
+                !shard.experts[layer].empty() ||
+                    (std::holds_alternative<DenseFfn>(whole.ffn) && shard.Holds(layer)));
       if (!shard.Holds(layer)) continue;
       AddRange(shard.tensor, whole.attention.heads, heads);
       const LayerDescription& part = LayerOf(shard.description, layer);

@@ -64,10 +64,10 @@ PartNumbers Latent(int64_t hidden, const AttentionDescription& a, int64_t heads)
   const MlaDescription& mla = *a.mla;
   PartNumbers numbers;
   const int64_t query_inputs = mla.query_latent_dim > 0 ? mla.query_latent_dim : hidden;
-  numbers.matrices = heads * a.head_dim * query_inputs +
-                     (mla.latent_dim + mla.rope_dim) * hidden + mla.query_latent_dim * hidden;
-  numbers.others = heads * (mla.nope_dim + a.value_dim) * mla.latent_dim + mla.latent_dim +
-                   mla.query_latent_dim;
+  numbers.matrices = heads * a.head_dim * query_inputs + (mla.latent_dim + mla.rope_dim) * hidden +
+                     mla.query_latent_dim * hidden;
+  numbers.others =
+      heads * (mla.nope_dim + a.value_dim) * mla.latent_dim + mla.latent_dim + mla.query_latent_dim;
   numbers.repeated = heads * mla.nope_dim * mla.latent_dim;
   return numbers;
 }

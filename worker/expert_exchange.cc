@@ -69,14 +69,12 @@ class ExpertsOfHomes : public ExpertExchange {
                                                               int max_tokens, int homes, Ops* ops) {
     auto exchange = std::make_unique<ExpertsOfHomes>();
     int top_k = 0;
-    for (const LoadedLayer& layer : model.layers) {
+    const auto count = [&](const LoadedLayer& layer) {
       const auto* moe = std::get_if<MoeFfn>(&layer.description.ffn);
       if (moe != nullptr) top_k = std::max(top_k, moe->experts_per_token);
-    }
-    if (model.mtp.has_value()) {
-      const auto* moe = std::get_if<MoeFfn>(&model.mtp->layer.description.ffn);
-      if (moe != nullptr) top_k = std::max(top_k, moe->experts_per_token);
-    }
+    };
+    for (const LoadedLayer& layer : model.layers) count(layer);
+    if (model.mtp.has_value()) count(model.mtp->layer);
     exchange->homes_ = homes;
     const int64_t rows = int64_t{max_tokens} * homes;
     const int64_t row_bytes = model.description.hidden_size * BytesOf(DType::kF32);
@@ -91,9 +89,13 @@ class ExpertsOfHomes : public ExpertExchange {
       if (absl::Status status = allocate(*buffer, rows * row_bytes); !status.ok()) return status;
     }
     const int64_t choices = rows * top_k * static_cast<int64_t>(sizeof(Choice));
-    absl::Status status = allocate(exchange->received_choices_, choices);
-    if (status.ok()) status = allocate(exchange->received_counts_, homes * sizeof(int64_t));
-    if (!status.ok()) return status;
+    for (Buffer* buffer : {&exchange->sent_choices_, &exchange->received_choices_}) {
+      if (absl::Status status = allocate(*buffer, choices); !status.ok()) return status;
+    }
+    const int64_t counts = homes * static_cast<int64_t>(sizeof(int64_t));
+    for (Buffer* buffer : {&exchange->sent_counts_, &exchange->received_counts_}) {
+      if (absl::Status status = allocate(*buffer, counts); !status.ok()) return status;
+    }
     return exchange;
   }
 
@@ -190,7 +192,8 @@ class ExpertsOfHomes : public ExpertExchange {
     std::vector<int64_t> one_each;
     for (int home = 0; home <= homes_; ++home) one_each.push_back(home);
     for (int home = 0; home < homes_; ++home) counts.push_back(first_[home + 1] - first_[home]);
-    dp.AllToAll(Pieces(Staged(ops, counts.data(), homes_), one_each, sizeof(int64_t)),
+    ops.Upload(sent_counts_.get(), counts.data(), homes_ * sizeof(int64_t));
+    dp.AllToAll(Pieces(sent_counts_.get(), one_each, sizeof(int64_t)),
                 Pieces(received_counts_.get(), one_each, sizeof(int64_t)));
     const auto received =
         Fetched(ops, absl::MakeSpan(reinterpret_cast<int64_t*>(received_counts_.get()), homes_));
@@ -207,9 +210,10 @@ class ExpertsOfHomes : public ExpertExchange {
     const int64_t row_bytes = x.cols * BytesOf(DType::kF32);
     dp.AllToAll(Pieces(sent.data, first_, row_bytes),
                 Pieces(received_.get(), received_first_, row_bytes));
-    const auto choices = static_cast<int64_t>(choices_.size());
-    dp.AllToAll(Pieces(Staged(ops, choices_.data(), choices), first_, top_k * sizeof(Choice)),
-                Pieces(received_choices_.get(), received_first_, top_k * sizeof(Choice)));
+    const auto choice_bytes = static_cast<int64_t>(top_k * sizeof(Choice));
+    ops.Upload(sent_choices_.get(), choices_.data(), sent_rows * choice_bytes);
+    dp.AllToAll(Pieces(sent_choices_.get(), first_, choice_bytes),
+                Pieces(received_choices_.get(), received_first_, choice_bytes));
   }
 
   void Compute(const LayerContext& context, const MoeFfn& description, const LoadedMoe& moe,
@@ -258,7 +262,9 @@ class ExpertsOfHomes : public ExpertExchange {
   Buffer sent_;      // rows by target, and their results when they are back
   Buffer received_;  // rows by source
   Buffer results_;   // theirs
+  Buffer sent_choices_;
   Buffer received_choices_;
+  Buffer sent_counts_;
   Buffer received_counts_;
   // Of the layer that runs.
   std::vector<uint32_t> tokens_;         // of this home, by target

@@ -33,8 +33,8 @@ __global__ void __launch_bounds__(kRmsNormThreads) RmsNormKernel(RmsNormParams p
   const float* x = static_cast<const float*>(params.x.data) + row * params.x.stride;
   const auto* weight = static_cast<const float*>(params.weight.data);
   float* out = static_cast<float*>(params.out.data) + row * params.out.stride;
-  const float squares = params.square_sums == nullptr ? RowSquares(x, cols, warp_sums)
-                                                      : params.square_sums[row];
+  const float squares =
+      params.square_sums == nullptr ? RowSquares(x, cols, warp_sums) : params.square_sums[row];
   const float scale = 1.0F / sqrtf(squares / static_cast<float>(cols * params.parts) + params.eps);
   // In place is fine: a thread writes only what it alone has read.
   for (int64_t c = threadIdx.x; c < cols; c += kRmsNormThreads) {

@@ -69,8 +69,7 @@ void FeedAll(ReplicaHarness& harness, std::vector<Prompt>& prompts, ModelCompari
       const size_t first_wanted = prompt.tokens.size() - prompt.want.size();
       for (size_t i = 0; i < row.tokens.size(); ++i, ++index, ++prompt.done) {
         if (prompt.done < first_wanted) continue;
-        result.error =
-            Worse(result.error, logits[index], prompt.want[prompt.done - first_wanted]);
+        result.error = Worse(result.error, logits[index], prompt.want[prompt.done - first_wanted]);
       }
       prompt.next = RunnerHarness::Best(logits[index - 1]);
     }

@@ -69,8 +69,9 @@ absl::Status ReplicaHarness::OpenRank(const Checkpoint& checkpoint, const Option
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<ReplicaHarness>> ReplicaHarness::Create(
-    const Checkpoint& checkpoint, const MakeRankOps& make_ops, const Options& options) {
+absl::StatusOr<std::unique_ptr<ReplicaHarness>> ReplicaHarness::Create(const Checkpoint& checkpoint,
+                                                                       const MakeRankOps& make_ops,
+                                                                       const Options& options) {
   auto replica = std::make_unique<ReplicaHarness>();
   TROUPE_ASSIGN_OR_RETURN(replica->map_,
                           BuildShardMap(checkpoint.description(), options.layout, /*epoch=*/1));
@@ -82,8 +83,7 @@ absl::StatusOr<std::unique_ptr<ReplicaHarness>> ReplicaHarness::Create(
     own.links = LoneLinks();
     ops.push_back(own.ops.get());
   }
-  Worlds worlds =
-      options.transport == Transport::kGloo ? ConnectByGloo(ops) : ConnectInMemory(ops);
+  Worlds worlds = options.transport == Transport::kGloo ? ConnectByGloo(ops) : ConnectInMemory(ops);
   for (const auto& world : worlds) TROUPE_RETURN_IF_ERROR(world.status());
   std::vector<absl::Status> statuses(ops.size());
   replica->OnEveryRank([&](int rank) {
@@ -111,13 +111,41 @@ RunnerHarness::Logits ReplicaHarness::Step(const std::vector<RunnerHarness::Row>
     logits[rank] = RunnerHarness::Copy(harness.Step(by_home[place.dp_index]).logits);
     CHECK_OK(harness.runner().status());
   });
-  for (const Rank& rank : ranks_) CHECK_OK(rank.links.status());
+  return InOrder(rows, logits);
+}
+
+RunnerHarness::Logits ReplicaHarness::StepMtp(
+    const std::vector<RunnerHarness::Row>& rows,
+    const std::vector<std::vector<uint32_t>>& next_tokens) {
+  const int dp = map_.layout.dp;
+  std::vector<std::vector<uint32_t>> by_home(dp);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::vector<uint32_t>& next = by_home[rows[i].slot % dp];
+    next.insert(next.end(), next_tokens[i].begin(), next_tokens[i].end());
+  }
+  std::vector<RunnerHarness::Logits> logits(ranks_.size());
+  OnEveryRank([&](int rank) {
+    RunnerHarness& harness = *ranks_[rank].harness;
+    const RankPlace place = map_.Place(rank);
+    if (place.stage + 1 < map_.layout.pp) return;
+    logits[rank] = RunnerHarness::Copy(
+        harness.runner().ForwardMtp(harness.last_input(), by_home[place.dp_index]));
+    CHECK_OK(harness.runner().status());
+  });
+  return InOrder(rows, logits);
+}
+
+RunnerHarness::Logits ReplicaHarness::InOrder(
+    const std::vector<RunnerHarness::Row>& rows,
+    const std::vector<RunnerHarness::Logits>& of_ranks) const {
+  const int dp = map_.layout.dp;
   std::vector<RunnerHarness::Logits> of_home(dp);
   for (int home = 0; home < dp; ++home) {
     for (int tp = 0; tp < map_.layout.tp; ++tp) {
       const int rank = map_.RankOf({map_.layout.pp - 1, home, tp});
-      if (tp == 0) of_home[home] = logits[rank];
-      CHECK(logits[rank] == of_home[home]) << "rank " << rank << " has other logits than tp rank 0";
+      if (tp == 0) of_home[home] = of_ranks[rank];
+      CHECK(of_ranks[rank] == of_home[home])
+          << "rank " << rank << " has other logits than tp rank 0";
     }
   }
   RunnerHarness::Logits in_order;

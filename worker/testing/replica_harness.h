@@ -1,5 +1,5 @@
-// A replica of many ranks in one process, driven without a scheduler, for tests: a RunnerHarness and
-// a thread a rank. Sequence `slot` lives in home slot mod dp.
+// A replica of many ranks in one process, driven without a scheduler, for tests: a RunnerHarness
+// and a thread a rank. Sequence `slot` lives in home slot mod dp.
 //
 // Thread model: one thread; the ranks' threads live for a call. Ownership: owns all.
 #ifndef TROUPE_WORKER_TESTING_REPLICA_HARNESS_H_
@@ -43,6 +43,10 @@ class ReplicaHarness {
   // One step on all ranks; the rows' logits in their order. All ranks of the last stage must agree
   // on them bit for bit.
   RunnerHarness::Logits Step(const std::vector<RunnerHarness::Row>& rows);
+  // After Step with the same rows: the MTP module's logits, with the token that follows each. The
+  // options must ask for it.
+  RunnerHarness::Logits StepMtp(const std::vector<RunnerHarness::Row>& rows,
+                                const std::vector<std::vector<uint32_t>>& next_tokens);
   void Finish(uint32_t slot);
 
  private:
@@ -54,6 +58,9 @@ class ReplicaHarness {
 
   absl::Status OpenRank(const Checkpoint& checkpoint, const Options& options,
                         std::unique_ptr<Communicator> world, int rank);
+  // Each home's logits from its ranks of the last stage, which must agree, in the order of rows.
+  RunnerHarness::Logits InOrder(const std::vector<RunnerHarness::Row>& rows,
+                                const std::vector<RunnerHarness::Logits>& of_ranks) const;
   void OnEveryRank(const std::function<void(int rank)>& run);
 
   ShardMap map_;
