@@ -92,6 +92,10 @@ class Ops {
   // Whether PackCoded takes precisions that round x to integers, for what SuitsIntegerProducts.
   virtual bool HasIntegerProducts() const { return false; }
 
+  // The queue that operations run in, for libraries that order their own work among them: a
+  // cudaStream_t. Null: operations are over when they return.
+  virtual void* Queue() { return nullptr; }
+
   virtual void Synchronize() = 0;
   // OK, or the first thing that went wrong on the device, as of the last Synchronize().
   virtual absl::Status status() const = 0;
