@@ -47,7 +47,7 @@ EDGES = [
     (r"<yaml-cpp/", r"^config/"),
     (r"<re2/", r"^model/quantization\.cc$"),
     (r"<CLI/", r"^(config|cli)/"),
-    (r"<nccl", r"nccl_communicator\.cc$"),
+    (r"<nccl", r"nccl_(communicator\.cc|family\.(h|cc))$"),
     (r"<gloo/", r"gloo_communicator\.cc$"),
     (r"<cuda|<cublas", r"(^kernels/.*\.cu|^worker/cuda_.*\.cc|\.cuh)$"),
     (r"<immintrin\.h>|<x86intrin\.h>", r"^kernels/(simd|cpu_isa|thread_pool)"),
