@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <map>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,38 @@ class FormatsTest : public testing::Test {
             << name << " " << r << ", " << c;
       }
     }
+    ExpectPartsDecode(matrix, name, want);
+  }
+
+  // Rows and columns of it, by value and, where groups can be cut so, by codes.
+  void ExpectPartsDecode(const MatrixView& matrix, const std::string& name,
+                         const std::vector<float>& want) {
+    std::mt19937 random(11);
+    const auto below = [&](int64_t limit) {
+      return static_cast<int64_t>(random() % static_cast<uint64_t>(limit));
+    };
+    int by_codes = 0;
+    for (int i = 0; i < 40; ++i) {
+      const int64_t row = below(matrix.rows);
+      const int64_t col = i % 2 == 0 ? below(matrix.cols) / 8 * 8 : below(matrix.cols);
+      const MatrixView part = matrix.RowsFrom(row, 1 + below(matrix.rows - row))
+                                  .ColumnsFrom(col, 1 + below(matrix.cols - col));
+      const std::vector<float> got = ReadAsF32(part);
+      const auto coded = ReadCoded(part);
+      EXPECT_EQ(coded.has_value(), CheckGroupsWhole(part).ok()) << name;
+      by_codes += coded.has_value() ? 1 : 0;
+      for (int64_t r = 0; r < part.rows; ++r) {
+        for (int64_t c = 0; c < part.cols; ++c) {
+          const float value = want[(row + r) * matrix.cols + col + c];
+          ASSERT_EQ(got[r * part.cols + c], value) << name << " from " << row << ", " << col;
+          if (coded.has_value()) {
+            ASSERT_EQ(DecodeElement(coded->view(), r, c), value)
+                << name << " from " << row << ", " << col;
+          }
+        }
+      }
+    }
+    EXPECT_GT(by_codes, 0) << name;
   }
 
   SafetensorsCheckpoint files_;
