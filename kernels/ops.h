@@ -90,6 +90,10 @@ class Ops {
   virtual std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
                                                   Precision precision);
 
+  // The queue that operations run in, for libraries that order their own work among them: a
+  // cudaStream_t. Null: operations are over when they return.
+  virtual void* Queue() { return nullptr; }
+
   virtual void Synchronize() = 0;
   // OK, or the first thing that went wrong on the device, as of the last Synchronize().
   virtual absl::Status status() const = 0;

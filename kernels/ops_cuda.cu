@@ -117,6 +117,8 @@ class CudaOps : public Ops {
     return matrix;
   }
 
+  void* Queue() override { return stream_.get(); }
+
   void Synchronize() override {
     if (Use()) Ok(cudaStreamSynchronize(stream_.get()), "synchronize");
   }

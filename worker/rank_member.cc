@@ -10,6 +10,7 @@
 #include "sharding/shard_map_proto.h"
 #include "worker/gloo_communicator.h"
 #include "worker/held_parts.h"
+#include "worker/nccl_communicator.h"
 
 namespace troupe {
 
@@ -149,13 +150,7 @@ absl::Status RankMember::Connect(const Rank::Progress& progress) {
     return rank_->Connect(/*links=*/nullptr);
   }
   if (progress) progress("peers", 0, 0);
-  TROUPE_ASSIGN_OR_RETURN(auto world,
-                          MakeGlooCommunicator({.rank = part_->rank,
-                                                .size = size,
-                                                .host = config_.host,
-                                                .connect_timeout = config_.connect_timeout,
-                                                .timeout = config_.collective_timeout},
-                                               *meeting_, rank_->ops.get()));
+  TROUPE_ASSIGN_OR_RETURN(auto world, MakeWorld(size));
   // It stays where it is when the links take it.
   meeting_->Guard(world.get());
   auto links = MakeRankLinks(std::move(world), part_->map);
@@ -165,6 +160,23 @@ absl::Status RankMember::Connect(const Rank::Progress& progress) {
   }
   links_ = *std::move(links);
   return rank_->Connect(&*links_);
+}
+
+absl::StatusOr<std::unique_ptr<Communicator>> RankMember::MakeWorld(int size) {
+  Ops* ops = rank_->ops.get();
+  if (ops->Queue() != nullptr) {
+    return MakeNcclCommunicator({.rank = part_->rank,
+                                 .size = size,
+                                 .connect_timeout = config_.connect_timeout,
+                                 .timeout = config_.collective_timeout},
+                                *meeting_, ops);
+  }
+  return MakeGlooCommunicator({.rank = part_->rank,
+                               .size = size,
+                               .host = config_.host,
+                               .connect_timeout = config_.connect_timeout,
+                               .timeout = config_.collective_timeout},
+                              *meeting_, ops);
 }
 
 void RankMember::Leave() {

@@ -84,6 +84,8 @@ class RankMember {
   // Takes what was prepared for this part, if anything was.
   bool TakePrepared(uint64_t epoch, const Rank::Part& part);
   absl::Status Connect(const Rank::Progress& progress);
+  // NCCL between GPUs, Gloo between CPUs.
+  absl::StatusOr<std::unique_ptr<Communicator>> MakeWorld(int size);
   absl::Status ResolveThreshold();
 
   const Config config_;
