@@ -22,6 +22,8 @@ struct Case {
   std::vector<KvFate> fates;  // of sequences in the old homes, in order
 };
 
+using Names = std::vector<std::string>;
+
 RankMatch Same(const ShardMap& from, const ShardMap& to) {
   std::vector<std::string> names;
   for (int r = 0; r < std::max(from.layout.world(), to.layout.world()); ++r) {
@@ -71,7 +73,7 @@ TEST(ReshardKv, ComputesAgainWhatIsLostOrNotWorthTheWay) {
   const ShardMap to = BuildShardMap(model, ParseLayout("tp1").value(), 2).value();
   const std::vector<LiveState> sequences = {{0, 500}, {1, 1000}, {1, 2000}};
   // The machine of the second home is gone.
-  const RankMatch match = MatchRanks({{"w0", "w1"}}, {{"w0"}}, {true, false});
+  const RankMatch match = MatchRanks(Names({"w0", "w1"}), Names({"w0"}), {true, false});
   const auto lost = PlanStates(model, from, to, match, {}, {.prefill_tokens_per_s = 1}, sequences);
   EXPECT_EQ(lost[0].fate, KvFate::kKeeps);
   EXPECT_EQ(lost[1].fate, KvFate::kRecomputes);
@@ -88,7 +90,8 @@ TEST(ReshardKv, SpreadsTheHomelessByTokens) {
   const ModelDescription model = MoeModel(4, 8);
   const ShardMap from = BuildShardMap(model, ParseLayout("tp2").value(), 1).value();
   const ShardMap to = BuildShardMap(model, ParseLayout("dp4 ep").value(), 2).value();
-  const RankMatch match = MatchRanks({{"w0", "w1"}}, {{"x0", "x1", "x2", "x3"}}, {false, false});
+  const RankMatch match =
+      MatchRanks(Names({"w0", "w1"}), Names({"x0", "x1", "x2", "x3"}), {false, false});
   std::vector<LiveState> sequences;
   for (int i = 0; i < 64; ++i) sequences.push_back({0, 100 + 10 * i});
   std::vector<int64_t> tokens(4, 0);

@@ -120,12 +120,12 @@ TEST(SurvivorLayout, SaysWhenTheRestIsTooSmall) {
   const ModelDescription model = MoeModel(4, 16);
   const ShardMap from = Map(model, "dp4 ep");
   Sizing sizing;
-  sizing.memory_bytes = BytesOfRank(model, from, 0, sizing).needed() + 1000;
-  EXPECT_EQ(CheckFits(model, from, sizing), absl::OkStatus());
+  // The weights alone, with nothing beside them.
+  sizing.memory_bytes = BytesOfRank(model, Map(model, "tp1"), 0, sizing).weights;
   const absl::Status status =
-      ChooseSurvivors(model, from, Names(4), AllBut(4, 1), {}, sizing).status();
+      ChooseSurvivors(model, from, Names(4), {true, false, false, false}, {}, sizing).status();
   EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
-  EXPECT_THAT(status.message(), HasSubstr("3 ranks are left of tp1 dp4 pp1 ep"));
+  EXPECT_THAT(status.message(), HasSubstr("1 ranks are left of tp1 dp4 pp1 ep"));
 }
 
 }  // namespace
