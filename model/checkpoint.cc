@@ -51,8 +51,8 @@ void PassOver(JsonFields& fields) {
   fields.Ignore({"transformers_version", "_from_model_config", "bos_token_id", "pad_token_id",
                  "decoder_start_token_id", "max_length", "use_cache", "cache_implementation",
                  "cache_config", "max_cache_len", "compile_config", "disable_compile", "low_memory",
-                 "prefill_chunk_size", "output_attentions", "output_hidden_states",
-                 "output_scores", "output_logits", "return_dict_in_generate"});
+                 "prefill_chunk_size", "output_attentions", "output_hidden_states", "output_scores",
+                 "output_logits", "return_dict_in_generate"});
   // They say how beams are compared, and there is one.
   fields.Ignore({"length_penalty", "early_stopping"});
   // Speculation leaves results as they are.

@@ -29,7 +29,7 @@ RankMember::Config Config() {
   RankMember::Config config;
   config.rank.model = Abacus();
   config.rank.threads = 1;
-  config.rank.kv_memory_bytes = int64_t{16} << 20;
+  config.rank.kv_memory_bytes = int64_t{512} << 20;
   config.rank.max_context = 1024;
   return config;
 }

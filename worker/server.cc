@@ -78,7 +78,8 @@ WorkerServer::WorkerServer(const Config& config)
                                   : CacheClient::Connect(config.cache, config.cache_client)),
       device_executor_({.name = "device", .thread_count = 1}),
       control_executor_({.name = "control", .thread_count = 1}),
-      loader_({.name = "loader", .thread_count = 1}) {}
+      loader_(std::make_unique<ThreadExecutor>(
+          ThreadExecutor::Options{.name = "loader", .thread_count = 1})) {}
 
 absl::Status WorkerServer::Serve(const Config& config, const Rank::Progress& progress) {
   const RankMember::Config member{.rank = config.rank,
@@ -105,7 +106,7 @@ absl::Status WorkerServer::Serve(const Config& config, const Rank::Progress& pro
   if (!config.sharded) info_ = member_->Describe();
   info_.set_worker(config.name.empty() ? address_ : config.name);
   if (config.sharded) {
-    service_->AllowShards(member_.get(), &loader_);
+    service_->AllowShards(member_.get(), loader_.get());
     service_->OpenForAssignments(info_.worker());
   } else {
     service_->Open(info_);
@@ -148,7 +149,7 @@ void WorkerServer::Shutdown(absl::Duration grace) {
     executor_.Join();
     executor_ = {};
   }
-  loader_.Shutdown();
+  if (loader_ != nullptr) std::exchange(loader_, nullptr)->Shutdown();
 }
 
 }  // namespace troupe

@@ -76,9 +76,9 @@ class WorkerServer {
 
   std::unique_ptr<RankMember> member_;
   std::unique_ptr<CacheClient> cache_;
-  ThreadExecutor device_executor_;   // one thread, which steps block
-  ThreadExecutor control_executor_;  // never blocked
-  ThreadExecutor loader_;            // one thread, which loading shards blocks
+  ThreadExecutor device_executor_;          // one thread, which steps block
+  ThreadExecutor control_executor_;         // never blocked
+  std::unique_ptr<ThreadExecutor> loader_;  // one thread, which loading shards blocks
   ActorHandle<ExecutorMessage> executor_;
   std::string address_;
   v1::WorkerInfo info_;
