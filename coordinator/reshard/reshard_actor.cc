@@ -191,7 +191,7 @@ void ReshardActor::On(const ReplicaLost& message) {
 void ReshardActor::Drive() {
   if (!log_read_ || change_.has_value()) return;
   if (!decided_.has_value()) {
-    FormFirst();
+    if (NowUs() >= form_first_at_us_) FormFirst();
   } else if (state_ == State::kDown) {
     const auto& members = decided_->members;
     const bool whole = std::all_of(members.begin(), members.end(),

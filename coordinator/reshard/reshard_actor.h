@@ -52,7 +52,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
     // After a start, how long the ranks of the decided map may take to announce themselves before
     // those that are there go on without the others.
     int64_t gather_timeout_ms = 10'000;
-    int64_t retry_ms = 1'000;  // after a layout of survivors that failed
+    int64_t retry_ms = 1'000;  // after a first layout, or one of survivors, that failed
     int64_t tick_ms = 100;
   };
   // Told of every step of a change, for tests: what happened, and to whom.
@@ -144,6 +144,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   std::optional<Change> change_;
   std::deque<ReshardAsked> asked_;  // to be applied, while a change is under way
   int64_t reform_at_us_ = 0;
+  int64_t form_first_at_us_ = 0;
 };
 
 }  // namespace troupe

@@ -158,6 +158,7 @@ void ReshardActor::End(const EndReshard& action) {
                  << (action.decided ? " was decided, then ranks were lost: " : " was rolled back: ")
                  << action.status;
     reform_at_us_ = std::max(reform_at_us_, NowUs());
+    form_first_at_us_ = NowUs() + config_.retry_ms * 1000;
   }
   if (!change.tell.has_value()) return;
   if (!action.status.ok()) {
