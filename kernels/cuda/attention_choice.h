@@ -170,6 +170,44 @@ inline UnitAttentionChoice ChooseUnitAttention(const UnitAttentionShape& shape,
   return choice;
 }
 
+// ---- Attention over latents on the matrix units (kernels/cuda/attention_latent.cuh) ----
+
+inline constexpr int kMostLatentKeyDim = 576;
+inline constexpr int kMostLatentValueDim = 512;
+// Smaller values would leave more than half of the sums idle.
+inline constexpr int kLeastLatentValueDim = 264;
+
+struct LatentAttentionShape {
+  int64_t tokens = 0;
+  int64_t rows = 0;  // sequences
+  int heads = 0;
+  int value_dim = 0;
+  int64_t most_tiles = 0;  // that any token sees
+};
+
+struct LatentAttentionChoice {
+  int slices = 1;  // blocks that share out the query heads, kUnitRows each
+  int tokens_a_block = 1;
+  int64_t row_blocks = 0;  // blocks of threads for each slice and part: an upper bound
+  int parts = 1;
+  int64_t tokens_at_once = 1;  // that a launch is for: all parts' results go to memory
+};
+
+inline LatentAttentionChoice ChooseLatentAttention(const LatentAttentionShape& shape) {
+  constexpr int64_t kMostPartialBytes = int64_t{512} << 20;
+  LatentAttentionChoice choice;
+  choice.slices = (shape.heads + kUnitRows - 1) / kUnitRows;
+  choice.row_blocks = shape.tokens;
+  if (shape.tokens != shape.rows) {
+    choice.tokens_a_block = std::max(1, kUnitRows / shape.heads);
+    choice.row_blocks = shape.tokens / choice.tokens_a_block + shape.rows;
+  }
+  choice.parts = std::clamp(PartsOfTiles(shape.most_tiles), 1, 65535);
+  const int64_t a_token = int64_t{shape.heads} * choice.parts * (shape.value_dim + 2) * 4;
+  choice.tokens_at_once = std::clamp<int64_t>(kMostPartialBytes / a_token, 1, shape.tokens);
+  return choice;
+}
+
 }  // namespace troupe
 
 #endif  // TROUPE_KERNELS_CUDA_ATTENTION_CHOICE_H_

@@ -26,6 +26,9 @@ struct UnitAttentionParams {
   float2* partial_softmax = nullptr;  // [T, H, parts] largest score and sum of weights
   int slices = 1;  // blocks that share out a KV head's query heads, kUnitRows each
   int tokens_a_warpgroup = 1;
+  // The step's tokens that this launch is for; `partial` begins with the first.
+  int first_token = 0;
+  int end_token = 0;
   bool one_each = false;     // a block has one token: the one of its number
   bool q_aligned = false;    // rows of q to 16 bytes
   bool out_aligned = false;  // rows of out to 8 bytes
@@ -37,6 +40,7 @@ struct UnitSizes {
   static constexpr int kKeyBlocks = kKeyBlocksGiven;
   static constexpr int kValueBlocks = kValueBlocksGiven;
   static constexpr int kWarpgroups = kWarpgroupsGiven;  // that compute
+  static constexpr int kTokenWarpgroups = kWarpgroups;  // each with tokens of its own
   static constexpr bool kWhole = kWholeGiven;           // all parts, merged here
   static constexpr int kThreads = (kWarpgroups + 1) * kWarpgroupThreads;
   static constexpr int kSums = kValueBlocks * 32;  // a thread has of O
@@ -108,7 +112,7 @@ template <class Sizes, Seen kSeen>
 __device__ __forceinline__ bool FindTask(const UnitAttentionParams& params, UnitTask& task) {
   const AttentionParams& attention = params.attention;
   const BatchView& batch = attention.batch;
-  const int tokens_a_block = params.tokens_a_warpgroup * Sizes::kWarpgroups;
+  const int tokens_a_block = params.tokens_a_warpgroup * Sizes::kTokenWarpgroups;
   const auto block = static_cast<int>(gridDim.x - 1 - blockIdx.x);  // long contexts first
   const int group_heads = attention.heads / attention.k.kv_heads;
   const int first_head = static_cast<int>(blockIdx.y) % params.slices * kUnitRows;
@@ -125,8 +129,10 @@ __device__ __forceinline__ bool FindTask(const UnitAttentionParams& params, Unit
     const int first = batch.first[row];
     task.first_token = first + (block - FirstRowBlock(first, row, tokens_a_block)) * tokens_a_block;
     task.end_token = min(batch.first[row + 1], task.first_token + tokens_a_block);
-    if (task.first_token >= task.end_token) return false;
   }
+  task.first_token = max(task.first_token, params.first_token);
+  task.end_token = min(task.end_token, params.end_token);
+  if (task.first_token >= task.end_token) return false;
   task.slot = batch.slot[row];
   task.seen = FindSeen<kSeen>(attention, task.first_token, task.kv_head);
   if (!params.one_each) {

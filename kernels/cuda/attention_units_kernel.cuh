@@ -118,7 +118,8 @@ __device__ __forceinline__ void ComputeRows(const UnitAttentionParams& params, c
   const auto warpgroup = static_cast<int>(threadIdx.x) / kWarpgroupThreads - 1;
   const auto thread = static_cast<int>(threadIdx.x) % kWarpgroupThreads;
   std::byte* queries = shared.queries + warpgroup * Sizes::kQueryBytes;
-  LoadUnitQueries<Sizes::kKeyBlocks>(params, task, warpgroup, queries);
+  LoadUnitQueries<Sizes::kKeyBlocks>(params, task, warpgroup, queries, kUnitRows, thread,
+                                     kWarpgroupThreads);
   const UnitRows rows = FindRows<kSeen>(params, task, warpgroup);
   FenceForProducts();
   SyncWarpgroup(1 + warpgroup);
@@ -144,7 +145,8 @@ __device__ __forceinline__ void ComputeRows(const UnitAttentionParams& params, c
     for (int r = 0; r < 2; ++r) {
       const PartMerge merge = computer.softmax.Finish(r, scale_log2);
       if (!SeesPart<kSeen>(rows, r, part)) continue;
-      StorePartial(params, rows, r, part, merge, computer.sums);
+      StorePartial(params, rows, r, part, /*first_channel=*/0, computer.sums);
+      StorePartialSoftmax(params, rows, r, part, merge);
     }
   }
 }
@@ -185,15 +187,15 @@ __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
   }
 }
 
-// Grid: tokens in x, four query heads each in y, a warp a head. Merges a head's parts in order.
+// Grid: tokens in x, four query heads each in y, a warp a head. Merges a head's parts in order. A
+// lane has at most kMostChannels channels.
 inline constexpr int kMergeThreads = 4 * kWarpSize;
 
-template <Seen kSeen>
+template <Seen kSeen, int kMostChannels>
 __global__ void __launch_bounds__(kMergeThreads)
     MergeUnitPartsKernel(const __grid_constant__ UnitAttentionParams params) {
-  constexpr int kMostChannels = 256 / kWarpSize;  // of a lane
   const AttentionParams& attention = params.attention;
-  const int64_t token = blockIdx.x;
+  const int64_t token = params.first_token + static_cast<int64_t>(blockIdx.x);
   const auto head = static_cast<int>(blockIdx.y * 4 + threadIdx.x / kWarpSize);
   if (head >= attention.heads) return;
   const auto lane = static_cast<int>(threadIdx.x % kWarpSize);

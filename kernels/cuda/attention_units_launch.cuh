@@ -62,12 +62,13 @@ inline void FindAlignment(UnitAttentionParams& params) {
       reinterpret_cast<uintptr_t>(attention.out) % 8 == 0 && attention.out_stride % 2 == 0;
 }
 
-template <Seen kSeen>
+// Merges the parts of the tokens that `params` is for. A lane takes as many channels.
+template <Seen kSeen, int kMostChannels>
 void LaunchMerge(const UnitAttentionParams& params, const CudaContext& context) {
   const AttentionParams& attention = params.attention;
-  const dim3 grid(static_cast<unsigned>(attention.batch.tokens),
+  const dim3 grid(static_cast<unsigned>(params.end_token - params.first_token),
                   static_cast<unsigned>(CeilDiv(attention.heads, kMergeThreads / kWarpSize)));
-  MergeUnitPartsKernel<kSeen><<<grid, kMergeThreads, 0, context.stream>>>(params);
+  MergeUnitPartsKernel<kSeen, kMostChannels><<<grid, kMergeThreads, 0, context.stream>>>(params);
 }
 
 // Requires UnitsTake. `most_tiles`: that any token sees.
@@ -89,6 +90,7 @@ void LaunchUnitAttention(const AttentionParams& attention, int64_t most_tiles,
                            .tokens_alone = kSeen == Seen::kSelected},
                           context.multiprocessors);
   params.slices = choice.slices;
+  params.end_token = static_cast<int>(tokens);
   params.tokens_a_warpgroup = choice.tokens_a_warpgroup;
   params.one_each = kSeen == Seen::kSelected || tokens == attention.batch.rows;
   FindAlignment(params);
@@ -112,7 +114,7 @@ void LaunchUnitAttention(const AttentionParams& attention, int64_t most_tiles,
     default:
       LaunchUnitSizes<4, 4, kSeen>(params, choice, context);
   }
-  if (choice.parts > 1) LaunchMerge<kSeen>(params, context);
+  if (choice.parts > 1) LaunchMerge<kSeen, 256 / kWarpSize>(params, context);
 }
 
 }  // namespace troupe

@@ -21,7 +21,7 @@ __device__ __forceinline__ float RowSum(float value) {
 __device__ __forceinline__ int64_t PartialPlace(const UnitAttentionParams& params, int64_t token,
                                                 int head, int part) {
   const AttentionParams& attention = params.attention;
-  return (token * attention.heads + head) * attention.parts + part;
+  return ((token - params.first_token) * attention.heads + head) * attention.parts + part;
 }
 
 // A thread's two rows, 8 apart.
@@ -70,16 +70,17 @@ __device__ __forceinline__ bool SeesPart(const UnitRows& rows, int r, int part) 
          rows.end_entry[r] > FirstTileOfPart(part) * kAttentionTile;
 }
 
-// A warpgroup's queries as bf16 in column blocks, zeros for rows and channels that do not exist.
+// Queries of `rows` rows as bf16 in column blocks of as many, zeros for rows and channels that do
+// not exist. Of `threads` threads this is number `thread`.
 template <int kKeyBlocks>
 __device__ __forceinline__ void LoadUnitQueries(const UnitAttentionParams& params,
                                                 const UnitTask& task, int warpgroup,
-                                                std::byte* queries) {
+                                                std::byte* queries, int rows, int thread,
+                                                int threads) {
   const AttentionParams& attention = params.attention;
   const int head_dim = attention.k.head_dim;
   constexpr int kChunks = kKeyBlocks * 8;
-  for (int i = static_cast<int>(threadIdx.x) % kWarpgroupThreads; i < kUnitRows * kChunks;
-       i += kWarpgroupThreads) {
+  for (int i = thread; i < rows * kChunks; i += threads) {
     const int row = i / kChunks;
     const int chunk = i % kChunks;
     const int place = row / task.heads;
@@ -97,7 +98,7 @@ __device__ __forceinline__ void LoadUnitQueries(const UnitAttentionParams& param
     }
     const uint4 packed = {PackPair(values[0], values[1]), PackPair(values[2], values[3]),
                           PackPair(values[4], values[5]), PackPair(values[6], values[7])};
-    *reinterpret_cast<uint4*>(queries + chunk / 8 * kColumnBlockBytes +
+    *reinterpret_cast<uint4*>(queries + chunk / 8 * rows * kSwizzledRowBytes +
                               SwizzledOffset(row, chunk % 8)) = packed;
   }
 }
@@ -274,22 +275,29 @@ __device__ __forceinline__ void StoreUnitRow(const UnitAttentionParams& params,
   }
 }
 
-// A row's sums of a part.
+// Sums of channels from `first_channel` on of a row's part.
 template <int kSums>
 __device__ __forceinline__ void StorePartial(const UnitAttentionParams& params,
                                              const UnitRows& rows, int r, int part,
-                                             const PartMerge& merge, const float (&sums)[kSums]) {
+                                             int first_channel, const float (&sums)[kSums]) {
   const int head_dim = params.attention.v.head_dim;
   const int lane = static_cast<int>(threadIdx.x) % 4;
   const int64_t place = PartialPlace(params, rows.token[r], rows.head[r], part);
   float* to = params.attention.partial + place * head_dim;
-  if (lane == 0) params.partial_softmax[place] = {merge.largest, merge.sum};
 #pragma unroll
   for (int j = 0; j < kSums; j += 4) {
-    const int channel = j * 2 + lane * 2;
+    const int channel = first_channel + j * 2 + lane * 2;
     if (channel >= head_dim) continue;
     *reinterpret_cast<float2*>(to + channel) = {sums[j + 2 * r], sums[j + 2 * r + 1]};
   }
+}
+
+__device__ __forceinline__ void StorePartialSoftmax(const UnitAttentionParams& params,
+                                                    const UnitRows& rows, int r, int part,
+                                                    const PartMerge& merge) {
+  if (threadIdx.x % 4 != 0) return;
+  params.partial_softmax[PartialPlace(params, rows.token[r], rows.head[r], part)] = {merge.largest,
+                                                                                     merge.sum};
 }
 
 }  // namespace troupe
