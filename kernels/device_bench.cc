@@ -2,6 +2,7 @@
 //
 //   kernels_device_bench [cuda]     the device's name, as MakeOps takes it
 //   kernels_device_bench own        the first GPU without cuBLASLt
+//   kernels_device_bench cuda,preview   the first GPU with what is in preview
 //   kernels_device_bench cuda rows  only what has "rows" in its name, for a profiler
 //
 // Prints, for each shape, microseconds a call, the bytes that it must move, the rate, its share of
@@ -333,6 +334,7 @@ int main(int argc, char** argv) {
   for (const int sequences : {1, 8, 64}) troupe::TimeAttention(bench, sequences, 8192, 1);
   troupe::TimeAttention(bench, 256, 1152, 1);
   troupe::TimeAttention(bench, 1, 2048, 2048);
+  troupe::TimeAttention(bench, 1, 8192, 8192);
   troupe::TimeAttention(bench, 1, 8192, 512);
   return 0;
 }

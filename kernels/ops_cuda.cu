@@ -54,8 +54,10 @@ class Stream {
 
 class CudaOps : public Ops {
  public:
-  CudaOps(int device, const cudaDeviceProp& properties, std::unique_ptr<CublasLt> cublas)
-      : device_(device),
+  CudaOps(const CudaOpsOptions& options, const cudaDeviceProp& properties,
+          std::unique_ptr<CublasLt> cublas)
+      : device_(options.device),
+        preview_(options.preview),
         name_(properties.name),
         multiprocessors_(properties.multiProcessorCount),
         stream_(errors_),
@@ -72,7 +74,8 @@ class CudaOps : public Ops {
 
   std::string Describe() const override {
     return absl::StrCat("cuda:", device_, ", ", name_, ", ", multiprocessors_, " multiprocessors, ",
-                        cublas_ != nullptr ? "with cuBLASLt" : "without cuBLASLt");
+                        cublas_ != nullptr ? "with cuBLASLt" : "without cuBLASLt",
+                        preview_ ? ", preview" : "");
   }
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
@@ -173,12 +176,13 @@ class CudaOps : public Ops {
     if (!Use()) return;
     transfers_.Flush();
     scratch_.Reset();
-    operation(params,
-              {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_, errors_});
+    operation(params, {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_,
+                       errors_, preview_});
     Ok(cudaGetLastError(), name);
   }
 
   int device_;
+  bool preview_;
   std::string name_;
   int multiprocessors_;
   CudaErrors errors_;
@@ -218,7 +222,7 @@ absl::StatusOr<std::unique_ptr<Ops>> MakeCudaOps(const CudaOpsOptions& options) 
     auto loaded = CublasLt::Load();
     if (loaded.ok()) cublas = *std::move(loaded);
   }
-  return std::make_unique<CudaOps>(options.device, properties, std::move(cublas));
+  return std::make_unique<CudaOps>(options, properties, std::move(cublas));
 }
 
 }  // namespace troupe

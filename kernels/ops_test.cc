@@ -373,8 +373,9 @@ void ExpectNear(const Output& got, const Output& want) {
       where = i;
     }
   }
-  EXPECT_LE(worst, want.tolerance) << want.name << "[" << where << "]: " << got.values[where]
-                                   << ", reference " << want.values[where];
+  EXPECT_LE(worst, std::max(got.tolerance, want.tolerance))
+      << want.name << "[" << where << "]: " << got.values[where] << ", reference "
+      << want.values[where];
 }
 
 void ExpectSameBits(const Outputs& got, const Outputs& want, const std::string& what) {

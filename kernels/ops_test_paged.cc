@@ -179,7 +179,8 @@ Outputs RunPagedAttention(const PagedAttentionCase& c, const Run& run) {
   const Matrix before = RandomMatrix(tokens, cols, random);
   const Matrix factors = RandomFactors(tokens, c.heads, 3, c.closed, random);
   // Large scores lose digits in proportion.
-  TokenOutput out(run, "out", cols, kAttentionTolerance * std::max(1.0F, c.sharpness));
+  TokenOutput out(run, "out", cols,
+                  run.device.AttentionTolerance(c.dtype) * std::max(1.0F, c.sharpness));
   for (const Step& step : run.steps) {
     const StepBatch batch = PutStep(run.device, run.sequences, slots, step);
     const Tensor to = run.device.Put(before.Pick(batch.tokens));
@@ -344,7 +345,7 @@ Outputs RunNsaAttention(const NsaCase& c, const Run& run) {
   const TestPages::OnDevice cache = pages.Put(run.device);
   const int64_t cols = int64_t{c.heads} * c.head_dim;
   const Matrix q = RandomMatrix(tokens, cols, random);
-  TokenOutput out(run, "out", cols, kAttentionTolerance);
+  TokenOutput out(run, "out", cols, run.device.AttentionTolerance(c.dtype));
   for (const Step& step : run.steps) {
     const StepBatch batch = PutStep(run.device, run.sequences, slots, step);
     const Tensor to = run.device.Put(RandomMatrix(batch.view.tokens, cols, random));

@@ -1,6 +1,9 @@
 // What CUDA launches choose, without a GPU.
 #include <gtest/gtest.h>
 
+#include <random>
+#include <vector>
+
 #include "kernels/cuda/attention_choice.h"
 #include "kernels/linear/linear_choice.h"
 
@@ -50,6 +53,89 @@ TEST(ChooseAttentionTest, LargeHeadsGetOneTileAtATimeAndTooLargeOnesNone) {
   EXPECT_EQ(ChooseAttention(shape, kMultiprocessors).stages, 2);
   shape.key_dim = 4096;
   EXPECT_EQ(ChooseAttention(shape, kMultiprocessors).shared_bytes, -1);
+}
+
+TEST(AttentionPartsTest, FollowOneAnother) {
+  int part = 0;
+  for (int tile = 0; tile < 5000; ++tile) {
+    if (tile == FirstTileOfPart(part + 1)) ++part;
+    ASSERT_EQ(PartOfTile(tile), part);
+    ASSERT_GE(tile, FirstTileOfPart(part));
+    ASSERT_LT(tile, FirstTileOfPart(part + 1));
+    ASSERT_EQ(PartsOfTiles(tile + 1), part + 1);
+  }
+  EXPECT_EQ(PartsOfTiles(0), 0);
+}
+
+TEST(ChooseUnitAttentionTest, CutsTheContextOnlyWhereBlocksAreFew) {
+  UnitAttentionShape shape = {
+      .tokens = 1, .rows = 1, .kv_heads = 4, .group_heads = 8, .most_tiles = 128};
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 20);
+  shape.tokens = shape.rows = 131;
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 20);
+  shape.tokens = shape.rows = 132;
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 1);
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).row_blocks, 132);
+}
+
+TEST(ChooseUnitAttentionTest, PairsWarpgroupsForPrompts) {
+  UnitAttentionShape shape = {
+      .tokens = 2048, .rows = 1, .kv_heads = 4, .group_heads = 8, .most_tiles = 32};
+  const UnitAttentionChoice prompt = ChooseUnitAttention(shape, kMultiprocessors);
+  EXPECT_EQ(prompt.warpgroups, 2);
+  EXPECT_EQ(prompt.tokens_a_warpgroup, 8);
+  EXPECT_EQ(prompt.parts, 1);
+  shape.value_blocks = 4;
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).warpgroups, 1);
+  shape.value_blocks = 2;
+  shape.tokens = 64;  // blocks would be too few
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).warpgroups, 1);
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 8);
+  shape.tokens = 2048;
+  shape.tokens_alone = true;
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).tokens_a_warpgroup, 1);
+  shape.tokens_alone = false;
+  shape.group_heads = 128;
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).slices, 2);
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).tokens_a_warpgroup, 1);
+}
+
+TEST(ChooseUnitAttentionTest, SequencesHaveRoomForTheirBlocks) {
+  std::mt19937 random(std::random_device{}());
+  for (int round = 0; round < 200; ++round) {
+    std::vector<int> first = {0};
+    const int rows = static_cast<int>(random() % 20) + 1;
+    for (int row = 0; row < rows; ++row) {
+      first.push_back(first.back() + static_cast<int>(random() % (row % 3 == 0 ? 200 : 4)) + 1);
+    }
+    const UnitAttentionChoice choice =
+        ChooseUnitAttention({.tokens = first.back(),
+                             .rows = rows,
+                             .kv_heads = 4,
+                             .group_heads = static_cast<int>(random() % 70) + 1,
+                             .most_tiles = 40},
+                            kMultiprocessors);
+    if (first.back() == rows) continue;
+    const int tokens = choice.tokens_a_warpgroup * choice.warpgroups;
+    for (int row = 0; row < rows; ++row) {
+      const int begin = FirstRowBlock(first[row], row, tokens);
+      const int end = row + 1 < rows ? FirstRowBlock(first[row + 1], row + 1, tokens)
+                                     : static_cast<int>(choice.row_blocks);
+      ASSERT_GE((end - begin) * tokens, first[row + 1] - first[row]);
+    }
+  }
+}
+
+TEST(UnitBlocksTest, CoverTheHead) {
+  for (int key_dim = 8; key_dim <= 256; key_dim += 8) {
+    for (int value_dim = 8; value_dim <= 256; value_dim += 8) {
+      const UnitBlocks blocks = FindUnitBlocks(key_dim, value_dim);
+      EXPECT_GE(blocks.keys * 64, key_dim);
+      EXPECT_GE(blocks.values * 64, value_dim);
+    }
+  }
+  EXPECT_EQ(FindUnitBlocks(264, 64).keys, 0);
+  EXPECT_EQ(FindUnitBlocks(64, 264).keys, 0);
 }
 
 // Nothing that decides the order of sums may depend on the number of rows.

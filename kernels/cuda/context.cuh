@@ -27,6 +27,7 @@ struct CudaContext {
   CublasLt* cublas;      // null: dense products by our own kernels
   PointerTables& pointer_tables;
   CudaErrors& errors;
+  bool preview;  // see CudaOpsOptions
 };
 
 // Takes note of a failed runtime call; true where it succeeded.
