@@ -17,10 +17,11 @@ absl::StatusOr<std::unique_ptr<Ops>> MakeOps(absl::string_view device,
   }
   absl::string_view number = device;
   int index = 0;
+  const bool preview = absl::ConsumeSuffix(&number, ",preview");
   const bool cuda = absl::ConsumePrefix(&number, "cuda") &&
                     (number.empty() || (absl::ConsumePrefix(&number, ":") &&
                                         absl::SimpleAtoi(number, &index) && index >= 0));
-  if (cuda) return MakeCudaOps({.device = index});
+  if (cuda) return MakeCudaOps({.device = index, .preview = preview});
   return absl::InvalidArgumentError(
       absl::StrCat("device: found \"", device, "\", wanted cpu, cuda or cuda:N"));
 }

@@ -187,6 +187,7 @@ void TimeExperts(Bench& bench, const std::vector<int64_t>& tokens) {
     expert.gate_up = bench.Weights(2 * kSize, kHidden, Precision::kBf16);
     expert.down = bench.Weights(kHidden, kSize, Precision::kBf16);
   }
+  const auto list = bench.ops().ListExperts(experts);
   const int64_t expert_bytes = 3 * kSize * kHidden * 2;
   std::mt19937 random(2);
   for (const int64_t count : tokens) {
@@ -204,8 +205,7 @@ void TimeExperts(Bench& bench, const std::vector<int64_t>& tokens) {
     const int64_t active = std::count(used.begin(), used.end(), true);
     const MoeExpertsParams params = {
         .x = bench.Random(count, kHidden, DType::kF32),
-        .expert_count = kExperts,
-        .experts = experts.data(),
+        .experts = list.get(),
         .top_k = kTopK,
         .chosen = bench.Put(chosen),
         .weights = bench.Put(std::vector<float>(count * kTopK, 0.125F)),

@@ -34,12 +34,13 @@ std::vector<std::byte> SpreadRows(const Matrix& matrix, DType dtype) {
   return host;
 }
 
-// With cuBLASLt, where there is any, and without.
+// With cuBLASLt, where there is any, without, and with what is new.
 void AddCudaBackends(std::vector<Backend>& backends) {
   if (!CudaMissing().ok()) return;
-  for (const bool cublas : {true, false}) {
-    const CudaOpsOptions options = {.cublas = cublas};
-    backends.push_back({cublas ? "cuda" : "cuda_own_products", [options] {
+  const std::vector<std::pair<std::string, CudaOpsOptions>> kinds = {
+      {"cuda", {}}, {"cuda_own_products", {.cublas = false}}, {"cuda_preview", {.preview = true}}};
+  for (const auto& [name, options] : kinds) {
+    backends.push_back({name, [options] {
                           auto ops = MakeCudaOps(options);
                           CHECK_OK(ops);
                           return *std::move(ops);

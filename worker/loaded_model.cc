@@ -30,6 +30,7 @@ LoadedMoe LoadMoe(int index, const MoeWeights& weights, WeightLoader& loader) {
     moe.owned.push_back(LoadSwiglu(expert, loader));
     moe.experts.push_back(moe.owned.back().view());
   }
+  moe.list = loader.ListExperts(moe.experts);
   if (weights.shared.has_value()) {
     moe.owned.push_back(LoadSwiglu(*weights.shared, loader));
     moe.shared = moe.owned.back().view();

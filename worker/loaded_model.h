@@ -118,6 +118,7 @@ struct LoadedMoe {
   DeviceTensor correction_bias;          // [E] f32; empty: none
   std::vector<LoadedSwiglu> owned;       // experts, then the shared one if there is one
   std::vector<ExpertWeights> experts;    // [E], into `owned`
+  std::unique_ptr<ExpertList> list;      // of `experts`
   std::optional<ExpertWeights> shared;   // into `owned`
 };
 

@@ -136,6 +136,12 @@ std::unique_ptr<PackedMatrix> WeightLoader::ExactMatrix(const std::vector<Linear
   return Pack(parts, Precision::kF32, std::nullopt);
 }
 
+std::unique_ptr<ExpertList> WeightLoader::ListExperts(absl::Span<const ExpertWeights> experts) {
+  std::unique_ptr<ExpertList> list = ops_->ListExperts(experts);
+  Fail(ops_->status());
+  return list;
+}
+
 std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights>& parts,
                                                  Precision precision,
                                                  const std::optional<IntegerFormat>& quantize) {

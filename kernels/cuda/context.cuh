@@ -20,12 +20,17 @@ namespace troupe {
 class CublasLt;
 class PointerTables;
 
+// How many blocks of a launch may count their arrivals at once.
+inline constexpr int kArrivalCounters = 64;
+
 struct CudaContext {
   cudaStream_t stream;
   int multiprocessors;
   CudaScratch& scratch;  // empty when an operation begins
   CublasLt* cublas;      // null: dense products by our own kernels
   PointerTables& pointer_tables;
+  bool preview;        // CudaOpsOptions::preview
+  unsigned* arrivals;  // [kArrivalCounters] on the device, zero when a kernel begins and ends
   CudaErrors& errors;
 };
 
