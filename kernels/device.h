@@ -14,9 +14,9 @@ struct DeviceOptions {
   int threads = 0;  // on a CPU, see CpuOpsOptions
 };
 
-// `device`: "cpu", "cuda" (the first GPU) or "cuda:N", both also with ",preview" behind
-// (CudaOpsOptions::preview). InvalidArgument for any other; otherwise the errors of what makes the
-// operations.
+// `device`: "cpu", "cuda" (the first GPU) or "cuda:N", the latter two also with ",preview" behind
+// (CudaOpsOptions). InvalidArgument for any other; otherwise the
+// errors of what makes the operations.
 absl::StatusOr<std::unique_ptr<Ops>> MakeOps(absl::string_view device,
                                              const DeviceOptions& options);
 

@@ -128,7 +128,7 @@ struct CudaOpsOptions {
   // Dense bf16 products by cuBLASLt where this machine has it, else, and without, by our own
   // kernels.
   bool cublas = true;
-  // Kernels that are faster by design but have not run on a GPU yet (docs/gpu.md). Not for serving.
+  // What has not run on a GPU yet (docs/gpu.md); without it operations launch what has.
   bool preview = false;
 };
 

@@ -182,7 +182,7 @@ class CudaOps : public Ops {
     transfers_.Flush();
     scratch_.Reset();
     operation(params, {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_,
-                       preview_, reinterpret_cast<unsigned*>(arrivals_.get()), errors_});
+                       errors_, preview_, reinterpret_cast<unsigned*>(arrivals_.get())});
     Ok(cudaGetLastError(), name);
   }
 

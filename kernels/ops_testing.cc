@@ -34,18 +34,19 @@ std::vector<std::byte> SpreadRows(const Matrix& matrix, DType dtype) {
   return host;
 }
 
-// With cuBLASLt, where there is any, without, and with what is new.
+// With cuBLASLt, where there is any, and without; and with what is in preview.
 void AddCudaBackends(std::vector<Backend>& backends) {
   if (!CudaMissing().ok()) return;
-  const std::vector<std::pair<std::string, CudaOpsOptions>> kinds = {
-      {"cuda", {}}, {"cuda_own_products", {.cublas = false}}, {"cuda_preview", {.preview = true}}};
-  for (const auto& [name, options] : kinds) {
+  const auto add = [&](const std::string& name, const CudaOpsOptions& options) {
     backends.push_back({name, [options] {
                           auto ops = MakeCudaOps(options);
                           CHECK_OK(ops);
                           return *std::move(ops);
                         }});
-  }
+  };
+  add("cuda", {});
+  add("cuda_own_products", {.cublas = false});
+  add("cuda_preview", {.preview = true});
 }
 
 }  // namespace

@@ -29,9 +29,9 @@ struct CudaContext {
   CudaScratch& scratch;  // empty when an operation begins
   CublasLt* cublas;      // null: dense products by our own kernels
   PointerTables& pointer_tables;
-  bool preview;        // CudaOpsOptions::preview
-  unsigned* arrivals;  // [kArrivalCounters] on the device, zero when a kernel begins and ends
   CudaErrors& errors;
+  bool preview;        // see CudaOpsOptions
+  unsigned* arrivals;  // [kArrivalCounters] on the device, zero when a kernel begins and ends
 };
 
 // Takes note of a failed runtime call; true where it succeeded.

@@ -18,7 +18,7 @@ inline constexpr int kSpreadThreads = 256;
 
 // Pointers are to device memory.
 struct ExpertTiles {
-  const int32_t* chosen = nullptr;  // [pairs], pair = token * top_k + choice
+  const int32_t* chosen = nullptr;  // [pairs], pair = token * top_k + choice; negative: none
   int pairs = 0;
   int experts = 0;
   int most_rows = 0;         // of a tile; a multiple of kTileRowsUnit
@@ -26,7 +26,7 @@ struct ExpertTiles {
   int32_t* first = nullptr;  // [tiles] out: its first sorted row
   int32_t* rows = nullptr;   // [tiles] out: how many it has
   int32_t* count = nullptr;  // [1] out: tiles
-  int32_t* place = nullptr;  // [pairs] out: sorted row of a pair
+  int32_t* place = nullptr;  // [pairs] out: sorted row of a pair, or -1
 };
 
 // Calls visit(pair, expert) for this thread's pairs, whose loads go out several at a time.
@@ -73,7 +73,9 @@ __global__ void __launch_bounds__(kExpertTilesThreads) SortIntoTilesKernel(Exper
   if (is_expert) next_row[expert] = 0;
   __syncthreads();
   WaitForEarlierKernels();
-  ForEachPair(tiles, [&](int /*pair*/, int e) { atomicAdd(&next_row[e], 1); });
+  ForEachPair(tiles, [&](int /*pair*/, int e) {
+    if (e >= 0) atomicAdd(&next_row[e], 1);
+  });
   __syncthreads();
   const int rows = is_expert ? next_row[expert] : 0;
   const int least_tiles = (rows + tiles.most_rows - 1) / tiles.most_rows;
@@ -94,13 +96,15 @@ __global__ void __launch_bounds__(kExpertTilesThreads) SortIntoTilesKernel(Exper
     if (expert == tiles.experts - 1) *tiles.count = first_tile + own_tiles;
   }
   __syncthreads();
-  ForEachPair(tiles, [&](int pair, int e) { tiles.place[pair] = atomicAdd(&next_row[e], 1); });
+  ForEachPair(tiles, [&](int pair, int e) {
+    tiles.place[pair] = e >= 0 ? atomicAdd(&next_row[e], 1) : -1;
+  });
 }
 
 // A token's row of x, rounded to bf16, for each of its choices.
 struct SpreadRows {
   Tensor x;                        // [T, cols], cols a multiple of 4, rows at multiples of 16 bytes
-  const int32_t* place = nullptr;  // [T, top_k] sorted row of a pair
+  const int32_t* place = nullptr;  // [T, top_k] sorted row of a pair, or -1
   int top_k = 0;
   CudaBf16* to = nullptr;  // [pairs, cols] sorted by expert
 };
@@ -115,7 +119,7 @@ __global__ void __launch_bounds__(kSpreadThreads) SpreadRowsKernel(SpreadRows ro
     const uint2 rounded = RoundedFour(from[i]);
     for (int k = 0; k < rows.top_k; ++k) {
       const int64_t row = rows.place[token * rows.top_k + k];
-      reinterpret_cast<uint2*>(rows.to + row * rows.x.cols)[i] = rounded;
+      if (row >= 0) reinterpret_cast<uint2*>(rows.to + row * rows.x.cols)[i] = rounded;
     }
   }
 }

@@ -12,7 +12,7 @@
 namespace troupe {
 
 struct FewTokensExperts {
-  const int32_t* chosen = nullptr;  // [tokens, top_k]
+  const int32_t* chosen = nullptr;  // [tokens, top_k]; negative: none
   const float* weights = nullptr;   // [tokens, top_k]
   int tokens = 0;
   int top_k = 0;
@@ -49,13 +49,13 @@ __device__ __forceinline__ void FindSlots(const FewTokensExperts& params, Expert
   __shared__ int slot_of[kMostFewPairs];
   const int pairs = params.tokens * params.top_k;
   const int pair = static_cast<int>(threadIdx.x);
-  const int expert = pair < pairs ? __ldcg(params.chosen + pair) : 0;
+  const int expert = pair < pairs ? __ldcg(params.chosen + pair) : -1;
   for (int e = pair; e < params.experts; e += kStreamThreads) first[e] = kMostFewPairs;
   if (pair < kMostFewPairs) slots.size[pair] = 0;
   __syncthreads();
-  if (pair < pairs) atomicMin(&first[expert], pair);
+  if (expert >= 0) atomicMin(&first[expert], pair);
   __syncthreads();
-  const bool leads = pair < pairs && first[expert] == pair;
+  const bool leads = expert >= 0 && first[expert] == pair;
   const unsigned leaders = __ballot_sync(kAllLanes, leads);
   const int lane = pair % kWarpSize;
   if (lane == 0) leaders_of_warp[pair / kWarpSize] = __popc(leaders);
@@ -71,7 +71,7 @@ __device__ __forceinline__ void FindSlots(const FewTokensExperts& params, Expert
     for (const int count : leaders_of_warp) slots.count += count;
   }
   __syncthreads();
-  if (pair < pairs) {
+  if (expert >= 0) {
     const int slot = slot_of[first[expert]];
     slots.pairs[slot][atomicAdd(&slots.size[slot], 1)] = static_cast<uint8_t>(pair);
   }
@@ -246,6 +246,7 @@ __device__ __forceinline__ void CombineResults(const FewTokensExperts& params, i
     float sum = 0;
     for (int k = 0; k < params.top_k; ++k) {
       const int pair = token * params.top_k + k;
+      if (params.chosen[pair] < 0) continue;
       sum = __fmaf_rn(params.weights[pair], results[pair * kStreamRows + i % kStreamRows], sum);
     }
     if (params.shared != nullptr) sum += params.shared[token * params.hidden + output];

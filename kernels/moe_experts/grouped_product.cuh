@@ -11,16 +11,18 @@
 
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/tensor_map.cuh"
 #include "kernels/cuda/warpgroup_product.cuh"
 
 namespace troupe {
 
-inline constexpr int kGroupedThreads = 384;
-inline constexpr int kGroupedWeights = 128;  // weight rows of a tile
-inline constexpr int kGroupedRows = 256;     // rows of a tile, at most
-inline constexpr int kGroupedInputs = 64;    // of a stage: rows of 128 bytes
+inline constexpr int kGroupedConsumers = 256;  // two warpgroups
+inline constexpr int kGroupedThreads = kGroupedConsumers + 128;
+inline constexpr int kGroupedWeights = 128;        // weight rows of a tile
+inline constexpr int kGroupedRows = 256;           // rows of a tile, at most
+inline constexpr int kGroupedInputs = kMapInputs;  // of a stage: rows of 128 bytes
 inline constexpr int kGroupedStages = 4;
-inline constexpr int kGroupedBoxRows = 64;  // that one copy brings
+inline constexpr int kGroupedBoxRows = kMapRows;  // that one copy brings
 inline constexpr int kGroupedRowBytes = kGroupedInputs * 2;
 inline constexpr int kGroupedWeightBytes = kGroupedWeights * kGroupedRowBytes;
 inline constexpr int kGroupedStageBytes = kGroupedWeightBytes + kGroupedRows * kGroupedRowBytes;
@@ -181,12 +183,12 @@ __device__ __forceinline__ void MultiplyTile(const GroupedProduct& product, cons
     CommitProducts();
     // The stage before this one has been read.
     WaitForProducts<1>();
-    if (last_stage >= 0 && threadIdx.x % 128 == 0) Arrive(barriers.empty + last_stage);
+    if (last_stage >= 0 && threadIdx.x % kWarpSize == 0) Arrive(barriers.empty + last_stage);
     last_stage = cursor.stage;
     cursor.Advance();
   }
   WaitForProducts<0>();
-  if (threadIdx.x % 128 == 0) Arrive(barriers.empty + last_stage);
+  if (threadIdx.x % kWarpSize == 0) Arrive(barriers.empty + last_stage);
   StoreGrouped<kFirst, kGated>(product, tile, 0, first);
   if constexpr (kSecond > 0) StoreGrouped<kSecond, kGated>(product, tile, kFirst, second);
 }
@@ -231,15 +233,15 @@ __global__ void __launch_bounds__(kGroupedThreads, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < kGroupedStages; ++i) {
       InitBarrier(barriers.full + i, 1);
-      InitBarrier(barriers.empty + i, 2);
+      InitBarrier(barriers.empty + i, kGroupedConsumers / kWarpSize);
     }
     FenceBarriers();
   }
   __syncthreads();
   WaitForEarlierKernels();
-  if (threadIdx.x >= 256) {
+  if (threadIdx.x >= kGroupedConsumers) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
-    if (threadIdx.x == 256) BringTiles(product, &x, stages, barriers);
+    if (threadIdx.x == kGroupedConsumers) BringTiles(product, &x, stages, barriers);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;\n");
     MultiplyTilesOf<kGated>(product, stages, barriers);

@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kRouteWarps* kWarpSize)
   float sum = LaneSum(w, params.x + token * params.x_stride, params.inputs);
   sum = WarpSum(sum);
   if (lane == 0 && expert < experts) {
-    if (params.router_bias != nullptr) sum += params.router_bias[expert];
+    sum += params.router_bias == nullptr ? 0.0F : params.router_bias[expert];
     static_cast<float*>(params.route.logits.data)[token * params.route.logits.stride + expert] =
         sum;
     __threadfence();
