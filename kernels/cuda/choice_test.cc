@@ -124,7 +124,7 @@ TEST(ChooseFewTokensTest, TakesDecodeStepsOfFewTokens) {
     EXPECT_LE(choice.down.shared_bytes, kMostSharedBytes);
     EXPECT_GE(choice.down.stages, 2);
   }
-  EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).gate_up.blocks, 0);  // 17 tokens
+  EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).gate_up.blocks, 0);  // 9 tokens
   shape.tokens = 1;
   shape.size = 24;
   EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).gate_up.blocks, 0);

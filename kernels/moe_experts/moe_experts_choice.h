@@ -14,7 +14,8 @@
 namespace troupe {
 
 inline constexpr int kMostFewPairs = 128;  // (token, choice)
-inline constexpr int kMostFewTokens = kMostStreamRows;
+// More would leave a warp a single stage.
+inline constexpr int kMostFewTokens = kStreamColumns;
 inline constexpr int kMostGroupedExperts = 1024;       // threads of the block that sorts
 inline constexpr int kGatedOutputs = kStreamRows / 2;  // of a tile: 8 rows of the gate, 8 of `up`
 
@@ -44,17 +45,17 @@ inline FewTokensChoice ChooseFewTokens(const ExpertsShape& shape, int multiproce
   choice.gate_up = ChooseStream(most_active * (shape.size / kGatedOutputs), shape.tokens,
                                 shape.hidden, finding_bytes, multiprocessors);
   // A block has one tile of outputs of all tokens, and its warps share out the experts.
-  const int rows = kStreamRows + (shape.tokens > kStreamColumns ? 2 : 1) * kStreamColumns;
+  constexpr int kRows = kStreamRows + kMostFewTokens;
   const int64_t fixed_bytes =
       finding_bytes + pairs * kStreamRows * static_cast<int64_t>(sizeof(float));
   const int64_t stages =
-      (kStreamSharedBytes - fixed_bytes) / (kStreamWarps * StreamStageBytes(rows));
+      (kStreamSharedBytes - fixed_bytes) / (kStreamWarps * StreamStageBytes(kRows));
   if (choice.gate_up.blocks == 0 || stages < 2) return {};
   choice.down.blocks = static_cast<int>(shape.hidden / kStreamRows);
   choice.down.warps = kStreamWarps;
   choice.down.stages = static_cast<int>(std::min<int64_t>(stages, kMostStreamStages));
   choice.down.shared_bytes =
-      fixed_bytes + kStreamWarps * choice.down.stages * StreamStageBytes(rows);
+      fixed_bytes + kStreamWarps * choice.down.stages * StreamStageBytes(kRows);
   return choice;
 }
 

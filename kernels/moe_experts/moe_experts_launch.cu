@@ -222,23 +222,17 @@ void RunFewTokens(const MoeExpertsParams& params, const CudaExpertList& experts,
                           .choice = choice};
   few.inner = context.scratch.Take<CudaBf16>(int64_t{few.tokens} * few.top_k * few.size);
   if (!context.errors.ok()) return;
-  const auto run = [&](auto* gate_up_kernel, auto* down_kernel) {
-    Launch(gate_up_kernel,
-           {.grid = static_cast<unsigned>(choice.gate_up.blocks),
-            .threads = kStreamThreads,
-            .shared_bytes = choice.gate_up.shared_bytes},
-           context, few);
-    Launch(down_kernel,
-           {.grid = static_cast<unsigned>(choice.down.blocks),
-            .threads = kStreamThreads,
-            .shared_bytes = choice.down.shared_bytes},
-           context, few);
-  };
-  if (few.tokens <= kStreamColumns) {
-    run(FewTokensGateUpKernel<1>, FewTokensDownKernel<1>);
-  } else {
-    run(FewTokensGateUpKernel<2>, FewTokensDownKernel<2>);
-  }
+  constexpr int kColumnTiles = kMostFewTokens / kStreamColumns;
+  Launch(FewTokensGateUpKernel<kColumnTiles>,
+         {.grid = static_cast<unsigned>(choice.gate_up.blocks),
+          .threads = kStreamThreads,
+          .shared_bytes = choice.gate_up.shared_bytes},
+         context, few);
+  Launch(FewTokensDownKernel<kColumnTiles>,
+         {.grid = static_cast<unsigned>(choice.down.blocks),
+          .threads = kStreamThreads,
+          .shared_bytes = choice.down.shared_bytes},
+         context, few);
 }
 
 // Sorts the pairs for the products below; false where memory is short.
