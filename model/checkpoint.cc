@@ -45,14 +45,42 @@ std::optional<int> OptionalInt(JsonFields& fields, absl::string_view key, int64_
   return fields.Has(key) ? std::optional<int>(static_cast<int>(value)) : std::nullopt;
 }
 
+// What transformers writes beside the settings that are read: what is kept or reported, how quickly,
+// and ways of choosing tokens that are there but off.
+void PassOver(JsonFields& fields) {
+  fields.Ignore({"transformers_version", "_from_model_config", "bos_token_id", "pad_token_id",
+                 "decoder_start_token_id", "max_length", "use_cache", "cache_implementation",
+                 "cache_config", "max_cache_len", "compile_config", "disable_compile", "low_memory",
+                 "prefill_chunk_size", "output_attentions", "output_hidden_states",
+                 "output_scores", "output_logits", "return_dict_in_generate"});
+  // They say how beams are compared, and there is one.
+  fields.Ignore({"length_penalty", "early_stopping"});
+  // Speculation leaves results as they are.
+  fields.Ignore({"is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule",
+                 "assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind",
+                 "prompt_lookup_num_tokens", "max_matching_ngram_size"});
+  for (const absl::string_view key : {"num_beams", "num_beam_groups", "num_return_sequences",
+                                      "typical_p", "encoder_repetition_penalty"}) {
+    fields.Only(key, 1);
+  }
+  for (const absl::string_view key :
+       {"min_length", "epsilon_cutoff", "eta_cutoff", "diversity_penalty", "no_repeat_ngram_size",
+        "encoder_no_repeat_ngram_size"}) {
+    fields.Only(key, 0);
+  }
+  for (const absl::string_view key :
+       {"renormalize_logits", "remove_invalid_values", "token_healing"}) {
+    fields.Only(key, false);
+  }
+}
+
 // Fills `defaults`, and the end tokens where the file names them: it goes before config.json.
 absl::Status ReadGenerationConfig(const std::string& path, ModelDescription& description,
                                   GenerationDefaults& defaults) {
   if (!Exists(path)) return absl::OkStatus();
   TROUPE_ASSIGN_OR_RETURN(const nlohmann::json config, ReadJsonFile(path));
   JsonFields fields(path, "", config);
-  fields.Ignore({"transformers_version", "_from_model_config", "use_cache", "bos_token_id",
-                 "pad_token_id", "max_length", "cache_implementation"});
+  PassOver(fields);
   defaults.do_sample = fields.BoolOr("do_sample", false);
   defaults.temperature = OptionalNumber(fields, "temperature", 0.0, 100.0);
   defaults.top_p = OptionalNumber(fields, "top_p", 0.0, 1.0);

@@ -219,6 +219,22 @@ TEST_F(TinyFolderTest, GenerationConfigGoesFirst) {
   }
 }
 
+TEST_F(TinyFolderTest, GenerationConfigAsTransformersSavesIt) {
+  WriteText("generation_config.json",
+            R"({"_from_model_config":true,"bos_token_id":1,"eos_token_id":[3],"num_beams":1,)"
+            R"("output_attentions":false,"output_hidden_states":false,"typical_p":1.0,)"
+            R"("early_stopping":false,"guidance_scale":null,"transformers_version":"5.17.0"})");
+  const auto checkpoint = Open();
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_THAT(checkpoint->description().end_tokens, ElementsAre(3));
+
+  for (const char* bad : {R"({"typical_p":0.9})", R"({"no_repeat_ngram_size":3})",
+                          R"({"guidance_scale":1.5})", R"({"suppress_tokens":[1]})"}) {
+    WriteText("generation_config.json", bad);
+    EXPECT_THAT(Error(), HasSubstr("generation_config.json: ")) << bad;
+  }
+}
+
 TEST_F(TinyFolderTest, MissingFilesAreNotFound) {
   EXPECT_EQ(Checkpoint::Open(folder_).status().code(), absl::StatusCode::kNotFound);
   WriteText("config.json", config_.dump());

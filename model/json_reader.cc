@@ -342,7 +342,7 @@ void JsonFields::Nested(JsonFields& fields) {
 absl::Status JsonFields::Finish() {
   if (!status_.ok()) return status_;
   for (const auto& [key, value] : object_.items()) {
-    if (!read_.contains(key)) {
+    if (!value.is_null() && !read_.contains(key)) {
       return FieldError(file_, FieldName(key), Shown(value),
                         "no such key: it may change the result and is not understood");
     }

@@ -78,7 +78,7 @@ class JsonFields {
   // The first error so far.
   const absl::Status& status() const { return status_; }
 
-  // The first error, or one for the first key that nothing read.
+  // The first error, or one for the first key with a value that nothing read.
   absl::Status Finish();
 
   const std::string& file() const { return file_; }
