@@ -6,6 +6,8 @@
 
 #include "kernels/cuda/attention_choice.h"
 #include "kernels/linear/linear_choice.h"
+#include "kernels/linear/stream_choice.h"
+#include "kernels/moe_experts/moe_experts_choice.h"
 
 namespace troupe {
 namespace {
@@ -167,6 +169,51 @@ TEST(ChooseProductTest, TakesTheMatrixUnitsForBf16AlignedRows) {
   EXPECT_EQ(ChooseProduct(shape).unit, 4);
   shape.x_aligned = false;
   EXPECT_EQ(ChooseProduct(shape).unit, 1);
+}
+
+constexpr int64_t kMostSharedBytes = 227 << 10;
+
+TEST(ChooseStreamTest, SpreadsTilesOverTheMultiprocessors) {
+  const StreamChoice choice =
+      ChooseStream(/*tiles=*/320, /*x_rows=*/1, /*inputs=*/2048, 0, kMultiprocessors);
+  EXPECT_EQ(choice.warps, 3);
+  EXPECT_EQ(choice.blocks, 107);
+  EXPECT_EQ(choice.stages, 8);
+  EXPECT_EQ(ChooseStream(128, 1, 4096, 0, kMultiprocessors).blocks, 128);
+  EXPECT_EQ(ChooseStream(9496, 1, 2048, 0, kMultiprocessors).blocks, kMultiprocessors);
+}
+
+TEST(ChooseStreamTest, FitsSharedMemoryOrSaysNo) {
+  for (const int64_t rows : {1, 2, 7, 8, 16}) {
+    for (const int64_t inputs : {16, 768, 2048, 4096, 12288}) {
+      for (const int64_t tiles : {1, 100, 320, 9496}) {
+        const StreamChoice choice = ChooseStream(tiles, rows, inputs, 512, kMultiprocessors);
+        if (choice.blocks == 0) continue;
+        EXPECT_LE(choice.shared_bytes, kMostSharedBytes);
+        EXPECT_GE(choice.stages, 2);
+        EXPECT_GE(choice.shared_bytes, rows * inputs * 2 + 512);
+      }
+    }
+  }
+  EXPECT_EQ(ChooseStream(320, 16, 12288, 0, kMultiprocessors).blocks, 0);
+  EXPECT_EQ(ChooseStream(320, 17, 2048, 0, kMultiprocessors).blocks, 0);
+  EXPECT_EQ(ChooseStream(320, 1, 2056, 0, kMultiprocessors).blocks, 0);
+}
+
+TEST(ChooseFewTokensTest, TakesDecodeStepsOfFewTokens) {
+  ExpertsShape shape = {.tokens = 1, .experts = 128, .top_k = 8, .hidden = 2048, .size = 768};
+  EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).down.blocks, 128);
+  for (shape.tokens = 1; shape.tokens <= kMostFewTokens; ++shape.tokens) {
+    const FewTokensChoice choice = ChooseFewTokens(shape, kMultiprocessors);
+    ASSERT_GT(choice.gate_up.blocks, 0) << shape.tokens;
+    EXPECT_LE(choice.gate_up.shared_bytes, kMostSharedBytes);
+    EXPECT_LE(choice.down.shared_bytes, kMostSharedBytes);
+    EXPECT_GE(choice.down.stages, 2);
+  }
+  EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).gate_up.blocks, 0);  // 9 tokens
+  shape.tokens = 1;
+  shape.size = 24;
+  EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).gate_up.blocks, 0);
 }
 
 }  // namespace
