@@ -90,8 +90,9 @@ rocksdb::DBOptions DatabaseOptions(const RocksDbStore::Config& config) {
   options.max_open_files = 1024;
   // The log is dropped when both families have flushed what it covers; bounds it for the quiet one.
   options.max_total_wal_size = 4 * config.write_buffer_bytes;
-  options.bytes_per_sync = 1 << 20;  // no bursts of dirty pages
-  options.wal_bytes_per_sync = 1 << 20;
+  // A damaged record loses what it holds, and no more.
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kSkipAnyCorruptedRecords;
+  options.bytes_per_sync = options.wal_bytes_per_sync = 1 << 20;  // no bursts of dirty pages
   options.avoid_unnecessary_blocking_io = true;
   options.keep_log_file_num = 4;
   options.info_log_level = rocksdb::WARN_LEVEL;

@@ -20,6 +20,7 @@
 #include "cli/load_generator.h"
 #include "cli/request_flags.h"
 #include "config/program_config.h"
+#include "model/weight_quantizer.h"
 #include "nlohmann/json.hpp"
 
 namespace troupe {
@@ -56,8 +57,9 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add("device", &s->cluster.rank.device,
                {.help = "With --model: what computes: cpu, cuda or cuda:N."});
   program->Add("quantize", &s->cluster.rank.quantize,
-               {.help = "With --model: plain weights become integers while they load.",
-                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
+               {.help = "With --model: plain weights become integers while they load; with a8, "
+                        "activations do too.",
+                .choices = IntegerFormatNames()});
   program->Add("load_format", &s->cluster.load_format,
                {.help = "With --model: where weights come from; dummy: random ones, for a folder "
                         "that may hold a "

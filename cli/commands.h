@@ -8,6 +8,7 @@ namespace troupe {
 int RunCommand(int argc, char** argv);
 int ServeCommand(int argc, char** argv);
 int StatusCommand(int argc, char** argv);
+int ReshardCommand(int argc, char** argv);
 int InspectCommand(int argc, char** argv);
 int QuantizeCommand(int argc, char** argv);
 int BenchCommand(int argc, char** argv);

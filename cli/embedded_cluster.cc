@@ -1,5 +1,6 @@
 #include "cli/embedded_cluster.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <system_error>
@@ -7,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_util.h"
+#include "kernels/host_limits.h"
 
 namespace troupe {
 namespace {
@@ -76,29 +78,50 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(const Co
   coordinator.data_dir =
       cluster->cache_ == nullptr ? cluster->sockets_ : config.data_dir + "/coordinator";
   coordinator.fleet = config.fleet;
+  coordinator.ranks = config.ranks;
+  coordinator.layout = config.layout;
+  coordinator.elastic = config.elastic;
   TROUPE_ASSIGN_OR_RETURN(cluster->coordinator_, CoordinatorServer::Start(coordinator));
   cluster->target_ = DialAddress(coordinator.rpc.listen, cluster->coordinator_->port());
 
-  WorkerServer::Config worker;
-  worker.rpc.listen = absl::StrCat("unix:", cluster->sockets_, "/worker");
-  worker.name = "embedded";
-  worker.coordinator = cluster->target_;
-  worker.cache = cluster->cache_address_;
-  worker.rank = config.rank;
-  worker.rank.model = config.model;
-  worker.rank.dummy_weights = config.load_format == "dummy";
-  worker.rank.mode = config.dtype == "f32" ? ComputeMode::kF32 : ComputeMode::kBf16;
-  if (config.gate_threshold >= 0) worker.gate_threshold = config.gate_threshold;
-  TROUPE_ASSIGN_OR_RETURN(cluster->worker_, WorkerServer::Start(worker, progress));
+  TROUPE_RETURN_IF_ERROR(cluster->StartWorkers(config, progress));
   return cluster;
+}
+
+absl::Status EmbeddedCluster::StartWorkers(const Config& config, const Progress& progress) {
+  const int ranks =
+      config.elastic ? std::max(config.ranks, coordinator_->ranks()) : coordinator_->ranks();
+  for (int rank = 0; rank < ranks; ++rank) {
+    const bool alone = ranks == 1 && !config.elastic;
+    WorkerServer::Config worker;
+    worker.rpc.listen = absl::StrCat("unix:", sockets_, "/worker", alone ? "" : absl::StrCat(rank));
+    worker.name = alone ? "embedded" : absl::StrCat("embedded", rank);
+    worker.coordinator = target_;
+    worker.cache = cache_address_;
+    worker.sharded = !alone;
+    worker.rank = config.rank;
+    worker.rank.model = config.model;
+    worker.rank.dummy_weights = config.load_format == "dummy";
+    worker.rank.mode = config.dtype == "f32" ? ComputeMode::kF32 : ComputeMode::kBf16;
+    if (!alone) {
+      const int threads = config.rank.threads > 0 ? config.rank.threads : AvailableCores();
+      worker.rank.threads = std::max(1, threads / ranks);
+      // One GPU a rank.
+      if (config.rank.device == "cuda") worker.rank.device = absl::StrCat("cuda:", rank);
+    }
+    if (config.gate_threshold >= 0) worker.gate_threshold = config.gate_threshold;
+    TROUPE_ASSIGN_OR_RETURN(auto started, WorkerServer::Start(worker, progress));
+    workers_.push_back(std::move(started));
+  }
+  return absl::OkStatus();
 }
 
 EmbeddedCluster::~EmbeddedCluster() { Shutdown(absl::ZeroDuration()); }
 
 void EmbeddedCluster::Shutdown(absl::Duration grace) {
   if (coordinator_ != nullptr) coordinator_->Shutdown(grace);
-  if (worker_ != nullptr) worker_->Shutdown(absl::Seconds(1));
-  worker_.reset();
+  for (const auto& worker : workers_) worker->Shutdown(absl::Seconds(1));
+  workers_.clear();
   coordinator_.reset();
   if (cache_ != nullptr) cache_->Shutdown(absl::Seconds(1));
   cache_.reset();

@@ -1,5 +1,6 @@
-// Coordinator, one worker and the cache in this process, over the same messages as anywhere: their
-// servers listen on Unix sockets in a private folder. Only the coordinator may listen elsewhere.
+// Coordinator, the workers of one replica and the cache in this process, over the same messages as
+// anywhere: their servers listen on Unix sockets in a private folder. Only the coordinator may
+// listen elsewhere.
 //
 // Thread model: one thread. Ownership: owns the servers and the folder of sockets.
 #ifndef TROUPE_CLI_EMBEDDED_CLUSTER_H_
@@ -9,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -30,6 +32,11 @@ class EmbeddedCluster {
     // Without a cache rather than not at all, when its folder cannot be used.
     bool cache_optional = false;
     uint64_t cache_bytes = uint64_t{4} << 30;
+    // Workers in this process that make one replica, and how it is cut, as
+    // CoordinatorServer::Config has them. Threads are shared out; other limits are each one's own.
+    int ranks = 1;
+    std::string layout;
+    bool elastic = false;
     Rank::Config rank;
     float gate_threshold = -1;  // -1: as WorkerServer::Config without one
     FleetActor::Config fleet;
@@ -57,6 +64,7 @@ class EmbeddedCluster {
   EmbeddedCluster() = default;
 
   absl::Status StartCache(const Config& config);
+  absl::Status StartWorkers(const Config& config, const Progress& progress);
 
   std::string sockets_;  // folder
   std::string target_;
@@ -64,7 +72,7 @@ class EmbeddedCluster {
   std::string cache_warning_;
   std::unique_ptr<CacheServer> cache_;
   std::unique_ptr<CoordinatorServer> coordinator_;
-  std::unique_ptr<WorkerServer> worker_;
+  std::vector<std::unique_ptr<WorkerServer>> workers_;
 };
 
 }  // namespace troupe

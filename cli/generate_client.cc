@@ -79,4 +79,13 @@ absl::StatusOr<v1::ClusterStatus> GenerateClient::GetStatus() {
   return status;
 }
 
+absl::Status GenerateClient::Reshard(const v1::ReshardRequest& request,
+                                     const std::function<void(const v1::ReshardEvent&)>& on_event) {
+  grpc::ClientContext context;
+  auto reader = stubs_->admin->Reshard(&context, request);
+  v1::ReshardEvent event;
+  while (reader->Read(&event)) on_event(event);
+  return FromGrpcStatus(reader->Finish());
+}
+
 }  // namespace troupe

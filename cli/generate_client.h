@@ -49,6 +49,10 @@ class GenerateClient {
 
   absl::StatusOr<v1::ClusterStatus> GetStatus();
 
+  // Plans or changes a layout; `on_event` is called with each event, on this thread.
+  absl::Status Reshard(const v1::ReshardRequest& request,
+                       const std::function<void(const v1::ReshardEvent&)>& on_event);
+
  private:
   struct Stubs;
   const std::unique_ptr<Stubs> stubs_;

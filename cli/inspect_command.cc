@@ -16,6 +16,7 @@
 #include "absl/strings/str_replace.h"
 #include "base/terminal.h"
 #include "cli/commands.h"
+#include "cli/inspect_ranks.h"
 #include "config/program_config.h"
 #include "model/checkpoint.h"
 #include "model/description.h"
@@ -132,6 +133,7 @@ Json Describe(const Checkpoint& checkpoint, const ModelIdentity& identity) {
   return {{"folder", checkpoint.folder()},
           {"architecture", model.architecture},
           {"identity", identity.Hex()},
+          {"quantization", checkpoint.quantization()},
           {"layers", model.layers.size()},
           {"layer_kinds", DescribeLayers(model)},
           {"early_exits", model.early_exit_layers.size()},
@@ -181,6 +183,7 @@ void PrintText(const Json& json) {
   line("folder", json["folder"]);
   line("architecture", json["architecture"]);
   line("identity", json["identity"]);
+  line("quantization", json["quantization"]);
   line("layers", absl::StrCat(json["layers"].get<int>(), ": ", LayerKinds(json["layer_kinds"])));
   line("context", absl::StrCat(json["max_context_tokens"].get<int>(), " tokens"));
   line("parameters",
@@ -211,33 +214,72 @@ absl::StatusOr<ModelIdentity> Identify(const absl::StatusOr<Checkpoint>& checkpo
   return checkpoint->ComputeIdentity(static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)), progress);
 }
 
+void Print(const Json& json, const std::string& output, void (*print_text)(const Json&)) {
+  if (output == "json") {
+    std::cout << json.dump(2) << "\n";
+  } else {
+    print_text(json);
+  }
+}
+
+// Weights are not read: a folder that holds no more than configs will do.
+absl::StatusOr<Json> InspectRanks(const std::string& folder, const RankQuestion& question) {
+  const absl::StatusOr<ModelConfig> config = ReadModelConfig(folder);
+  if (!config.ok()) return config.status();
+  return DescribeRanks(config->description, question);
+}
+
+absl::StatusOr<Json> InspectModel(const std::string& folder) {
+  absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(folder);
+  absl::StatusOr<ModelIdentity> identity = Identify(checkpoint);
+  if (!identity.ok()) return identity.status();
+  return Describe(*checkpoint, *identity);
+}
+
+WeightBits BitsOf(const std::string& weights) {
+  for (const WeightFormat& format : kWeightFormats) {
+    if (weights == format.name) return {format.bits_of_matrices, format.bits_of_others};
+  }
+  return {};
+}
+
 }  // namespace
 
 int InspectCommand(int argc, char** argv) {
   std::vector<std::string> folders;
   std::string output = "text";
+  std::string weights = "bf16";
+  RankQuestion question;
   ProgramConfig program("troupe inspect", "Shows what a model folder holds and needs.");
   program.AddPositional("MODEL", &folders, "Folder of the model.");
+  program.Add("ranks", &question.ranks,
+              {.help = "Show how the model would be laid out over so many ranks; 0: leave it out.",
+               .min = 0});
+  program.Add("memory", &question.memory_bytes,
+              {.help = "With --ranks: memory of each; 0: not known.", .unit = "bytes", .min = 0});
+  program.Add("layout", &question.layout,
+              {.help = "With --ranks: this layout, as in \"tp2 dp2 ep\", not the best one."});
+  program.Add("weights", &weights,
+              {.help = "With --ranks: how weights lie in memory.",
+               .choices = {"f32", "bf16", "int8-g64", "int4-g64"}});
   program.Add("output", &output,
               {.help = "How to print.", .choices = {"text", "json"}, .short_flag = "-o"});
   program.AddExample("troupe inspect models/abacus");
+  program.AddExample("troupe inspect /models/Qwen3-30B-A3B --ranks 2 --memory 141GiB");
   if (std::optional<int> exit_code = program.ParseMain(argc, argv)) return *exit_code;
   if (folders.size() != 1) {
     std::cerr << "troupe inspect: found " << folders.size() << " folders, wanted one\n";
     return kExitUsage;
   }
-  absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(folders[0]);
-  absl::StatusOr<ModelIdentity> identity = Identify(checkpoint);
-  if (!identity.ok()) {
-    std::cerr << "troupe inspect: " << identity.status().message() << "\n";
+  question.bits = BitsOf(weights);
+  const bool ranks = question.ranks > 0;
+  const absl::StatusOr<Json> json =
+      ranks ? InspectRanks(folders[0], question) : InspectModel(folders[0]);
+  if (!json.ok()) {
+    std::cerr << "troupe inspect: " << json.status().message() << "\n";
     return kExitFailed;
   }
-  const Json json = Describe(*checkpoint, *identity);
-  if (output == "json") {
-    std::cout << json.dump(2) << "\n";
-  } else {
-    PrintText(json);
-  }
+  Print(*json, output, ranks ? PrintRanks : PrintText);
   return 0;
 }
 

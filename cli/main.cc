@@ -1,4 +1,4 @@
-// troupe: run, serve, status, inspect, bench.
+// troupe: run, serve, status, reshard, inspect, bench.
 
 #include <iostream>
 #include <string_view>
@@ -18,6 +18,7 @@ constexpr Command kCommands[] = {
     {"run", "Answer a question with a model, or chat with it.", RunCommand},
     {"serve", "Serve a model: coordinator, worker and cache in one process.", ServeCommand},
     {"status", "Show what a running server does.", StatusCommand},
+    {"reshard", "Change how a model is spread over ranks, while it serves.", ReshardCommand},
     {"inspect", "Show what a model folder holds and needs.", InspectCommand},
     {"quantize", "Write a copy of a model with integers for weights.", QuantizeCommand},
     {"bench", "Measure a server under load.", BenchCommand},

@@ -19,6 +19,7 @@
 #include "cli/interrupts.h"
 #include "cli/request_flags.h"
 #include "config/program_config.h"
+#include "model/weight_quantizer.h"
 #include "nlohmann/json.hpp"
 
 namespace troupe {
@@ -44,9 +45,10 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add("dtype", &s->cluster.dtype,
                {.help = "Of products, keys and values.", .choices = {"f32", "bf16"}});
   program->Add("device", &s->cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
-  program->Add("quantize", &s->cluster.rank.quantize,
-               {.help = "Plain weights become integers while they load.",
-                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
+  program->Add(
+      "quantize", &s->cluster.rank.quantize,
+      {.help = "Plain weights become integers while they load; with a8, activations do too.",
+       .choices = IntegerFormatNames()});
   program->Add("threads", &s->cluster.rank.threads,
                {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
   program->Add("load_format", &s->cluster.load_format,

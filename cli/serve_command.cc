@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/embedded_cluster.h"
 #include "config/program_config.h"
+#include "model/weight_quantizer.h"
 
 namespace troupe {
 namespace {
@@ -38,10 +39,24 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add("cache_bytes", &cluster.cache_bytes,
                {.help = "Most bytes the cache keeps.", .unit = "bytes", .min = uint64_t{1} << 20});
   program->Add("use_cache", &cluster.use_cache, {.help = "Keep KV blocks across requests."});
+  program->Add(
+      "ranks", &cluster.ranks,
+      {.help = "Workers in this process that make one replica; 1: one, with the whole model.",
+       .min = 1,
+       .max = 64});
+  program->Add(
+      "layout", &cluster.layout,
+      {.help = "How the replica is cut, such as \"tp2\", \"dp2 ep\" or \"tp2 pp2\"; empty: "
+               "what suits the model and the ranks."});
+  program->Add(
+      "elastic", &cluster.elastic,
+      {.help = "Let `troupe reshard` change the layout while it serves; of more ranks than "
+               "the layout has, some are spares."});
   program->Add("device", &cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
-  program->Add("quantize", &cluster.rank.quantize,
-               {.help = "Plain weights become integers while they load.",
-                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
+  program->Add(
+      "quantize", &cluster.rank.quantize,
+      {.help = "Plain weights become integers while they load; with a8, activations do too.",
+       .choices = IntegerFormatNames()});
   program->Add("threads", &cluster.rank.threads,
                {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
   program->Add("kv_memory_bytes", &cluster.rank.kv_memory_bytes,
@@ -72,6 +87,7 @@ void Declare(Settings* s, ProgramConfig* program) {
       {.help = "Least severity to log.", .choices = {"debug", "info", "warning", "error", "off"}});
   program->AddExample("troupe serve --model models/abacus");
   program->AddExample("troupe serve --model models/abacus --listen 127.0.0.1:0 --dtype f32");
+  program->AddExample("troupe serve --model models/abacus --ranks 2 --layout tp2");
   program->AddExample("troupe serve --config serve.yaml");
 }
 

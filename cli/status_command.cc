@@ -26,14 +26,48 @@ const char* StateName(v1::WorkerStatus::State state) {
       return "ready";
     case v1::WorkerStatus::STATE_LOST:
       return "lost";
+    case v1::WorkerStatus::STATE_WAITING:
+      return "waiting";
+    case v1::WorkerStatus::STATE_STUCK:
+      return "stuck";
     default:
       return "unknown";
   }
 }
 
+const char* StateName(v1::RankStatus::State state) {
+  switch (state) {
+    case v1::RankStatus::STATE_CONNECTING:
+      return "connecting";
+    case v1::RankStatus::STATE_LOADING:
+      return "loading";
+    case v1::RankStatus::STATE_MEETING:
+      return "meeting the others";
+    case v1::RankStatus::STATE_READY:
+      return "ready";
+    default:
+      return "unknown";
+  }
+}
+
+void PrintRank(const v1::RankStatus& rank) {
+  std::cout << absl::StrFormat("  rank %d: worker %s at %s (%s, %s): %s", rank.rank(),
+                               rank.worker(), rank.address(), rank.node(), rank.device(),
+                               StateName(rank.state()));
+  if (rank.state() == v1::RankStatus::STATE_LOADING && rank.loading().bytes_total() > 0) {
+    std::cout << absl::StrFormat(" %s, %.0f %%", rank.loading().what(),
+                                 100.0 * static_cast<double>(rank.loading().bytes_done()) /
+                                     static_cast<double>(rank.loading().bytes_total()));
+  }
+  std::cout << absl::StrFormat("; %d steps, heard %.1f s ago\n", rank.steps(),
+                               static_cast<double>(rank.silent_us()) / 1e6);
+}
+
 void PrintWorker(const v1::WorkerStatus& worker) {
   std::cout << absl::StrFormat("worker %s at %s: %s\n", worker.worker(), worker.address(),
                                StateName(worker.state()));
+  if (!worker.problem().empty()) std::cout << "  " << worker.problem() << "\n";
+  for (const v1::RankStatus& rank : worker.ranks()) PrintRank(rank);
   if (worker.state() != v1::WorkerStatus::STATE_READY) return;
   std::cout << absl::StrFormat(
       "  %d running, %d waiting; %d steps, %d tokens generated, %d prompt tokens computed, %d "

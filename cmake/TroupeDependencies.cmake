@@ -30,3 +30,10 @@ if(NOT TARGET RE2::RE2)
   set_target_properties(RE2::RE2 PROPERTIES IMPORTED_LOCATION ${RE2_LIBRARY}
                         INTERFACE_INCLUDE_DIRECTORIES ${RE2_INCLUDE_DIR})
 endif()
+
+# Debian's Gloo comes with a CMake package that names libraries of its build machine.
+find_path(GLOO_INCLUDE_DIR gloo/transport/tcp/device.h REQUIRED)
+find_library(GLOO_LIBRARY gloo REQUIRED)
+add_library(Gloo::gloo UNKNOWN IMPORTED)
+set_target_properties(Gloo::gloo PROPERTIES IMPORTED_LOCATION ${GLOO_LIBRARY}
+                      INTERFACE_INCLUDE_DIRECTORIES ${GLOO_INCLUDE_DIR})

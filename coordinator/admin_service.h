@@ -1,4 +1,4 @@
-// Operation of the cluster: Admin.RegisterWorker and Admin.GetStatus.
+// Operation of the cluster: Admin.RegisterWorker, GetStatus and Reshard.
 //
 // Thread model: thread-safe, as gRPC's callback API wants it. Asks the fleet by message.
 #ifndef TROUPE_COORDINATOR_ADMIN_SERVICE_H_
@@ -23,6 +23,9 @@ class AdminService final : public v1::Admin::CallbackService {
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* call,
                                       const v1::GetStatusRequest* request,
                                       v1::ClusterStatus* reply) override;
+
+  grpc::ServerWriteReactor<v1::ReshardEvent>* Reshard(grpc::CallbackServerContext* call,
+                                                      const v1::ReshardRequest* request) override;
 
  private:
   const ActorRef<FleetMessage> fleet_;

@@ -27,7 +27,7 @@ BlockLookup LookupByStat(std::shared_ptr<CacheClient> client) {
       }
     }
     client->Stat(
-        model.identity(), asked,
+        model.cache_identity().empty() ? model.identity() : model.cache_identity(), asked,
         [groups, blocks, done = std::move(done)](absl::StatusOr<std::vector<bool>> found) mutable {
           std::vector<uint32_t> cached(found.ok() ? blocks : 0);
           if (!found.ok()) LOG(WARNING) << "cache lookup failed: " << found.status();

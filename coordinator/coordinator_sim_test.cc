@@ -1,11 +1,13 @@
-// The coordinator's actors in simulation: random requests, cancellations, slow readers, and
-// machines that die and come back. Every seed is one run; a failure prints its seed, and
-// TROUPE_SEED=<seed> replays that one alone.
+// The coordinator's actors in simulation: random requests, cancellations, slow readers, replicas of
+// one rank and of several, and machines that die, hang and come back. Every seed is one run; a
+// failure prints its seed, and TROUPE_SEED=<seed> replays that one alone.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +28,16 @@ using testing::SimStream;
 using testing::SmallWorkerInfo;
 
 constexpr uint64_t kSeeds = 300;
+
+struct Sizes {
+  uint32_t tp;
+  uint32_t dp;
+  uint32_t pp;
+
+  uint32_t ranks() const { return tp * dp * pp; }
+};
+constexpr Sizes kLayouts[] = {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {2, 1, 1}, {1, 2, 1},
+                              {1, 3, 1}, {2, 2, 1}, {1, 2, 2}, {2, 1, 2}};
 
 std::shared_ptr<const Tokenizer> AbacusTokenizer() {
   static const auto tokenizer = Tokenizer::Load(
@@ -56,7 +68,10 @@ class Simulation {
       At(Random(600'000), [this] { Trouble(); });
     }
     cluster_.sim().RunFor(absl::Milliseconds(700));
-    for (uint64_t i = 0; i < machines_; ++i) SwitchOn(i);
+    for (uint64_t i = 0; i < machines_; ++i) {
+      if (cluster_.machine(i).frozen()) cluster_.machine(i).Kill();
+      SwitchOn(i);
+    }
     // Far more than any run needs: what takes longer is stuck.
     const int64_t limit_us = cluster_.NowUs() + 60'000'000;
     ASSERT_TRUE(cluster_.sim().RunUntil(
@@ -82,7 +97,16 @@ class Simulation {
 
   SimCluster::Config RandomConfig(uint64_t seed) {
     SimCluster::Config config = {.seed = seed};
-    machines_ = 1 + Random(3);
+    layout_ = kLayouts[Random(std::size(kLayouts))];
+    const uint32_t ranks = layout_.ranks();
+    machines_ = ranks == 1 ? 1 + Random(3) : ranks * (1 + Random(2)) + Random(2);
+    config.machine.takes_assignment = ranks > 1 || OneIn(3);
+    config.fleet.ranks = ranks;
+    config.fleet.make_map = [this](const auto& members) { return Map(members); };
+    config.fleet.form_retry_ms = 5;
+    config.fleet.rank_timeout_ms = 60;
+    config.fleet.rank_lost_ms = 120;
+    config.fleet.gathering = {.silent_us = 50'000, .meeting_us = 50'000};
     trouble_ = OneIn(3) ? 0 : Random(12);
     config.fleet.scheduler.max_batch_size = 1 + Random(8);
     config.fleet.scheduler.max_steps_in_flight = 1 + Random(3);
@@ -99,6 +123,15 @@ class Simulation {
     if (OneIn(2)) config.machine.worker.forward_us = [](uint32_t) { return 10'000; };
     config.lookup_cache = !OneIn(3);
     return config;
+  }
+
+  absl::StatusOr<v1::ShardMap> Map(const std::vector<v1::RegisterWorkerRequest>& members) const {
+    EXPECT_EQ(members.size(), layout_.ranks());
+    v1::ShardMap map;
+    map.mutable_layout()->set_tp(layout_.tp);
+    map.mutable_layout()->set_dp(layout_.dp);
+    map.mutable_layout()->set_pp(layout_.pp);
+    return map;
   }
 
   v1::WorkerInfo RandomInfo() {
@@ -158,7 +191,10 @@ class Simulation {
     const uint64_t index = Random(machines_);
     SimMachine& machine = cluster_.machine(index);
     if (!machine.on()) return;
-    if (OneIn(3)) {
+    if (machine.frozen()) return;
+    if (OneIn(5)) {
+      machine.Freeze();
+    } else if (OneIn(3)) {
       machine.RestartSilently(cluster_.fleet());
     } else {
       machine.Kill();
@@ -216,19 +252,31 @@ class Simulation {
   void CheckRest() {
     const v1::ClusterStatus status = cluster_.Describe();
     EXPECT_TRUE(status.ready());
-    EXPECT_EQ(status.workers_size(), machines_);
+    uint64_t waiting = 0;
+    uint64_t ready = 0;
     for (const v1::WorkerStatus& worker : status.workers()) {
+      if (worker.state() == v1::WorkerStatus::STATE_WAITING) {
+        EXPECT_FALSE(worker.problem().empty());
+        ++waiting;
+        continue;
+      }
+      ++ready;
       EXPECT_EQ(worker.state(), v1::WorkerStatus::STATE_READY) << worker.worker();
+      const bool assigned = config_.machine.takes_assignment;
+      EXPECT_EQ(worker.ranks_size(), assigned ? static_cast<int>(layout_.ranks()) : 0);
       EXPECT_EQ(worker.running() + worker.waiting(), 0u) << worker.worker();
       for (const v1::GroupStatus& group : worker.groups()) {
         EXPECT_EQ(group.pages_used(), 0u) << worker.worker() << ", group " << group.name();
       }
     }
+    EXPECT_EQ(ready, machines_ / layout_.ranks());
+    EXPECT_EQ(waiting, machines_ % layout_.ranks());
     const JobContext& context = cluster_.context();
     EXPECT_EQ(context.finished + context.failed + context.cancelled, cluster_.streams().size());
   }
 
   SeededRandom random_;
+  Sizes layout_ = {1, 1, 1};
   uint64_t machines_ = 0;
   uint64_t trouble_ = 0;
   const SimCluster::Config config_;
@@ -238,8 +286,8 @@ class Simulation {
 };
 
 TEST(CoordinatorSim, EveryStreamIsTheSequentialOne) {
-  SetLogLevel(LogLevel::kOff);
   const char* only = std::getenv("TROUPE_SEED");
+  if (only == nullptr) SetLogLevel(LogLevel::kOff);
   const uint64_t first = only == nullptr ? 1 : std::stoull(only);
   const uint64_t last = only == nullptr ? kSeeds : first;
   uint64_t moves = 0;

@@ -35,7 +35,16 @@ void Declare(Settings* settings, ProgramConfig* program) {
                         "config.json alone; tokens are spelled t0, t1...",
                 .choices = {"safetensors", "dummy"}});
   program->Add("cache", &server.cache, {.help = "Address of the cache service; empty: none."});
-  program->Add("data_dir", &server.data_dir, {.help = "Folder for the tenants' secret."});
+  program->Add("data_dir", &server.data_dir,
+               {.help = "Folder for the tenants' secret and for layouts."});
+  program->Add(
+      "elastic", &server.elastic,
+      {.help = "All sharded workers make one replica, whose layout `troupe reshard` changes "
+               "while it serves; those without a place are spares."});
+  program->Add("rank_memory", &server.reshard.sizing.memory_bytes,
+               {.help = "Memory of each rank, to refuse layouts that do not fit; 0: not known.",
+                .unit = "bytes",
+                .min = 0});
   program->Add("threads", &server.threads,
                {.help = "Threads that run actors.", .min = 1, .max = 256});
   program->Add("max_batch_size", &scheduler.max_batch_size,
@@ -52,6 +61,20 @@ void Declare(Settings* settings, ProgramConfig* program) {
       {.help = "Most prompt tokens in a step that also decodes.", .unit = "tokens", .min = 1});
   program->Add("max_requests", &server.service.max_requests,
                {.help = "Requests that may be under way at once.", .min = 1});
+  program->Add("ranks", &server.ranks,
+               {.help = "Workers that make one replica; 1: each loads the whole model.",
+                .min = 1,
+                .max = 1024});
+  program->Add("layout", &server.layout,
+               {.help = "How a replica is cut, such as \"tp2\", \"dp2 ep\" or \"tp2 pp2\"; empty: "
+                        "what suits the model and the ranks."});
+  program->Add("rank_timeout_ms", &server.fleet.rank_timeout_ms,
+               {.help = "A rank that owes a step for so long makes its replica unready.",
+                .unit = "ms",
+                .min = 100});
+  program->Add(
+      "rank_lost_ms", &server.fleet.rank_lost_ms,
+      {.help = "And after so long is given up: its replica forms anew.", .unit = "ms", .min = 100});
   program->Add("heartbeat_ms", &server.fleet.heartbeat_ms,
                {.help = "How often workers announce themselves.", .unit = "ms", .min = 10});
   program->Add(
@@ -65,6 +88,7 @@ void Declare(Settings* settings, ProgramConfig* program) {
   program->AddExample("troupe-coordinator --model models/abacus");
   program->AddExample(
       "troupe-coordinator --model models/abacus --listen 0.0.0.0:7100 --cache 127.0.0.1:7103");
+  program->AddExample("troupe-coordinator --model models/abacus --layout tp2");
   program->AddExample("troupe-coordinator --config coordinator.yaml");
 }
 

@@ -1,4 +1,4 @@
-// The protocol of the coordinator's actors. One JobActor a request, one SchedulerActor a worker
+// The protocol of the coordinator's actors. One JobActor a request, one SchedulerActor a replica's
 // session, one FleetActor. Plain structs; times are microseconds of the executor's monotonic clock.
 #ifndef TROUPE_COORDINATOR_MESSAGES_H_
 #define TROUPE_COORDINATOR_MESSAGES_H_
@@ -13,6 +13,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/actor.h"
+#include "coordinator/link_messages.h"
+#include "coordinator/reshard/messages.h"
 #include "coordinator/scheduler/block_key.h"
 #include "coordinator/scheduler/sequence.h"
 #include "troupe/v1/admin.pb.h"
@@ -54,40 +56,35 @@ struct ClientGone {
 using JobMessage = std::variant<PromptReady, ModelKnown, CacheKnown, SequenceStarted,
                                 SequenceProgress, SequenceFailed, ClientGone>;
 
-// ---- To a SchedulerActor
+// ---- To a SchedulerActor: what its WorkerLinks tell (link_messages.h), and
 // Runs a sequence. From FleetActor. Answered to `job` by SequenceStarted, SequenceProgress... or
 // SequenceFailed.
 struct AddSequence {
   SequenceRequest sequence;
+  std::vector<BlockKey> keys;  // of the prompt's leading blocks
   ActorRef<JobMessage> job;
 };
 // Forgets a sequence; unknown ids are fine. From FleetActor.
 struct RemoveSequence {
   uint64_t sequence = 0;
 };
-// The worker has answered Hello. From WorkerLink, first and once.
-struct LinkUp {
-  v1::WorkerInfo info;
-};
-// The oldest plan in flight is done. From WorkerLink.
-struct StepDone {
-  v1::StepResult result;
-};
-// The stream has ended. From WorkerLink, last and once.
-struct LinkDown {
-  absl::Status status;
-};
 // NextWakeup has come. From the actor to itself.
 struct PlanAgain {};
+// Time to look for silent ranks. From the actor to itself.
+struct HealthTick {};
+// Ends the session at a step boundary: once what is planned is done, sequences go back as by
+// ReplicaDown. From FleetActor.
+struct HandOver {};
 // Asks for the replica's figures. From FleetActor.
 struct DescribeReplica {
   absl::AnyInvocable<void(v1::WorkerStatus, std::vector<v1::TenantStatus>)> reply;
 };
 
-using SchedulerMessage = std::variant<AddSequence, RemoveSequence, LinkUp, StepDone, LinkDown,
-                                      PlanAgain, DescribeReplica>;
+using SchedulerMessage =
+    std::variant<AddSequence, RemoveSequence, LinkUp, RankLoading, RankContribution, StepDone,
+                 LinkDown, PlanAgain, HealthTick, HandOver, DescribeReplica>;
 
-// ---- To the FleetActor
+// ---- To the FleetActor: beside these ServeReplica and ReshardReplica (reshard/messages.h)
 // A worker announced itself. From Admin's handler; `reply` is called once.
 struct RegisterWorker {
   v1::RegisterWorkerRequest request;
@@ -115,16 +112,23 @@ struct PrefillEnded {
 struct SequenceEnded {
   uint64_t sequence = 0;
 };
-// The replica's session is up. From SchedulerActor.
+// The replica's ranks are all there. From SchedulerActor.
 struct ReplicaUp {
-  std::string worker;
+  std::string replica;
   uint64_t epoch = 0;
-  v1::WorkerInfo info;
+  v1::WorkerInfo info;  // of each data-parallel home
+};
+// A rank has been silent for long, by name; empty: all answer again. From SchedulerActor.
+struct ReplicaHealth {
+  std::string replica;
+  uint64_t epoch = 0;
+  std::string problem;
 };
 // The replica's session is over; `sequences` are to go on elsewhere. From SchedulerActor, last.
 struct ReplicaDown {
-  std::string worker;
+  std::string replica;
   uint64_t epoch = 0;
+  int rank = -1;  // whose fault it was, where that is known
   absl::Status status;
   std::vector<SequenceRequest> sequences;
 };
@@ -137,7 +141,8 @@ struct FleetTick {};
 
 using FleetMessage =
     std::variant<RegisterWorker, AskModel, RouteSequence, DropSequence, PrefillEnded, SequenceEnded,
-                 ReplicaUp, ReplicaDown, DescribeFleet, FleetTick>;
+                 ReplicaUp, ReplicaHealth, ReplicaDown, ServeReplica, ReshardReplica, DescribeFleet,
+                 FleetTick>;
 
 }  // namespace troupe
 

@@ -1,46 +1,73 @@
 #include "coordinator/scheduler_actor.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "base/log.h"
 #include "base/status_util.h"
+#include "coordinator/home_choice.h"
+#include "coordinator/replica_status.h"
 
 namespace troupe {
 
-SchedulerActor::SchedulerActor(const Scheduler::Config& config, std::string worker,
-                               std::string address, uint64_t epoch, WorkerLinkFactory connect,
+SchedulerActor::SchedulerActor(const Config& config, ReplicaSpec spec, WorkerLinkFactory connect,
                                ActorRef<FleetMessage> fleet)
     : config_(config),
-      worker_(std::move(worker)),
-      address_(std::move(address)),
-      epoch_(epoch),
+      spec_(std::move(spec)),
       connect_(std::move(connect)),
-      fleet_(std::move(fleet)) {}
+      fleet_(std::move(fleet)),
+      steps_(spec_.layout(), spec_.epoch) {}
 
 void SchedulerActor::OnStart() {
-  v1::Hello hello;
-  hello.set_coordinator("troupe-coordinator");
-  hello.set_epoch(epoch_);
-  link_ = connect_(address_, hello, self());
+  gathering_.emplace(spec_, config_.gathering, NowUs());
+  for (size_t rank = 0; rank < spec_.members.size(); ++rank) {
+    v1::Hello hello;
+    hello.set_coordinator("troupe-coordinator");
+    hello.set_epoch(spec_.epoch);
+    if (spec_.map.has_value()) {
+      hello.mutable_assignment()->set_rank(rank);
+      *hello.mutable_assignment()->mutable_map() = *spec_.map;
+    }
+    links_.push_back(connect_(spec_.members[rank].address, hello, self()));
+  }
+  On(HealthTick{});
 }
 
 void SchedulerActor::Handle(SchedulerMessage message) {
   std::visit([this](auto&& m) { On(std::forward<decltype(m)>(m)); }, std::move(message));
-  if (scheduler_ != nullptr) PlanAndDispatch();
+  if (handing_over_) {
+    if (steps_.in_flight() == 0) GiveUp(/*rank=*/-1, absl::AbortedError("handed over"));
+  } else if (begun()) {
+    PlanAndDispatch();
+  }
 }
 
 void SchedulerActor::PlanAndDispatch() {
   const int64_t start_ns = clock().MonotonicNs();
-  while (std::optional<v1::StepPlan> plan = scheduler_->Plan(NowUs())) {
-    link_->Send(*std::move(plan));
+  // Ranks step together, so homes may not run ahead of each other.
+  while (steps_.in_flight() < config_.scheduler.max_steps_in_flight) {
+    JointSteps::Plans plans;
+    for (Home& home : homes_) plans.push_back(home.scheduler->Plan(NowUs()));
+    const bool any =
+        std::any_of(plans.begin(), plans.end(), [](const auto& plan) { return plan.has_value(); });
+    if (!any) break;
+    Dispatch(std::move(plans));
   }
   plan_ns_total_ += clock().MonotonicNs() - start_ns;
 
-  const std::optional<int64_t> next_us = scheduler_->NextWakeup(NowUs());
+  std::optional<int64_t> next_us;
+  // While no step may be sent, a result is what to wait for.
+  const bool may_send = steps_.in_flight() < config_.scheduler.max_steps_in_flight;
+  for (const Home& home : homes_) {
+    const std::optional<int64_t> at_us =
+        may_send ? home.scheduler->NextWakeup(NowUs()) : std::nullopt;
+    if (at_us.has_value()) next_us = std::min(next_us.value_or(*at_us), *at_us);
+  }
   if (next_us == wakeup_at_us_) return;
   if (wakeup_at_us_.has_value()) CancelTimer(wakeup_);
   wakeup_at_us_ = next_us;
@@ -48,52 +75,120 @@ void SchedulerActor::PlanAndDispatch() {
   wakeup_ = TellAfter(absl::Microseconds(std::max<int64_t>(0, *next_us - NowUs())), PlanAgain{});
 }
 
+void SchedulerActor::Dispatch(JointSteps::Plans plans) {
+  last_step_us_ = NowUs();
+  std::vector<v1::StepPlan> joined = steps_.Join(std::move(plans), last_step_us_);
+  std::vector<int> left(joined.size());
+  for (size_t rank = 0; rank < links_.size(); ++rank) ++left[steps_.HomeOf(static_cast<int>(rank))];
+  for (size_t rank = 0; rank < links_.size(); ++rank) {
+    const int home = steps_.HomeOf(static_cast<int>(rank));
+    // The last of a home's ranks takes the plan itself.
+    if (--left[home] == 0) {
+      links_[rank]->Send(std::move(joined[home]));
+    } else {
+      links_[rank]->Send(v1::StepPlan(joined[home]));
+    }
+  }
+}
+
+size_t SchedulerActor::HomeFor(const AddSequence& message) const {
+  if (homes_.size() == 1) return 0;
+  std::vector<HomeLoad> loads;
+  for (const Home& home : homes_) {
+    loads.push_back({.tokens = home.tokens,
+                     .sequences = home.sequences,
+                     .prefix_tokens = home.scheduler->CountLocalBlocks(message.keys) *
+                                      home.scheduler->replica().block_tokens});
+  }
+  return ChooseHome(loads, message.sequence.tokens.size());
+}
+
 void SchedulerActor::On(AddSequence message) {
   const uint64_t id = message.sequence.id;
-  const absl::Status added = scheduler_ == nullptr
-                                 ? absl::UnavailableError("the worker's session is not up")
-                                 : scheduler_->Add(std::move(message.sequence));
+  absl::Status added = absl::UnavailableError("the worker's session is not up");
+  Job job{.ref = std::move(message.job), .tokens = message.sequence.tokens.size()};
+  if (begun()) {
+    job.home = HomeFor(message);
+    added = homes_[job.home].scheduler->Add(std::move(message.sequence));
+  }
   if (!added.ok()) {
-    (void)message.job.TellReply(SequenceFailed{added});
+    (void)job.ref.TellReply(SequenceFailed{added});
     (void)fleet_.TellReply(SequenceEnded{id});
     return;
   }
-  (void)message.job.TellReply(SequenceStarted{worker_});
-  jobs_[id] = {std::move(message.job)};
+  (void)job.ref.TellReply(SequenceStarted{spec_.name});
+  homes_[job.home].tokens += job.tokens;
+  ++homes_[job.home].sequences;
+  jobs_[id] = std::move(job);
 }
 
 void SchedulerActor::On(RemoveSequence message) {
-  if (scheduler_ != nullptr) scheduler_->Cancel(message.sequence);
-  jobs_.erase(message.sequence);
+  const auto job = jobs_.find(message.sequence);
+  if (job == jobs_.end()) return;
+  homes_[job->second.home].scheduler->Cancel(message.sequence);
+  Forget(job);
+}
+
+void SchedulerActor::Forget(absl::flat_hash_map<uint64_t, Job>::iterator job) {
+  Home& home = homes_[job->second.home];
+  home.tokens -= job->second.tokens;
+  --home.sequences;
+  jobs_.erase(job);
+}
+
+void SchedulerActor::On(RankLoading message) {
+  gathering_->OnLoading(message.rank, std::move(message.loading), NowUs());
+}
+
+void SchedulerActor::On(RankContribution message) {
+  auto meeting = gathering_->OnContribution(message.rank, std::move(message.bytes), NowUs());
+  if (!meeting.ok()) return GiveUp(message.rank, meeting.status());
+  if (!meeting->has_value()) return;
+  for (const auto& link : links_) link->Send(**meeting);
 }
 
 void SchedulerActor::On(LinkUp message) {
-  if (scheduler_ != nullptr) {
-    GiveUp(absl::FailedPreconditionError(
-        absl::StrCat("worker ", worker_, " announced itself twice in one session")));
-    return;
-  }
-  absl::StatusOr<ReplicaInfo> replica = ReplicaInfo::From(message.info);
-  if (!replica.ok()) {
-    GiveUp(Annotate(replica.status(), absl::StrCat("worker ", worker_)));
-    return;
-  }
-  info_ = std::move(message.info);
-  scheduler_ = std::make_unique<Scheduler>(config_, *std::move(replica), epoch_);
-  (void)fleet_.TellReply(ReplicaUp{worker_, epoch_, info_});
+  absl::Status taken = gathering_->OnInfo(message.rank, std::move(message.info), NowUs());
+  if (taken.ok() && gathering_->complete()) taken = Begin();
+  if (!taken.ok()) GiveUp(message.rank, std::move(taken));
 }
 
-void SchedulerActor::On(const StepDone& message) {
-  if (scheduler_ == nullptr) return;
-  forward_us_total_ += message.result.forward_us();
-  const int64_t start_ns = clock().MonotonicNs();
-  absl::StatusOr<std::vector<SequenceEvent>> events = scheduler_->Retire(message.result, NowUs());
-  plan_ns_total_ += clock().MonotonicNs() - start_ns;
-  if (!events.ok()) {
-    GiveUp(events.status());
-    return;
+absl::Status SchedulerActor::Begin() {
+  std::vector<Home> homes(steps_.homes());
+  for (size_t home = 0; home < homes.size(); ++home) {
+    absl::StatusOr<ReplicaInfo> replica =
+        ReplicaInfo::From(gathering_->HomeInfo(static_cast<int>(home)));
+    if (!replica.ok()) return Annotate(replica.status(), absl::StrCat("replica ", spec_.name));
+    homes[home].scheduler =
+        std::make_unique<Scheduler>(config_.scheduler, *std::move(replica), spec_.epoch);
   }
-  for (const SequenceEvent& event : *events) TellJob(event, message.result);
+  homes_ = std::move(homes);
+  info_ = gathering_->HomeInfo(0);
+  last_step_us_ = NowUs();
+  (void)fleet_.TellReply(ReplicaUp{spec_.name, spec_.epoch, info_});
+  return absl::OkStatus();
+}
+
+void SchedulerActor::On(StepDone message) {
+  if (!begun()) return;
+  gathering_->OnSign(message.rank, NowUs());
+  auto results = steps_.Add(message.rank, std::move(message.result));
+  if (!results.ok()) return GiveUp(message.rank, results.status());
+  if (results->has_value()) Retire(**results);
+}
+
+void SchedulerActor::Retire(const JointSteps::Results& results) {
+  uint64_t forward_us = 0;
+  for (size_t home = 0; home < results.size(); ++home) {
+    if (!results[home].has_value()) continue;
+    forward_us = std::max<uint64_t>(forward_us, results[home]->forward_us());
+    const int64_t start_ns = clock().MonotonicNs();
+    auto events = homes_[home].scheduler->Retire(*results[home], NowUs());
+    plan_ns_total_ += clock().MonotonicNs() - start_ns;
+    if (!events.ok()) return GiveUp(/*rank=*/-1, events.status());
+    for (const SequenceEvent& event : *events) TellJob(event, *results[home]);
+  }
+  forward_us_total_ += forward_us;
 }
 
 void SchedulerActor::TellJob(const SequenceEvent& event, const v1::StepResult& result) {
@@ -103,10 +198,11 @@ void SchedulerActor::TellJob(const SequenceEvent& event, const v1::StepResult& r
     (void)fleet_.TellReply(PrefillEnded{event.sequence});
   }
   if (event.finish == FinishReason::kDamaged) {
-    (void)job->second.ref.TellReply(SequenceFailed{absl::InternalError(absl::StrCat(
-        "worker ", worker_, " computed no usable logits: its weights or its memory are damaged"))});
+    (void)job->second.ref.TellReply(SequenceFailed{absl::InternalError(
+        absl::StrCat("worker ", spec_.name,
+                     " computed no usable logits: its weights or its memory are damaged"))});
     (void)fleet_.TellReply(SequenceEnded{event.sequence});
-    jobs_.erase(job);
+    Forget(job);
     return;
   }
   SequenceProgress progress{event, std::nullopt};
@@ -117,38 +213,98 @@ void SchedulerActor::TellJob(const SequenceEvent& event, const v1::StepResult& r
   const bool finished = progress.event.finish != FinishReason::kNone;
   (void)job->second.ref.TellReply(std::move(progress));
   if (!finished) return;
-  jobs_.erase(job);
+  Forget(job);
   (void)fleet_.TellReply(SequenceEnded{id});
 }
 
-void SchedulerActor::On(LinkDown message) { GiveUp(std::move(message.status)); }
+void SchedulerActor::On(LinkDown message) {
+  absl::Status reason = std::move(message.status);
+  if (links_.size() > 1) {
+    reason = Annotate(reason, gathering_->Name(message.rank));
+  }
+  GiveUp(message.rank, std::move(reason));
+}
 
-void SchedulerActor::On(PlanAgain) { wakeup_at_us_.reset(); }
+void SchedulerActor::On(PlanAgain /*message*/) { wakeup_at_us_.reset(); }
+
+void SchedulerActor::On(HealthTick /*message*/) {
+  const int64_t now_us = NowUs();
+  TellAfter(absl::Microseconds(config_.rank_timeout_us / 4), HealthTick{});
+  if (!begun()) {
+    const absl::Status overdue = gathering_->Overdue(now_us);
+    if (!overdue.ok()) GiveUp(/*rank=*/-1, overdue);
+    return;
+  }
+  // An idle step: whoever answers it is there.
+  if (steps_.in_flight() == 0 && now_us - last_step_us_ >= config_.rank_timeout_us / 2) {
+    Dispatch(JointSteps::Plans(homes_.size()));
+  }
+  const int64_t waited_us = now_us - steps_.OldestSentUs().value_or(now_us);
+  std::string problem;
+  const std::vector<int> missing = steps_.Missing();
+  if (waited_us >= config_.rank_timeout_us) {
+    problem = absl::StrCat(
+        absl::StrJoin(missing, ", ",
+                      [this](std::string* out, int rank) { *out += gathering_->Name(rank); }),
+        " did not answer a step for ", waited_us / 1'000'000, " s");
+  }
+  if (waited_us >= config_.rank_lost_us) {
+    return GiveUp(missing.size() == 1 ? missing.front() : -1, absl::DeadlineExceededError(problem));
+  }
+  SetProblem(std::move(problem));
+}
+
+void SchedulerActor::SetProblem(std::string problem) {
+  if (problem.empty() == problem_.empty()) {
+    problem_ = std::move(problem);
+    return;
+  }
+  problem_ = std::move(problem);
+  (void)fleet_.TellReply(ReplicaHealth{spec_.name, spec_.epoch, problem_});
+}
+
+void SchedulerActor::On(HandOver /*message*/) { handing_over_ = !links_.empty(); }
 
 void SchedulerActor::On(DescribeReplica message) {
   v1::WorkerStatus status;
   std::vector<v1::TenantStatus> tenants;
-  status.set_worker(worker_);
-  status.set_address(address_);
-  status.set_epoch(epoch_);
-  status.set_state(v1::WorkerStatus::STATE_CONNECTING);
-  if (scheduler_ != nullptr) {
-    status.set_state(v1::WorkerStatus::STATE_READY);
-    scheduler_->Describe(status);
-    tenants = scheduler_->DescribeTenants();
+  if (begun()) {
+    for (const Home& home : homes_) {
+      v1::WorkerStatus part;
+      home.scheduler->Describe(part);
+      AddHome(part, status);
+      AddTenants(home.scheduler->DescribeTenants(), tenants);
+    }
     *status.mutable_info() = info_;
+    if (homes_.size() > 1) status.set_steps(steps_.steps());
+  }
+  status.set_worker(spec_.name);
+  status.set_address(spec_.members.front().address);
+  status.set_epoch(spec_.epoch);
+  status.set_state(!begun()           ? v1::WorkerStatus::STATE_CONNECTING
+                   : problem_.empty() ? v1::WorkerStatus::STATE_READY
+                                      : v1::WorkerStatus::STATE_STUCK);
+  status.set_problem(problem_);
+  gathering_->Describe(NowUs(), status);
+  for (v1::RankStatus& rank : *status.mutable_ranks()) {
+    rank.set_steps(steps_.answered(static_cast<int>(rank.rank())));
   }
   status.set_plan_ns_total(plan_ns_total_);
   status.set_forward_us_total(forward_us_total_);
   message.reply(std::move(status), std::move(tenants));
 }
 
-void SchedulerActor::GiveUp(absl::Status reason) {
-  ReplicaDown down{worker_, epoch_, std::move(reason), {}};
-  if (scheduler_ != nullptr) down.sequences = scheduler_->Evacuate();
-  scheduler_.reset();
-  link_.reset();
+void SchedulerActor::GiveUp(int rank, absl::Status reason) {
+  ReplicaDown down{spec_.name, spec_.epoch, rank, std::move(reason), {}};
+  for (Home& home : homes_) {
+    for (SequenceRequest& sequence : home.scheduler->Evacuate()) {
+      down.sequences.push_back(std::move(sequence));
+    }
+  }
+  homes_.clear();
+  links_.clear();
   jobs_.clear();
+  handing_over_ = false;
   (void)fleet_.TellReply(std::move(down));
   Stop(StopMode::kDrop);
 }

@@ -6,11 +6,16 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "base/status_util.h"
 #include "coordinator/block_lookup_client.h"
+#include "coordinator/reshard/rank_control_client.h"
 #include "coordinator/worker_client.h"
 #include "model/checkpoint.h"
 #include "model/dummy_tokenizer.h"
+#include "sharding/layout_plan.h"
+#include "sharding/layout_rules.h"
+#include "sharding/shard_map_proto.h"
 
 namespace troupe {
 namespace {
@@ -38,6 +43,36 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> OpenTokenizer(
     return MakeDummyTokenizer(vocab_size);
   }
   return tokenizer;
+}
+
+// Puts ranks and layout of replicas into config.fleet.
+absl::Status PlanRanks(CoordinatorServer::Config& config) {
+  if (config.layout.empty() && config.ranks == 1 && !config.elastic) return absl::OkStatus();
+  TROUPE_ASSIGN_OR_RETURN(const ModelConfig model, ReadModelConfig(config.model));
+  ShardMap map;
+  if (config.layout.empty()) {
+    TROUPE_ASSIGN_OR_RETURN(
+        LayoutChoice choice,
+        ChooseLayout(model.description, {.ranks = config.ranks}, Sizing(), MachineRates()));
+    map = std::move(choice.map);
+  } else {
+    TROUPE_ASSIGN_OR_RETURN(const Layout layout, ParseLayout(config.layout));
+    if (config.ranks != 1 && config.ranks != layout.world() && !config.elastic) {
+      return absl::InvalidArgumentError(absl::StrCat("layout \"", config.layout, "\": has ",
+                                                     layout.world(), " ranks, wanted ",
+                                                     config.ranks, " (ranks)"));
+    }
+    TROUPE_ASSIGN_OR_RETURN(map, BuildShardMap(model.description, layout, /*epoch=*/0));
+  }
+  if (config.elastic) {
+    config.reshard.model = std::make_shared<const ModelDescription>(model.description);
+    config.reshard.layout = map.layout;
+  }
+  config.fleet.ranks = map.layout.world();
+  LOG(INFO) << "replicas" << Field("ranks", config.fleet.ranks)
+            << Field("layout", NameOf(map.layout));
+  config.fleet.make_map = [map = ToProto(map)](const auto& /*members*/) { return map; };
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<JobContext>> OpenModel(const CoordinatorServer::Config& config) {
@@ -87,8 +122,10 @@ class CoordinatorServer::Readiness {
   bool ready_ = false;
 };
 
-absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(const Config& config) {
-  TROUPE_ASSIGN_OR_RETURN(std::shared_ptr<JobContext> context, OpenModel(config));
+absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(const Config& given) {
+  TROUPE_ASSIGN_OR_RETURN(std::shared_ptr<JobContext> context, OpenModel(given));
+  Config config = given;
+  TROUPE_RETURN_IF_ERROR(PlanRanks(config));
   std::error_code error;
   std::filesystem::create_directories(config.data_dir, error);
   if (error) {
@@ -112,19 +149,32 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(cons
 CoordinatorServer::CoordinatorServer(const Config& config, std::shared_ptr<JobContext> context,
                                      TenantNamespaces tenants)
     : started_(absl::Now()),
+      ranks_(static_cast<int>(config.fleet.ranks)),
       readiness_(std::make_shared<Readiness>()),
       context_(std::move(context)),
       executor_({.name = "coord", .thread_count = config.threads}),
       long_prompts_({.name = "prompts", .thread_count = 1}),
-      fleet_(Spawn<FleetActor>(executor_, ActorOptions{.name = "fleet", .mailbox_capacity = 16384},
-                               config.fleet, GrpcWorkerLinks(),
-                               [readiness = readiness_](bool ready) { readiness->Set(ready); })) {
+      disk_({.name = "disk", .thread_count = 1}),
+      fleet_(Spawn<FleetActor>(
+          executor_, ActorOptions{.name = "fleet", .mailbox_capacity = 16384}, config.fleet,
+          GrpcWorkerLinks(), [readiness = readiness_](bool ready) { readiness->Set(ready); },
+          MakeReshard(config))) {
   context_->fleet = fleet_.ref();
   context_->long_prompts = &long_prompts_;
   inference_ =
       std::make_unique<InferenceService>(config.service, context_, std::move(tenants), &executor_);
   admin_ = std::make_unique<AdminService>(fleet_.ref(),
                                           [this](v1::ClusterStatus& status) { Complete(status); });
+}
+
+FleetActor::ReshardFactory CoordinatorServer::MakeReshard(const Config& config) {
+  if (!config.elastic) return nullptr;
+  return [this, path = config.data_dir + "/reshard.log",
+          reshard = config.reshard](ActorRef<FleetMessage> fleet) {
+    return Spawn<ReshardActor>(executor_, ActorOptions{.name = "reshard"}, reshard,
+                               GrpcRankControl(), OpenDecisionFile(path, &disk_), std::move(fleet),
+                               nullptr);
+  };
 }
 
 CoordinatorServer::~CoordinatorServer() { Shutdown(absl::ZeroDuration()); }
@@ -138,6 +188,7 @@ void CoordinatorServer::Shutdown(absl::Duration grace) {
   fleet_ = {};
   long_prompts_.Shutdown();
   executor_.Shutdown();
+  disk_.Shutdown();
 }
 
 void CoordinatorServer::Complete(v1::ClusterStatus& status) const {

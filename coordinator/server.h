@@ -18,6 +18,7 @@
 #include "coordinator/admin_service.h"
 #include "coordinator/fleet_actor.h"
 #include "coordinator/inference_service.h"
+#include "coordinator/reshard/reshard_actor.h"
 #include "rpc/rpc_server.h"
 
 namespace troupe {
@@ -25,6 +26,11 @@ namespace troupe {
 class CoordinatorServer {
  public:
   struct Config {
+    // Of each replica, and how it is cut, as ParseLayout reads it. One rank: its worker loads the
+    // whole model by itself. An empty layout: the one that suits the model, of so many ranks; a
+    // layout says how many ranks there are.
+    int ranks = 1;
+    std::string layout;
     RpcServer::Config rpc = {.listen = "127.0.0.1:7100", .max_receive_bytes = 64 << 20};
     std::string model;                                 // folder: configs, tokenizer, chat template
     bool dummy_tokenizer = false;                      // where the folder has no tokenizer.json
@@ -32,6 +38,10 @@ class CoordinatorServer {
     std::string data_dir = "troupe-coordinator-data";  // holds the tenants' secret
     int threads = 2;                                   // that run actors
     FleetActor::Config fleet;
+    // All workers with assignments make one replica, which has that layout first and changes it
+    // while it serves; workers that it has no place for are spares.
+    bool elastic = false;
+    ReshardActor::Config reshard;  // model and layout are filled in
     InferenceService::Config service;
   };
 
@@ -44,6 +54,8 @@ class CoordinatorServer {
   CoordinatorServer& operator=(const CoordinatorServer&) = delete;
 
   int port() const { return rpc_->port(); }
+  // Of each replica.
+  int ranks() const { return ranks_; }
 
   // Takes no new requests, waits `grace` for those under way, cancels the rest.
   void Shutdown(absl::Duration grace);
@@ -54,13 +66,16 @@ class CoordinatorServer {
 
   class Readiness;
 
+  FleetActor::ReshardFactory MakeReshard(const Config& config);
   void Complete(v1::ClusterStatus& status) const;
 
   const absl::Time started_;
+  const int ranks_;
   const std::shared_ptr<Readiness> readiness_;
   const std::shared_ptr<JobContext> context_;
   ThreadExecutor executor_;
   ThreadExecutor long_prompts_;  // JobContext::long_prompts
+  ThreadExecutor disk_;          // of the decision log
   ActorHandle<FleetMessage> fleet_;
   std::unique_ptr<InferenceService> inference_;
   std::unique_ptr<AdminService> admin_;

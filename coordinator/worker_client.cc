@@ -69,8 +69,9 @@ class SessionReaper {
 class Session final : public grpc::ClientBidiReactor<v1::SessionRequest, v1::SessionReply>,
                       public std::enable_shared_from_this<Session> {
  public:
-  Session(std::string address, ActorRef<SchedulerMessage> owner, SessionReaper* reaper)
+  Session(std::string address, int rank, ActorRef<SchedulerMessage> owner, SessionReaper* reaper)
       : address_(std::move(address)),
+        rank_(rank),
         reaper_(reaper),
         owner_(std::move(owner)),
         stub_(v1::Worker::NewStub(Dial(address_))) {}
@@ -110,10 +111,18 @@ class Session final : public grpc::ClientBidiReactor<v1::SessionRequest, v1::Ses
       EndWrites();
       return;
     }
-    if (reply_.has_info()) {
-      (void)owner_.TellReply(LinkUp{std::move(*reply_.mutable_info())});
-    } else {
-      (void)owner_.TellReply(StepDone{std::move(*reply_.mutable_result())});
+    switch (reply_.message_case()) {
+      case v1::SessionReply::kInfo:
+        (void)owner_.TellReply(LinkUp{rank_, std::move(*reply_.mutable_info())});
+        break;
+      case v1::SessionReply::kLoading:
+        (void)owner_.TellReply(RankLoading{rank_, std::move(*reply_.mutable_loading())});
+        break;
+      case v1::SessionReply::kContribution:
+        (void)owner_.TellReply(RankContribution{rank_, std::move(*reply_.mutable_contribution())});
+        break;
+      default:
+        (void)owner_.TellReply(StepDone{rank_, std::move(*reply_.mutable_result())});
     }
     StartRead(&reply_);
   }
@@ -140,7 +149,8 @@ class Session final : public grpc::ClientBidiReactor<v1::SessionRequest, v1::Ses
   void OnDone(const grpc::Status& status) override {
     absl::Status reason = status.ok() ? absl::UnavailableError("the worker ended the session")
                                       : FromGrpcStatus(status);
-    (void)owner_.TellReply(LinkDown{Annotate(reason, absl::StrCat("session with ", address_))});
+    (void)owner_.TellReply(
+        LinkDown{rank_, Annotate(reason, absl::StrCat("session with ", address_))});
     reaper_->End(std::move(self_));
   }
 
@@ -155,6 +165,7 @@ class Session final : public grpc::ClientBidiReactor<v1::SessionRequest, v1::Ses
   }
 
   const std::string address_;
+  const int rank_;
   SessionReaper* const reaper_;
   const ActorRef<SchedulerMessage> owner_;
   const std::unique_ptr<v1::Worker::Stub> stub_;
@@ -176,7 +187,8 @@ class GrpcWorkerLink final : public WorkerLink {
                  ActorRef<SchedulerMessage> owner, std::shared_ptr<SessionReaper> reaper)
       : reaper_(std::move(reaper)) {
     reaper_->Begin();
-    session_ = std::make_shared<Session>(address, std::move(owner), reaper_.get());
+    session_ = std::make_shared<Session>(address, static_cast<int>(hello.assignment().rank()),
+                                         std::move(owner), reaper_.get());
     session_->Start(hello);
   }
   ~GrpcWorkerLink() override { session_->Close(); }
@@ -184,6 +196,11 @@ class GrpcWorkerLink final : public WorkerLink {
   void Send(v1::StepPlan plan) override {
     v1::SessionRequest request;
     *request.mutable_plan() = std::move(plan);
+    session_->Write(std::move(request));
+  }
+  void Send(v1::Meeting meeting) override {
+    v1::SessionRequest request;
+    *request.mutable_meeting() = std::move(meeting);
     session_->Write(std::move(request));
   }
 

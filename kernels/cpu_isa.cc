@@ -27,6 +27,8 @@ const char* CpuIsaName(CpuIsa isa) {
       return "avx2";
     case CpuIsa::kAvx512:
       return "avx512";
+    case CpuIsa::kAvx512Vnni:
+      return "avx512vnni";
     case CpuIsa::kAvx512Bf16:
       return "avx512bf16";
   }
@@ -48,7 +50,8 @@ absl::StatusOr<CpuIsa> DetectCpuIsa() {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (!avx512) return CpuIsa::kAvx2;
-  return HasAvx512Bf16() ? CpuIsa::kAvx512Bf16 : CpuIsa::kAvx512;
+  if (!__builtin_cpu_supports("avx512vnni")) return CpuIsa::kAvx512;
+  return HasAvx512Bf16() ? CpuIsa::kAvx512Bf16 : CpuIsa::kAvx512Vnni;
 }
 
 }  // namespace troupe

@@ -22,9 +22,8 @@ absl::StatusOr<std::unique_ptr<Ops>> MakeOps(absl::string_view device,
                     (number.empty() || (absl::ConsumePrefix(&number, ":") &&
                                         absl::SimpleAtoi(number, &index) && index >= 0));
   if (cuda) return MakeCudaOps({.device = index, .preview = preview});
-  return absl::InvalidArgumentError(
-      absl::StrCat("device: found \"", device,
-                   "\", wanted cpu, cuda or cuda:N, the last two with or without ,preview"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "device: found \"", device, "\", wanted cpu, cuda, cuda:N, cuda,preview or cuda:N,preview"));
 }
 
 }  // namespace troupe

@@ -14,7 +14,7 @@ TEST(DeviceTest, TheCpuIsAlwaysThere) {
 
 TEST(DeviceTest, RefusesOtherNames) {
   for (const char* name : {"", "gpu", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "cuda0", "cpu,preview",
-                           "cuda,", "cuda,preview,preview"}) {
+                           "cuda,", "cuda,preview:0", "preview"}) {
     const auto ops = MakeOps(name, {});
     EXPECT_EQ(ops.status().code(), absl::StatusCode::kInvalidArgument) << name;
   }

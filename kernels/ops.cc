@@ -9,6 +9,7 @@ namespace troupe {
 std::unique_ptr<PackedMatrix> Ops::PackCoded(absl::Span<const CodedMatrix> parts,
                                              Precision precision) {
   CHECK(!parts.empty());
+  CHECK(!RoundsToIntegers(precision)) << "not without HasIntegerProducts()";
   std::vector<float> values;
   Tensor tensor;
   tensor.cols = tensor.stride = parts[0].cols;
@@ -27,5 +28,8 @@ std::unique_ptr<PackedMatrix> Ops::PackCoded(absl::Span<const CodedMatrix> parts
 bool Ops::WhenDone(absl::AnyInvocable<void()> /*done*/) { return false; }
 
 std::unique_ptr<Replays> Ops::MakeReplays() { return std::make_unique<Replays>(); }
+std::unique_ptr<ExpertList> Ops::ListExperts(absl::Span<const ExpertWeights> experts) {
+  return std::make_unique<ExpertList>(experts);
+}
 
 }  // namespace troupe

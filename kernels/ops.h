@@ -6,7 +6,7 @@
 // (kernels/ops_test.cc).
 //
 // Memory: every pointer in an operation's parameters is to device memory, except for the
-// PackedMatrix objects and the lists of ExpertWeights, which name some. Device memory comes from
+// PackedMatrix objects and the lists of experts, which name some. Device memory comes from
 // Allocate and from Stage. The caller may address it only on a device that computes in the caller's
 // own memory, which callers do not ask: they hand bytes over with Upload, Clear and Stage and get
 // them back with Fetch, and where the memory is shared, Stage and Fetch copy nothing.
@@ -37,6 +37,7 @@
 #include "kernels/linear/coded_matrix.h"
 #include "kernels/linear/linear.h"
 #include "kernels/mla_attention/mla_attention.h"
+#include "kernels/moe_assign/moe_assign.h"
 #include "kernels/moe_experts/moe_experts.h"
 #include "kernels/moe_route/moe_route.h"
 #include "kernels/nsa_attention/nsa_attention.h"
@@ -44,8 +45,10 @@
 #include "kernels/nsa_select/nsa_select.h"
 #include "kernels/page_copy/page_copy.h"
 #include "kernels/paged_attention/paged_attention.h"
+#include "kernels/qkv_write/qkv_write.h"
 #include "kernels/replays.h"
 #include "kernels/rms_norm/rms_norm.h"
+#include "kernels/row_add/row_add.h"
 #include "kernels/sample/sample.h"
 #include "kernels/swiglu/swiglu.h"
 #include "kernels/tensor.h"
@@ -90,6 +93,16 @@ class Ops {
   // numbers that they stand for are packed as f32.
   virtual std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
                                                   Precision precision);
+  // Whether PackCoded takes precisions that round x to integers, for what SuitsIntegerProducts.
+  virtual bool HasIntegerProducts() const { return false; }
+
+  // The queue that operations run in, for libraries that order their own work among them: a
+  // cudaStream_t. Null: operations are over when they return.
+  virtual void* Queue() { return nullptr; }
+
+  // Lists a layer's experts, of which there is one at least and all are of one shape and format.
+  // The list borrows the weights it names. By default it holds nothing else.
+  virtual std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts);
 
   // Sections of operations that a device keeps and repeats in one go. Not to outlive the Ops.
   virtual std::unique_ptr<Replays> MakeReplays();
@@ -106,9 +119,11 @@ class Ops {
 
   virtual void Embed(const EmbedParams& params) = 0;
   virtual void RmsNorm(const RmsNormParams& params) = 0;
+  virtual void SquareSums(const SquareSumsParams& params) = 0;
   virtual void Linear(const LinearParams& params) = 0;
   virtual void HeadNormRope(const HeadNormRopeParams& params) = 0;
   virtual void KvWrite(const KvWriteParams& params) = 0;
+  virtual void QkvWrite(const QkvWriteParams& params) = 0;
   virtual void HeadGate(const HeadGateParams& params) = 0;
   virtual void PagedAttention(const PagedAttentionParams& params) = 0;
   virtual void MlaAttention(const MlaAttentionParams& params) = 0;
@@ -117,7 +132,9 @@ class Ops {
   virtual void NsaAttention(const NsaAttentionParams& params) = 0;
   virtual void Swiglu(const SwigluParams& params) = 0;
   virtual void MoeRoute(const MoeRouteParams& params) = 0;
+  virtual void MoeAssign(const MoeAssignParams& params) = 0;
   virtual void MoeExperts(const MoeExpertsParams& params) = 0;
+  virtual void RowAdd(const RowAddParams& params) = 0;
   virtual void Sample(const SampleParams& params) = 0;
   virtual void PageCopy(const PageCopyParams& params) = 0;
 };
@@ -135,7 +152,7 @@ struct CudaOpsOptions {
   // Dense bf16 products by cuBLASLt where this machine has it, else, and without, by our own
   // kernels.
   bool cublas = true;
-  // With what has not run on a GPU yet (docs/gpu.md, "Preview").
+  // What has not run on a GPU yet (docs/gpu.md); without it operations launch what has.
   bool preview = false;
 };
 

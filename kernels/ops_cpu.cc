@@ -14,6 +14,7 @@
 #include "kernels/linear/linear_cpu.h"
 #include "kernels/linear/linear_pack.h"
 #include "kernels/mla_attention/mla_attention_cpu.h"
+#include "kernels/moe_assign/moe_assign_cpu.h"
 #include "kernels/moe_experts/moe_experts_cpu.h"
 #include "kernels/moe_route/moe_route_cpu.h"
 #include "kernels/nsa_attention/nsa_attention_cpu.h"
@@ -22,7 +23,9 @@
 #include "kernels/ops.h"
 #include "kernels/page_copy/page_copy_cpu.h"
 #include "kernels/paged_attention/paged_attention_cpu.h"
+#include "kernels/qkv_write/qkv_write_cpu.h"
 #include "kernels/rms_norm/rms_norm_cpu.h"
+#include "kernels/row_add/row_add_cpu.h"
 #include "kernels/sample/sample_cpu.h"
 #include "kernels/swiglu/swiglu_cpu.h"
 
@@ -65,6 +68,7 @@ class CpuOps : public HostOps {
                                           Precision precision) override {
     return CpuMatrix::PackCoded(parts, precision, isa_, pool_);
   }
+  bool HasIntegerProducts() const override { return true; }
 
   void Embed(const EmbedParams& params) override {
     CheckF32(params.out);
@@ -80,6 +84,10 @@ class CpuOps : public HostOps {
     CHECK_EQ(params.out.cols, params.x.cols);
     RmsNormCpu(params, Begin());
   }
+  void SquareSums(const SquareSumsParams& params) override {
+    CheckF32(params.x);
+    SquareSumsCpu(params, Begin());
+  }
   void Linear(const LinearParams& params) override {
     CheckF32(params.x);
     CheckF32(params.out);
@@ -90,6 +98,7 @@ class CpuOps : public HostOps {
   }
   void HeadNormRope(const HeadNormRopeParams& params) override { HeadNormRopeCpu(params, Begin()); }
   void KvWrite(const KvWriteParams& params) override { KvWriteCpu(params, Begin()); }
+  void QkvWrite(const QkvWriteParams& params) override { QkvWriteCpu(params, Begin()); }
   void HeadGate(const HeadGateParams& params) override { HeadGateCpu(params, Begin()); }
   void PagedAttention(const PagedAttentionParams& params) override {
     PagedAttentionCpu(params, Begin());
@@ -115,20 +124,31 @@ class CpuOps : public HostOps {
   }
   void MoeRoute(const MoeRouteParams& params) override {
     CheckF32(params.logits);
+    if (params.router != nullptr) {
+      Linear({params.x, params.router, params.logits, /*accumulate=*/false, params.router_bias});
+    }
     CHECK_LE(params.top_k, params.logits.cols);
     CHECK_EQ(params.logits.cols % params.groups, 0);
     CHECK_LE(params.groups_chosen, params.groups);
     CHECK_LE(params.top_k, params.logits.cols / params.groups * params.groups_chosen);
     MoeRouteCpu(params, Begin());
   }
+  void MoeAssign(const MoeAssignParams& params) override { MoeAssignCpu(params); }
   void MoeExperts(const MoeExpertsParams& params) override {
     CheckF32(params.x);
     CheckF32(params.out);
     CHECK_EQ(params.x.cols, params.out.cols);
     CHECK_EQ(params.x.rows, params.out.rows);
-    for (int e = 0; e < params.expert_count; ++e) CheckExpert(params.experts[e], params.x.cols);
+    for (int e = 0; e < params.experts->size(); ++e)
+      CheckExpert((*params.experts)[e], params.x.cols);
     if (params.shared != nullptr) CheckExpert(*params.shared, params.x.cols);
     MoeExpertsCpu(params, Begin());
+  }
+  void RowAdd(const RowAddParams& params) override {
+    CheckF32(params.x);
+    CheckF32(params.out);
+    CHECK_EQ(params.x.cols, params.out.cols);
+    RowAddCpu(params, Begin());
   }
   void Sample(const SampleParams& params) override { SampleCpu(params, Begin()); }
   void PageCopy(const PageCopyParams& params) override { PageCopyCpu(params, Begin()); }

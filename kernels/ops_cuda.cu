@@ -21,6 +21,8 @@
 #include "kernels/kv_write/kv_write_cuda.h"
 #include "kernels/linear/linear_cuda.h"
 #include "kernels/mla_attention/mla_attention_cuda.h"
+#include "kernels/moe_assign/moe_assign_cuda.h"
+#include "kernels/moe_experts/expert_list.cuh"
 #include "kernels/moe_experts/moe_experts_cuda.h"
 #include "kernels/moe_route/moe_route_cuda.h"
 #include "kernels/nsa_attention/nsa_attention_cuda.h"
@@ -29,7 +31,9 @@
 #include "kernels/ops.h"
 #include "kernels/page_copy/page_copy_cuda.h"
 #include "kernels/paged_attention/paged_attention_cuda.h"
+#include "kernels/qkv_write/qkv_write_cuda.h"
 #include "kernels/rms_norm/rms_norm_cuda.h"
+#include "kernels/row_add/row_add_cuda.h"
 #include "kernels/sample/sample_cuda.h"
 #include "kernels/swiglu/swiglu_cuda.h"
 
@@ -67,7 +71,15 @@ class CudaOps : public Ops {
         transfers_(stream_.get(), &errors_),
         pointer_tables_(&arena_, stream_.get(), &errors_),
         cublas_(std::move(cublas)),
-        waiter_(device_) {}
+        waiter_(device_) {
+    if (!preview_) return;
+    auto arrivals = arena_.Allocate(kArrivalCounters * sizeof(unsigned));
+    if (arrivals.ok()) {
+      arrivals_ = *std::move(arrivals);
+    } else {
+      errors_.Note(arrivals.status());
+    }
+  }
 
   ~CudaOps() override {
     cudaSetDevice(device_);
@@ -132,6 +144,13 @@ class CudaOps : public Ops {
     waiter_.WhenDone(stream_.get(), std::move(done), errors_);
     return true;
   }
+
+  void* Queue() override { return stream_.get(); }
+  std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts) override {
+    Use();
+    return CudaExpertList::Make(experts, /*maps=*/preview_, arena_, stream_.get(), errors_);
+  }
+
   void Synchronize() override {
     if (Use()) Ok(cudaStreamSynchronize(stream_.get()), "synchronize");
   }
@@ -139,11 +158,15 @@ class CudaOps : public Ops {
 
   void Embed(const EmbedParams& params) override { Run(EmbedCuda, params, "embed"); }
   void RmsNorm(const RmsNormParams& params) override { Run(RmsNormCuda, params, "rms_norm"); }
+  void SquareSums(const SquareSumsParams& params) override {
+    Run(SquareSumsCuda, params, "square_sums");
+  }
   void Linear(const LinearParams& params) override { Run(LinearCuda, params, "linear"); }
   void HeadNormRope(const HeadNormRopeParams& params) override {
     Run(HeadNormRopeCuda, params, "head_norm_rope");
   }
   void KvWrite(const KvWriteParams& params) override { Run(KvWriteCuda, params, "kv_write"); }
+  void QkvWrite(const QkvWriteParams& params) override { Run(QkvWriteCuda, params, "qkv_write"); }
   void HeadGate(const HeadGateParams& params) override { Run(HeadGateCuda, params, "head_gate"); }
   void PagedAttention(const PagedAttentionParams& params) override {
     Run(PagedAttentionCuda, params, "paged_attention");
@@ -162,9 +185,13 @@ class CudaOps : public Ops {
   }
   void Swiglu(const SwigluParams& params) override { Run(SwigluCuda, params, "swiglu"); }
   void MoeRoute(const MoeRouteParams& params) override { Run(MoeRouteCuda, params, "moe_route"); }
+  void MoeAssign(const MoeAssignParams& params) override {
+    Run(MoeAssignCuda, params, "moe_assign");
+  }
   void MoeExperts(const MoeExpertsParams& params) override {
     Run(MoeExpertsCuda, params, "moe_experts");
   }
+  void RowAdd(const RowAddParams& params) override { Run(RowAddCuda, params, "row_add"); }
   bool samples() const override { return preview_; }
   void Sample(const SampleParams& params) override { Run(SampleCuda, params, "sample"); }
   void PageCopy(const PageCopyParams& params) override { Run(PageCopyCuda, params, "page_copy"); }
@@ -181,8 +208,8 @@ class CudaOps : public Ops {
     if (!Use()) return;
     transfers_.Flush();
     scratch_.Reset();
-    operation(params,
-              {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_, errors_});
+    operation(params, {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_,
+                       errors_, preview_, reinterpret_cast<unsigned*>(arrivals_.get())});
     Ok(cudaGetLastError(), name);
   }
 
@@ -196,6 +223,7 @@ class CudaOps : public Ops {
   CudaScratch scratch_;
   CudaTransfers transfers_;
   PointerTables pointer_tables_;
+  Buffer arrivals_;
   std::unique_ptr<CublasLt> cublas_;  // null: not on this machine, or not asked for
   CudaWaiter waiter_;
 };

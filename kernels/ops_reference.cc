@@ -10,6 +10,7 @@
 #include "kernels/kv_write/kv_write_reference.h"
 #include "kernels/linear/linear_reference.h"
 #include "kernels/mla_attention/mla_attention_reference.h"
+#include "kernels/moe_assign/moe_assign_reference.h"
 #include "kernels/moe_experts/moe_experts_reference.h"
 #include "kernels/moe_route/moe_route_reference.h"
 #include "kernels/nsa_attention/nsa_attention_reference.h"
@@ -18,7 +19,9 @@
 #include "kernels/ops.h"
 #include "kernels/page_copy/page_copy_reference.h"
 #include "kernels/paged_attention/paged_attention_reference.h"
+#include "kernels/qkv_write/qkv_write_reference.h"
 #include "kernels/rms_norm/rms_norm_reference.h"
+#include "kernels/row_add/row_add_reference.h"
 #include "kernels/sample/sample_reference.h"
 #include "kernels/swiglu/swiglu_reference.h"
 
@@ -45,12 +48,15 @@ class ReferenceOps : public HostOps {
                                           Precision precision) override {
     return std::make_unique<ReferenceMatrix>(parts, precision);
   }
+  bool HasIntegerProducts() const override { return true; }
 
   void Embed(const EmbedParams& params) override { EmbedReference(params); }
   void RmsNorm(const RmsNormParams& params) override { RmsNormReference(params); }
+  void SquareSums(const SquareSumsParams& params) override { SquareSumsReference(params); }
   void Linear(const LinearParams& params) override { LinearReference(params); }
   void HeadNormRope(const HeadNormRopeParams& params) override { HeadNormRopeReference(params); }
   void KvWrite(const KvWriteParams& params) override { KvWriteReference(params); }
+  void QkvWrite(const QkvWriteParams& params) override { QkvWriteReference(params); }
   void HeadGate(const HeadGateParams& params) override { HeadGateReference(params); }
   void PagedAttention(const PagedAttentionParams& params) override {
     PagedAttentionReference(params);
@@ -61,7 +67,9 @@ class ReferenceOps : public HostOps {
   void NsaAttention(const NsaAttentionParams& params) override { NsaAttentionReference(params); }
   void Swiglu(const SwigluParams& params) override { SwigluReference(params); }
   void MoeRoute(const MoeRouteParams& params) override { MoeRouteReference(params); }
+  void MoeAssign(const MoeAssignParams& params) override { MoeAssignReference(params); }
   void MoeExperts(const MoeExpertsParams& params) override { MoeExpertsReference(params); }
+  void RowAdd(const RowAddParams& params) override { RowAddReference(params); }
   void Sample(const SampleParams& params) override { SampleReference(params); }
   void PageCopy(const PageCopyParams& params) override { PageCopyReference(params); }
 };

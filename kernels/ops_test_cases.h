@@ -77,6 +77,19 @@ struct KvWriteCase {
 };
 Outputs RunKvWrite(const KvWriteCase& c, const Run& run);
 
+struct QkvWriteCase {
+  int heads = 6;
+  int kv_heads = 2;
+  int head_dim = 64;
+  int value_dim = 0;  // 0: head_dim
+  bool norm = true;
+  bool rope = true;
+  int rotated_dims = 0;
+  bool interleaved = false;
+  DType dtype = DType::kBf16;
+};
+Outputs RunQkvWrite(const QkvWriteCase& c, const Run& run);
+
 struct HeadGateCase {
   int heads = 8;
   int branches = 3;
@@ -141,6 +154,8 @@ struct MoeRouteCase {
   GroupScore group_score = GroupScore::kNone;
   int groups = 1;
   int groups_chosen = 1;
+  int inputs = 0;  // of the router; 0: logits are given
+  DType router_dtype = DType::kBf16;
 };
 Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run);
 
@@ -156,6 +171,7 @@ struct MoeExpertsCase {
   bool bias = false;
   bool accumulate = true;
   std::optional<CodedFormat> codes = std::nullopt;  // instead of values of dtype
+  int elsewhere = 0;                                // percent of choices that another rank computes
 };
 Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run);
 
@@ -172,6 +188,24 @@ struct SampleCase {
 Outputs RunSample(const SampleCase& c, const Run& run);
 
 Outputs RunPageCopy(const Run& run);
+
+struct SquareSumsCase {
+  int hidden = 256;
+};
+Outputs RunSquareSums(const SquareSumsCase& c, const Run& run);
+Outputs RunRmsNormParts(const SquareSumsCase& c, const Run& run);
+
+struct RowAddCase {
+  int hidden = 256;
+};
+Outputs RunRowAdd(const RowAddCase& c, const Run& run);
+
+struct MoeAssignCase {
+  int experts = 12;
+  int top_k = 3;
+  int most_copies = 4;
+};
+Outputs RunMoeAssign(const MoeAssignCase& c, const Run& run);
 
 // ---- For the runners ----
 

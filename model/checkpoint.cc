@@ -45,14 +45,14 @@ std::optional<int> OptionalInt(JsonFields& fields, absl::string_view key, int64_
   return fields.Has(key) ? std::optional<int>(static_cast<int>(value)) : std::nullopt;
 }
 
-// What transformers writes beside the settings that are read: what is kept or reported, how quickly,
+// What transformers writes beside the settings that are read: what is kept or reported, how fast,
 // and ways of choosing tokens that are there but off.
 void PassOver(JsonFields& fields) {
   fields.Ignore({"transformers_version", "_from_model_config", "bos_token_id", "pad_token_id",
                  "decoder_start_token_id", "max_length", "use_cache", "cache_implementation",
                  "cache_config", "max_cache_len", "compile_config", "disable_compile", "low_memory",
-                 "prefill_chunk_size", "output_attentions", "output_hidden_states",
-                 "output_scores", "output_logits", "return_dict_in_generate"});
+                 "prefill_chunk_size", "output_attentions", "output_hidden_states", "output_scores",
+                 "output_logits", "return_dict_in_generate"});
   // They say how beams are compared, and there is one.
   fields.Ignore({"length_penalty", "early_stopping"});
   // Speculation leaves results as they are.
@@ -146,6 +146,7 @@ absl::Status Checkpoint::Bind(const ModelConfig& config, SafetensorsCheckpoint f
   TROUPE_ASSIGN_OR_RETURN(weights_,
                           BindWeights(folder_, files_, description_, names, config.quantization));
   parameters_ = CountParameters(files_, description_, weights_);
+  quantization_ = config.quantization.name();
   return absl::OkStatus();
 }
 

@@ -181,6 +181,8 @@ class Checkpoint {
   const ModelWeights& weights() const { return weights_; }
   const SafetensorsCheckpoint& files() const { return files_; }
   const ParameterCounts& parameters() const { return parameters_; }
+  // For people, as Quantization::name().
+  const std::string& quantization() const { return quantization_; }
 
   // Paths of text files in the folder; the tokenizer and template themselves are model/text's.
   std::string tokenizer_path() const;
@@ -202,6 +204,7 @@ class Checkpoint {
   SafetensorsCheckpoint files_;
   ModelWeights weights_;
   ParameterCounts parameters_;
+  std::string quantization_;
 };
 
 }  // namespace troupe

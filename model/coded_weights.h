@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "kernels/linear/coded_matrix.h"
 #include "model/matrix_view.h"
 
@@ -32,6 +33,10 @@ struct CodedWeights {
 // F32, where its columns belong to groups in no order (GPTQ with desc_act), or where the sizes of
 // groups do not suit kernels: those are for MatrixView::ReadRows.
 std::optional<CodedWeights> ReadCoded(const MatrixView& matrix);
+
+// Unimplemented, with the arithmetic, for columns of a coded matrix that cut its groups so that
+// kernels cannot take the codes: decoding them would take several times their memory.
+absl::Status CheckGroupsWhole(const MatrixView& part);
 
 }  // namespace troupe
 

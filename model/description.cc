@@ -199,7 +199,7 @@ absl::Status ValidateLayer(absl::string_view what, const LayerDescription& layer
 // Collects streams into groups, in the order in which groups are first asked for.
 class GroupBuilder {
  public:
-  explicit GroupBuilder(int bytes_per_element) : bytes_per_element_(bytes_per_element) {}
+  explicit GroupBuilder(const StateGroupOptions& options) : options_(options) {}
 
   void Add(StateGroupKind kind, int window_tokens, int stride_tokens, KvBranch branch, int layer,
            const AttentionDescription& attention) {
@@ -213,7 +213,9 @@ class GroupBuilder {
 
   void AddStream(StateGroupKind kind, int window_tokens, int stride_tokens, StateStream stream) {
     StateGroup& group = Find(kind, window_tokens, stride_tokens);
-    const int64_t rows = int64_t{stream.kv_heads} * group.entries_per_block * bytes_per_element_;
+    if (stream.layer < options_.first_layer || stream.layer >= options_.end_layer) return;
+    const int64_t rows =
+        int64_t{stream.kv_heads} * group.entries_per_block * options_.kv_bytes_per_element;
     stream.key_offset_bytes = group.page_bytes;
     stream.value_offset_bytes = stream.key_offset_bytes + rows * stream.key_dim;
     group.page_bytes = stream.value_offset_bytes + rows * stream.value_dim;
@@ -281,7 +283,7 @@ class GroupBuilder {
     return groups_.emplace_back(std::move(group));
   }
 
-  int bytes_per_element_;
+  StateGroupOptions options_;
   std::vector<StateGroup> groups_;
 };
 
@@ -322,7 +324,7 @@ absl::Status ValidateDescription(const ModelDescription& description) {
 
 std::vector<StateGroup> StateGroups(const ModelDescription& description,
                                     const StateGroupOptions& options) {
-  GroupBuilder builder(options.kv_bytes_per_element);
+  GroupBuilder builder(options);
   for (size_t i = 0; i < description.layers.size(); ++i) {
     builder.AddLayer(static_cast<int>(i), description.layers[i].attention);
   }

@@ -8,6 +8,7 @@
 #define TROUPE_MODEL_DESCRIPTION_H_
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <variant>
@@ -254,10 +255,15 @@ inline int64_t CompressedEntries(const NsaDescription& nsa, int64_t tokens) {
 struct StateGroupOptions {
   int kv_bytes_per_element = 2;
   bool with_mtp = false;  // the MTP layer keeps state too
+  // Only these layers, [first_layer, end_layer), keep state here, as on a rank that has no others;
+  // the groups are those of the whole model all the same, perhaps without streams.
+  int first_layer = 0;
+  int end_layer = std::numeric_limits<int>::max();
 };
 
 // The groups a sequence keeps, in this order: full, windows from the widest, compressed by stride.
-// Groups without streams are left out. A page index of one group says nothing about another's.
+// Groups that no layer of the model has are left out. A page index of one group says nothing about
+// another's.
 std::vector<StateGroup> StateGroups(const ModelDescription& description,
                                     const StateGroupOptions& options);
 

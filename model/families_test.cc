@@ -59,6 +59,7 @@ TEST_P(FamilyTest, KeysThatAreNotUnderstoodAreErrors) {
   for (const char* file : {"config.json", "config.legacy.json"}) {
     const json whole = GoldenConfig(GetParam(), file);
     for (const auto& [key, value] : whole.items()) {
+      if (value.is_null()) continue;  // as if it were not there
       json config = whole;
       config.erase(key);
       config["x_" + key] = value;

@@ -33,8 +33,9 @@ void ReadElements(const TensorView& tensor, int64_t first, int64_t stride, absl:
   }
 }
 
-void ReadRow(const PlainStorage& plain, int64_t row, absl::Span<float> out) {
-  ReadElements(plain.tensor, plain.offset + row * plain.row_stride, plain.col_stride, out);
+void ReadRow(const PlainStorage& plain, int64_t row, int64_t first_col, absl::Span<float> out) {
+  const int64_t first = plain.offset + row * plain.row_stride + first_col * plain.col_stride;
+  ReadElements(plain.tensor, first, plain.col_stride, out);
 }
 
 const TensorView& MainTensor(const PlainStorage& storage) { return storage.tensor; }
@@ -47,12 +48,19 @@ int64_t Bytes(const TensorView& tensor) { return static_cast<int64_t>(tensor.byt
 int64_t StoredBytes(const PlainStorage& storage, const MatrixView& matrix) {
   return matrix.elements() * BitsPerElement(storage.tensor.dtype) / 8;
 }
-int64_t StoredBytes(const GroupedStorage& storage, const MatrixView& /*matrix*/) {
-  return Bytes(storage.codes.tensor) + Bytes(storage.zeros.tensor) + Bytes(storage.scales) +
-         Bytes(storage.group_of);
+// The matrix's share of the bytes of one of `whole` elements.
+int64_t Share(int64_t bytes, const MatrixView& matrix, int64_t whole) {
+  return static_cast<int64_t>(static_cast<double>(bytes) * static_cast<double>(matrix.elements()) /
+                              static_cast<double>(whole));
 }
-int64_t StoredBytes(const Fp8Storage& storage, const MatrixView& /*matrix*/) {
-  return Bytes(storage.codes) + Bytes(storage.scales);
+int64_t StoredBytes(const GroupedStorage& storage, const MatrixView& matrix) {
+  const int64_t codes = Bytes(storage.codes.tensor);
+  return Share(
+      codes + Bytes(storage.zeros.tensor) + Bytes(storage.scales) + Bytes(storage.group_of), matrix,
+      codes * 8 / storage.codes.bits);
+}
+int64_t StoredBytes(const Fp8Storage& storage, const MatrixView& matrix) {
+  return Share(Bytes(storage.codes) + Bytes(storage.scales), matrix, Bytes(storage.codes));
 }
 int64_t StoredBytes(const Mxfp4Storage& /*storage*/, const MatrixView& matrix) {
   return matrix.elements() / 2 + matrix.elements() / Mxfp4Storage::kGroup;
@@ -65,6 +73,30 @@ MatrixView MatrixView::Of(const TensorView& tensor) {
   return {.rows = tensor.shape[0],
           .cols = tensor.shape[1],
           .storage = PlainStorage{.tensor = tensor, .row_stride = tensor.shape[1]}};
+}
+
+MatrixView MatrixView::RowsFrom(int64_t first, int64_t count) const {
+  CHECK(first >= 0 && count >= 0 && first + count <= rows) << name();
+  MatrixView part = *this;
+  part.rows = count;
+  if (auto* plain = std::get_if<PlainStorage>(&part.storage)) {
+    plain->offset += first * plain->row_stride;
+  } else {
+    part.first_row += first;
+  }
+  return part;
+}
+
+MatrixView MatrixView::ColumnsFrom(int64_t first, int64_t count) const {
+  CHECK(first >= 0 && count >= 0 && first + count <= cols) << name();
+  MatrixView part = *this;
+  part.cols = count;
+  if (auto* plain = std::get_if<PlainStorage>(&part.storage)) {
+    plain->offset += first * plain->col_stride;
+  } else {
+    part.first_col += first;
+  }
+  return part;
 }
 
 absl::string_view MatrixView::name() const {
@@ -90,7 +122,8 @@ void MatrixView::ReadRows(int64_t first, int64_t count, absl::Span<float> out) c
   CHECK_EQ(static_cast<int64_t>(out.size()), count * cols);
   for (int64_t r = 0; r < count; ++r) {
     const absl::Span<float> to = out.subspan(r * cols, cols);
-    std::visit([&](const auto& kind) { ReadRow(kind, first + r, to); }, storage);
+    std::visit([&](const auto& kind) { ReadRow(kind, first_row + first + r, first_col, to); },
+               storage);
   }
 }
 

@@ -6,11 +6,13 @@
 #define TROUPE_MODEL_MATRIX_VIEW_H_
 
 #include <cstdint>
+#include <optional>
 #include <variant>
 #include <vector>
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "kernels/linear/linear.h"
 #include "model/quantized_storage.h"
 #include "model/safetensors.h"
 
@@ -30,13 +32,23 @@ struct MatrixView {
   int64_t rows = 0;
   int64_t cols = 0;
   std::variant<PlainStorage, GroupedStorage, Fp8Storage, Mxfp4Storage> storage;
+  // Where this matrix begins in one that is stored as codes; plain storage has an offset of its
+  // own.
+  int64_t first_row = 0;
+  int64_t first_col = 0;
+  // How the checkpoint wants products to be formed, where it does not leave that to us.
+  std::optional<Precision> products = std::nullopt;
 
   // The whole of a 2-dimensional tensor.
   static MatrixView Of(const TensorView& tensor);
 
+  // A part of the matrix, of the same bytes.
+  MatrixView RowsFrom(int64_t first, int64_t count) const;
+  MatrixView ColumnsFrom(int64_t first, int64_t count) const;
+
   bool empty() const { return rows == 0; }
   int64_t elements() const { return rows * cols; }
-  int64_t stored_bytes() const;  // of this matrix alone, scales included
+  int64_t stored_bytes() const;  // of this matrix alone, its share of scales included
   absl::string_view name() const;
 
   // Where rows of `cols` neighbouring elements begin, when the values lie in this way; else null.

@@ -286,6 +286,7 @@ absl::StatusOr<MatrixView> Quantization::Resolve(const SafetensorsCheckpoint& fi
     matrix = Straight(module, *scheme, rows, cols);
   }
   if (!module.status().ok()) return module.status();
+  if (!std::holds_alternative<PlainStorage>(matrix.storage)) matrix.products = scheme->products;
   return matrix;
 }
 

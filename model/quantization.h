@@ -3,8 +3,10 @@
 //
 // Formats: FineGrainedFP8 (quant_method fp8), GPTQ (int4 and int8, both checkpoint formats), AWQ
 // (GEMM), compressed-tensors (pack-quantized, int-quantized, float-quantized, naive-quantized) and
-// MXFP4 in gpt-oss' form. All of them describe weights; a format that also asks for quantised
-// activations is read, and activations keep their full precision, which is never less exact.
+// MXFP4 in gpt-oss' form. A compressed-tensors config that asks for activations as integers of 8
+// bits, scaled on the fly, gets them (MatrixView::products). FP8 activations, scaled on the fly,
+// keep their full precision, which is never less exact; name() says so. Whatever else is asked of
+// activations is an error.
 //
 // Thread model: immutable once parsed; any thread may read.
 // Ownership: a MatrixView borrows from the checkpoint that was given.
@@ -13,6 +15,7 @@
 #define TROUPE_MODEL_QUANTIZATION_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,6 +47,7 @@ struct WeightScheme {
   bool reordered = false;  // columns belong to groups as g_idx says
   uint32_t zero_bias = 0;  // see GroupedStorage
   std::string scale_suffix = "weight_scale";
+  std::optional<Precision> products = std::nullopt;  // see MatrixView
 };
 
 // Names of modules, as configs give them: a module or one that it lies in; "re:" and a regular

@@ -12,6 +12,7 @@ namespace troupe {
 namespace {
 
 constexpr int64_t kMaxGroup = 1 << 20;
+constexpr absl::string_view kFloat8Activations = ", activations not rounded to float8";
 
 std::string StringOr(JsonFields& fields, absl::string_view key, absl::string_view otherwise) {
   fields.Ignore({key});  // null counts as absent
@@ -46,15 +47,41 @@ std::string GroupName(int64_t group_size) {
   return group_size == 0 ? "row" : absl::StrCat("group ", group_size);
 }
 
-// Activations that are quantised on the fly are only a shorter way to the same product. Fixed
-// scales for them are part of the model.
-void CheckActivations(JsonFields& group, absl::string_view key) {
-  const nlohmann::json* activations = group.Object(key);
-  if (activations == nullptr) return;
-  const auto dynamic = activations->find("dynamic");
-  if (dynamic == activations->end() || *dynamic == false) {
-    group.Fail(key, "scales that are fixed", "null, or dynamic: true");
+// What a group of compressed-tensors wants of activations, for its weights' scheme and name.
+void ReadActivations(JsonFields& group, const std::string& weight_type, WeightScheme& scheme,
+                     std::string& name) {
+  if (group.Object("output_activations") != nullptr) {
+    group.Fail("output_activations", "an object", "null: results are not quantised");
   }
+  constexpr absl::string_view kKey = "input_activations";
+  const nlohmann::json* object = group.Object(kKey);
+  if (object == nullptr) return;
+  // Fixed scales would be part of the model.
+  const auto dynamic = object->find("dynamic");
+  if (dynamic == object->end() || *dynamic == false) {
+    return group.Fail(kKey, "scales that are fixed", "null, or dynamic: true");
+  }
+  JsonFields fields(group.file(), group.FieldName(kKey), *object);
+  fields.Only("dynamic", true);
+  fields.Only("num_bits", 8);
+  fields.Only("symmetric", true);
+  fields.Only("actorder", nullptr);
+  fields.Ignore({"block_structure", "group_size", "observer", "observer_kwargs", "scale_dtype",
+                 "strategy", "zp_dtype"});
+  if (OneOf(fields, "type", "int", {"int", "float"}) == "float") {
+    absl::StrAppend(&name, kFloat8Activations);
+    return group.Nested(fields);
+  }
+  if (weight_type != "int") fields.Fail("type", "int", "float, as the weights");
+  // One scale for all tokens of a step would make a result depend on the batch.
+  const std::string strategy =
+      OneOf(fields, "strategy", fields.Has("group_size") ? "group" : "tensor", {"token", "group"});
+  if (strategy == "group" && GroupSizeField(fields, "group_size") != scheme.group_size) {
+    fields.Fail("group_size", Shown((*object)["group_size"]), "the weights' group_size");
+  }
+  scheme.products = strategy == "token" ? Precision::kInt8Rows : Precision::kInt8Groups;
+  absl::StrAppend(&name, ", activations int8 by ", strategy);
+  group.Nested(fields);
 }
 
 }  // namespace
@@ -68,6 +95,7 @@ void Quantization::ReadIgnored(JsonFields& fields, absl::string_view key) {
 void Quantization::ReadFp8(JsonFields& fields) {
   fields.Only("fmt", "e4m3");
   // How activations are scaled on the fly, and how the rounding of those scales is spelled.
+  const bool rounds = fields.Has("activation_scheme");
   OneOf(fields, "activation_scheme", "dynamic", {"dynamic"});
   OneOf(fields, "scale_fmt", "float", {"float", "ue8m0"});
   const std::vector<int64_t> block =
@@ -83,6 +111,7 @@ void Quantization::ReadFp8(JsonFields& fields) {
                      .block_cols = block[1],
                      .scale_suffix = "weight_scale_inv"}});
   name_ = absl::StrCat("fp8 block ", block[0], "x", block[1]);
+  if (rounds) absl::StrAppend(&name_, kFloat8Activations);
 }
 
 void Quantization::ReadGptq(JsonFields& fields) {
@@ -158,8 +187,6 @@ void Quantization::ReadCompressedGroup(const std::string& format, JsonFields& gr
     }
   }
   const std::string own = StringOr(group, "format", format);
-  CheckActivations(group, "input_activations");
-  CheckActivations(group, "output_activations");
   const nlohmann::json* weights = group.Object("weights");
   if (weights == nullptr) return group.Fail("weights", "nothing", "an object");
   JsonFields fields(group.file(), group.FieldName("weights"), *weights);
@@ -213,6 +240,7 @@ void Quantization::ReadCompressedGroup(const std::string& format, JsonFields& gr
   if (block && type != "float") fields.Fail("strategy", "block", "group, channel or tensor");
   name_ = absl::StrCat("compressed-tensors ", own, " ", type, scheme.bits, " ",
                        strategy == "group" ? GroupName(scheme.group_size) : strategy);
+  ReadActivations(group, type, scheme, name_);
   rule.scheme = std::move(scheme);
   rules_.push_back(std::move(rule));
   group.Nested(fields);

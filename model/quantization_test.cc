@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <map>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,38 @@ class FormatsTest : public testing::Test {
             << name << " " << r << ", " << c;
       }
     }
+    ExpectPartsDecode(matrix, name, want);
+  }
+
+  // Rows and columns of it, by value and, where groups can be cut so, by codes.
+  void ExpectPartsDecode(const MatrixView& matrix, const std::string& name,
+                         const std::vector<float>& want) {
+    std::mt19937 random(11);
+    const auto below = [&](int64_t limit) {
+      return static_cast<int64_t>(random() % static_cast<uint64_t>(limit));
+    };
+    int by_codes = 0;
+    for (int i = 0; i < 40; ++i) {
+      const int64_t row = below(matrix.rows);
+      const int64_t col = i % 2 == 0 ? below(matrix.cols) / 8 * 8 : below(matrix.cols);
+      const MatrixView part = matrix.RowsFrom(row, 1 + below(matrix.rows - row))
+                                  .ColumnsFrom(col, 1 + below(matrix.cols - col));
+      const std::vector<float> got = ReadAsF32(part);
+      const auto coded = ReadCoded(part);
+      EXPECT_EQ(coded.has_value(), CheckGroupsWhole(part).ok()) << name;
+      by_codes += coded.has_value() ? 1 : 0;
+      for (int64_t r = 0; r < part.rows; ++r) {
+        for (int64_t c = 0; c < part.cols; ++c) {
+          const float value = want[(row + r) * matrix.cols + col + c];
+          ASSERT_EQ(got[r * part.cols + c], value) << name << " from " << row << ", " << col;
+          if (coded.has_value()) {
+            ASSERT_EQ(DecodeElement(coded->view(), r, c), value)
+                << name << " from " << row << ", " << col;
+          }
+        }
+      }
+    }
+    EXPECT_GT(by_codes, 0) << name;
   }
 
   SafetensorsCheckpoint files_;
@@ -204,6 +237,70 @@ TEST(QuantizationConfigTest, NullCountsAsAbsent) {
                     {"version", "GEMM"},
                     {"modules_to_not_convert", nullptr}})
                   .ok());
+}
+
+// A compressed-tensors config of int-quantized weights, or float-quantized ones, by row.
+nlohmann::json WithActivations(const nlohmann::json& activations, const std::string& type = "int",
+                               const std::string& key = "input_activations") {
+  return {{"quant_method", "compressed-tensors"},
+          {"format", type + "-quantized"},
+          {"config_groups",
+           {{"g",
+             {{"targets", {"Linear"}},
+              {key, activations},
+              {"weights", {{"num_bits", 8}, {"type", type}, {"strategy", "channel"}}}}}}}};
+}
+
+TEST(QuantizationConfigTest, ActivationsBecomeIntegersAsAsked) {
+  const nlohmann::json by_token = {{"num_bits", 8},       {"type", "int"},
+                                   {"symmetric", true},   {"strategy", "token"},
+                                   {"dynamic", true},     {"group_size", nullptr},
+                                   {"observer", nullptr}, {"block_structure", nullptr}};
+  auto quantization = Read(WithActivations(by_token));
+  ASSERT_TRUE(quantization.ok()) << quantization.status();
+  EXPECT_EQ(quantization->SchemeOf("q_proj")->products, Precision::kInt8Rows);
+  EXPECT_THAT(quantization->name(), HasSubstr("activations int8 by token"));
+
+  nlohmann::json grouped = WithActivations({{"group_size", 64}, {"dynamic", true}});
+  grouped["config_groups"]["g"]["weights"]["strategy"] = "group";
+  grouped["config_groups"]["g"]["weights"]["group_size"] = 64;
+  quantization = Read(grouped);
+  ASSERT_TRUE(quantization.ok()) << quantization.status();
+  EXPECT_EQ(quantization->SchemeOf("q_proj")->products, Precision::kInt8Groups);
+
+  quantization = Read(WithActivations(nullptr));
+  ASSERT_TRUE(quantization.ok()) << quantization.status();
+  EXPECT_EQ(quantization->SchemeOf("q_proj")->products, std::nullopt);
+  quantization = Read(WithActivations(
+      {{"num_bits", 8}, {"type", "float"}, {"strategy", "token"}, {"dynamic", true}}, "float"));
+  ASSERT_TRUE(quantization.ok()) << quantization.status();
+  EXPECT_EQ(quantization->SchemeOf("q_proj")->products, std::nullopt);
+  EXPECT_THAT(quantization->name(), HasSubstr("activations not rounded to float8"));
+}
+
+TEST(QuantizationConfigTest, OtherActivationsAreErrors) {
+  const auto with = [](const std::string& key, const nlohmann::json& value) {
+    nlohmann::json activations = {{"num_bits", 8}, {"strategy", "token"}, {"dynamic", true}};
+    activations[key] = value;
+    return activations;
+  };
+  const std::vector<std::pair<nlohmann::json, std::string>> cases = {
+      {WithActivations(with("dynamic", false)), "input_activations: found scales that are fixed"},
+      {WithActivations(with("num_bits", 4)), "input_activations.num_bits: found 4, wanted 8"},
+      {WithActivations(with("symmetric", false)), "input_activations.symmetric: found false"},
+      {WithActivations(with("strategy", "tensor")), "input_activations.strategy: found tensor"},
+      {WithActivations(with("strategy", nullptr)), "input_activations.strategy: found tensor"},
+      {WithActivations({{"group_size", 32}, {"dynamic", true}}),
+       "input_activations.group_size: found 32, wanted the weights' group_size"},
+      {WithActivations(with("shift", 1)), "input_activations.shift"},
+      {WithActivations(with("type", "int"), "float"), "input_activations.type: found int"},
+      {WithActivations(with("dynamic", true), "int", "output_activations"),
+       "output_activations: found an object"}};
+  for (const auto& [config, message] : cases) {
+    const auto result = Read(config);
+    EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument) << config;
+    EXPECT_THAT(std::string(result.status().message()), HasSubstr(message));
+  }
 }
 
 TEST(QuantizationConfigTest, SchemesFollowTargetsAndIgnore) {

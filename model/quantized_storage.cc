@@ -70,19 +70,19 @@ int64_t GroupedStorage::Group(int64_t col) const {
   return group;
 }
 
-bool GroupedStorage::GroupsAreNeighbours(int64_t cols) const {
-  for (int64_t c = 0; c < cols; ++c) {
+bool GroupedStorage::GroupsAreNeighbours(int64_t first, int64_t count) const {
+  for (int64_t c = first; c < first + count; ++c) {
     if (Group(c) != c / group_size) return false;
   }
   return true;
 }
 
-void ReadRow(const GroupedStorage& storage, int64_t row, absl::Span<float> out) {
+void ReadRow(const GroupedStorage& storage, int64_t row, int64_t first_col, absl::Span<float> out) {
   int64_t group = -1;
   float scale = 0.0F;
   int zero = 0;
   for (size_t c = 0; c < out.size(); ++c) {
-    const auto col = static_cast<int64_t>(c);
+    const int64_t col = first_col + static_cast<int64_t>(c);
     if (const int64_t own = storage.Group(col); own != group) {
       group = own;
       scale = storage.Scale(row, group);
@@ -97,33 +97,41 @@ float Fp8Storage::Scale(int64_t row, int64_t col) const {
   return PlainAt(scales, row / block_rows * col_blocks + col / block_cols);
 }
 
-void ReadRow(const Fp8Storage& storage, int64_t row, absl::Span<float> out) {
-  const auto cols = static_cast<int64_t>(out.size());
-  const std::byte* codes = storage.codes.bytes.data() + row * cols;
-  for (int64_t begin = 0; begin < cols; begin += storage.block_cols) {
-    const float scale = storage.Scale(row, begin);
-    for (int64_t c = begin; c < std::min(begin + storage.block_cols, cols); ++c) {
-      out[static_cast<size_t>(c)] = FromE4M3(std::to_integer<uint8_t>(codes[c])) * scale;
+const std::byte* Fp8Storage::RowCodes(int64_t row) const {
+  return codes.bytes.data() + row * codes.shape[1];
+}
+
+void ReadRow(const Fp8Storage& storage, int64_t row, int64_t first_col, absl::Span<float> out) {
+  const int64_t end = first_col + static_cast<int64_t>(out.size());
+  const std::byte* codes = storage.RowCodes(row);
+  for (int64_t c = first_col; c < end;) {
+    const float scale = storage.Scale(row, c);
+    const int64_t block_end = std::min((c / storage.block_cols + 1) * storage.block_cols, end);
+    for (; c < block_end; ++c) {
+      out[static_cast<size_t>(c - first_col)] =
+          FromE4M3(std::to_integer<uint8_t>(codes[c])) * scale;
     }
   }
 }
 
-const std::byte* Mxfp4Storage::RowCodes(int64_t row, int64_t cols) const {
-  return blocks.bytes.data() + (first_row + row * row_step) * (cols / 2);
+int64_t Mxfp4Storage::cols() const { return blocks.shape[blocks.shape.size() - 2] * kGroup; }
+
+const std::byte* Mxfp4Storage::RowCodes(int64_t row) const {
+  return blocks.bytes.data() + (first_row + row * row_step) * (cols() / 2);
 }
 
-const std::byte* Mxfp4Storage::RowScales(int64_t row, int64_t cols) const {
-  return scales.bytes.data() + (first_row + row * row_step) * (cols / kGroup);
+const std::byte* Mxfp4Storage::RowScales(int64_t row) const {
+  return scales.bytes.data() + (first_row + row * row_step) * (cols() / kGroup);
 }
 
-void ReadRow(const Mxfp4Storage& storage, int64_t row, absl::Span<float> out) {
-  const auto cols = static_cast<int64_t>(out.size());
-  const std::byte* codes = storage.RowCodes(row, cols);
-  const std::byte* scales = storage.RowScales(row, cols);
-  for (int64_t c = 0; c < cols; ++c) {
+void ReadRow(const Mxfp4Storage& storage, int64_t row, int64_t first_col, absl::Span<float> out) {
+  const std::byte* codes = storage.RowCodes(row);
+  const std::byte* scales = storage.RowScales(row);
+  for (size_t i = 0; i < out.size(); ++i) {
+    const int64_t c = first_col + static_cast<int64_t>(i);
     const int exponent = std::to_integer<int>(scales[c / Mxfp4Storage::kGroup]) - 127;
     const int code = std::to_integer<int>(codes[c / 2]) >> 4 * (c % 2) & 15;
-    out[static_cast<size_t>(c)] = std::ldexp(kE2M1Values[code], exponent);
+    out[i] = std::ldexp(kE2M1Values[code], exponent);
   }
 }
 

@@ -47,8 +47,8 @@ struct GroupedStorage {
   uint32_t Zero(int64_t row, int64_t group) const;
   float Scale(int64_t row, int64_t group) const;
   int64_t Group(int64_t col) const;
-  // Whether column c belongs to group c / group_size.
-  bool GroupsAreNeighbours(int64_t cols) const;
+  // Whether each column c of [first, first + count) belongs to group c / group_size.
+  bool GroupsAreNeighbours(int64_t first, int64_t count) const;
 };
 
 // F8_E4M3 values with a scale for each block of rows and columns; blocks at the edges are cut off.
@@ -59,6 +59,7 @@ struct Fp8Storage {
   int64_t block_cols = 0;  // block
 
   float Scale(int64_t row, int64_t col) const;
+  const std::byte* RowCodes(int64_t row) const;
 };
 
 // E2M1 values, two a byte with the first in the low bits, in groups of 32 with an E8M0 scale each
@@ -72,14 +73,15 @@ struct Mxfp4Storage {
   int64_t first_row = 0;
   int64_t row_step = 1;
 
-  const std::byte* RowCodes(int64_t row, int64_t cols) const;
-  const std::byte* RowScales(int64_t row, int64_t cols) const;
+  int64_t cols() const;
+  const std::byte* RowCodes(int64_t row) const;
+  const std::byte* RowScales(int64_t row) const;
 };
 
-// Row `row` of a matrix with out.size() columns.
-void ReadRow(const GroupedStorage& storage, int64_t row, absl::Span<float> out);
-void ReadRow(const Fp8Storage& storage, int64_t row, absl::Span<float> out);
-void ReadRow(const Mxfp4Storage& storage, int64_t row, absl::Span<float> out);
+// Columns [first_col, first_col + out.size()) of row `row`.
+void ReadRow(const GroupedStorage& storage, int64_t row, int64_t first_col, absl::Span<float> out);
+void ReadRow(const Fp8Storage& storage, int64_t row, int64_t first_col, absl::Span<float> out);
+void ReadRow(const Mxfp4Storage& storage, int64_t row, int64_t first_col, absl::Span<float> out);
 
 }  // namespace troupe
 

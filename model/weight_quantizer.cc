@@ -4,10 +4,12 @@
 #include <atomic>
 #include <cmath>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "kernels/bf16.h"
 
 namespace troupe {
@@ -18,6 +20,19 @@ constexpr int kCandidates = 12;
 constexpr float kCandidateStep = 0.04F;
 constexpr float kCandidateStep8 = 0.005F;
 constexpr int64_t kRowsAtOnce = 16;
+
+const std::vector<std::pair<std::string, IntegerFormat>>& NamedFormats() {
+  static const auto& formats = *new std::vector<std::pair<std::string, IntegerFormat>>(
+      {{"int8", {.bits = 8, .group = 128}},
+       {"int4-g32", {.bits = 4, .group = 32}},
+       {"int4-g64", {.bits = 4, .group = 64}},
+       {"int4-g128", {.bits = 4, .group = 128}},
+       {"w8a8", {.bits = 8, .group = 128, .activations = true}},
+       {"w4a8-g32", {.bits = 4, .group = 32, .activations = true}},
+       {"w4a8-g64", {.bits = 4, .group = 64, .activations = true}},
+       {"w4a8-g128", {.bits = 4, .group = 128, .activations = true}}});
+  return formats;
+}
 
 // To the nearest integer, ties to even, for magnitudes under 2^22; unlike std::nearbyint it is two
 // additions on any machine.
@@ -59,19 +74,29 @@ void QuantizeRow(absl::Span<const float> values, const IntegerFormat& format, in
 
 }  // namespace
 
+const std::vector<std::string>& IntegerFormatNames() {
+  static const auto& names = *new std::vector<std::string>([] {
+    std::vector<std::string> all = {"none"};
+    for (const auto& [name, format] : NamedFormats()) all.push_back(name);
+    return all;
+  }());
+  return names;
+}
+
 absl::StatusOr<std::optional<IntegerFormat>> ParseIntegerFormat(absl::string_view name) {
   if (name.empty() || name == "none") return std::nullopt;
-  if (name == "int8") return IntegerFormat{.bits = 8, .group = 128};
-  if (name == "int4-g32") return IntegerFormat{.bits = 4, .group = 32};
-  if (name == "int4-g64") return IntegerFormat{.bits = 4, .group = 64};
-  if (name == "int4-g128") return IntegerFormat{.bits = 4, .group = 128};
-  return absl::InvalidArgumentError(absl::StrCat(
-      "quantize: found '", name, "', wanted one of none, int8, int4-g32, int4-g64, int4-g128"));
+  for (const auto& [known, format] : NamedFormats()) {
+    if (known == name) return format;
+  }
+  return absl::InvalidArgumentError(absl::StrCat("quantize: found '", name, "', wanted one of ",
+                                                 absl::StrJoin(IntegerFormatNames(), ", ")));
 }
 
 std::string NameOf(const std::optional<IntegerFormat>& format) {
-  if (!format.has_value()) return "none";
-  return format->bits == 8 ? "int8" : absl::StrCat("int4-g", format->group);
+  for (const auto& [name, known] : NamedFormats()) {
+    if (format == known) return name;
+  }
+  return format.has_value() ? absl::StrCat("int", format->bits, "-g", format->group) : "none";
 }
 
 float GroupScale(absl::Span<const float> weights, absl::Span<const float> importance, int bits) {

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -23,11 +24,15 @@ namespace troupe {
 struct IntegerFormat {
   int bits = 4;        // 4 or 8
   int64_t group = 64;  // inputs
+  // Whether x becomes integers as well, in the groups of the weights (Precision::kInt8Groups).
+  bool activations = false;
 
   bool operator==(const IntegerFormat&) const = default;
 };
 
-// "int8" (groups of 128), "int4-g32", "int4-g64" or "int4-g128"; "none" gives nothing.
+// "int8" (groups of 128), "int4-g32", "int4-g64" or "int4-g128"; the same with activations as
+// integers of 8 bits: "w8a8", "w4a8-g32", "w4a8-g64" or "w4a8-g128"; "none" gives nothing.
+const std::vector<std::string>& IntegerFormatNames();
 absl::StatusOr<std::optional<IntegerFormat>> ParseIntegerFormat(absl::string_view name);
 std::string NameOf(const std::optional<IntegerFormat>& format);
 

@@ -48,13 +48,17 @@ double WeightError(const CodedWeights& coded, const std::vector<float>& values) 
 }
 
 TEST(WeightQuantizerTest, NamesOfFormats) {
-  for (const char* name : {"int8", "int4-g32", "int4-g64", "int4-g128", "none"}) {
+  for (const std::string& name : IntegerFormatNames()) {
     const auto format = ParseIntegerFormat(name);
     ASSERT_TRUE(format.ok()) << format.status();
     EXPECT_EQ(NameOf(*format), name);
   }
-  EXPECT_EQ(ParseIntegerFormat("int3").status().message(),
-            "quantize: found 'int3', wanted one of none, int8, int4-g32, int4-g64, int4-g128");
+  EXPECT_EQ(ParseIntegerFormat("w4a8-g64")->value(), (IntegerFormat{4, 64, true}));
+  EXPECT_EQ(ParseIntegerFormat("w8a8")->value(), (IntegerFormat{8, 128, true}));
+  EXPECT_EQ(
+      ParseIntegerFormat("int3").status().message(),
+      "quantize: found 'int3', wanted one of none, int8, int4-g32, int4-g64, int4-g128, w8a8, "
+      "w4a8-g32, w4a8-g64, w4a8-g128");
 }
 
 // A grid of 2^bits levels over a unit normal's range of about +-3.

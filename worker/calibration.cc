@@ -20,6 +20,7 @@ class CalibrationOps : public Ops {
                                           Precision precision) override {
     return inner_->PackCoded(parts, precision);
   }
+  bool HasIntegerProducts() const override { return inner_->HasIntegerProducts(); }
   void Upload(void* to, const void* from, int64_t bytes) override {
     inner_->Upload(to, from, bytes);
   }
@@ -32,6 +33,7 @@ class CalibrationOps : public Ops {
 
   void Embed(const EmbedParams& params) override { inner_->Embed(params); }
   void RmsNorm(const RmsNormParams& params) override { inner_->RmsNorm(params); }
+  void SquareSums(const SquareSumsParams& params) override { inner_->SquareSums(params); }
   void Linear(const LinearParams& params) override {
     inner_->Synchronize();
     calibration_->Observe(params.w, params.x);
@@ -39,6 +41,7 @@ class CalibrationOps : public Ops {
   }
   void HeadNormRope(const HeadNormRopeParams& params) override { inner_->HeadNormRope(params); }
   void KvWrite(const KvWriteParams& params) override { inner_->KvWrite(params); }
+  void QkvWrite(const QkvWriteParams& params) override { inner_->QkvWrite(params); }
   void HeadGate(const HeadGateParams& params) override { inner_->HeadGate(params); }
   void PagedAttention(const PagedAttentionParams& params) override {
     inner_->PagedAttention(params);
@@ -49,7 +52,9 @@ class CalibrationOps : public Ops {
   void NsaAttention(const NsaAttentionParams& params) override { inner_->NsaAttention(params); }
   void Swiglu(const SwigluParams& params) override { inner_->Swiglu(params); }
   void MoeRoute(const MoeRouteParams& params) override { inner_->MoeRoute(params); }
+  void MoeAssign(const MoeAssignParams& params) override { inner_->MoeAssign(params); }
   void MoeExperts(const MoeExpertsParams& params) override;
+  void RowAdd(const RowAddParams& params) override { inner_->RowAdd(params); }
   void Sample(const SampleParams& params) override { inner_->Sample(params); }
   void PageCopy(const PageCopyParams& params) override { inner_->PageCopy(params); }
 
@@ -98,10 +103,12 @@ void CalibrationOps::AddExpert(const ExpertWeights& expert, const Share& share,
 
 void CalibrationOps::MoeExperts(const MoeExpertsParams& params) {
   inner_->Synchronize();
-  std::vector<Share> shares(params.expert_count);
+  const ExpertList& experts = *params.experts;
+  std::vector<Share> shares(experts.size());
   Share everyone;
   for (int64_t token = 0; token < params.x.rows; ++token) {
     for (int k = 0; k < params.top_k; ++k) {
+      if (params.chosen[token * params.top_k + k] < 0) continue;
       Share& share = shares[params.chosen[token * params.top_k + k]];
       share.tokens.push_back(token);
       share.weights.push_back(params.weights[token * params.top_k + k]);
@@ -110,7 +117,7 @@ void CalibrationOps::MoeExperts(const MoeExpertsParams& params) {
     everyone.weights.push_back(1.0F);
     if (!params.accumulate) std::fill_n(params.out.f32(token), params.out.cols, 0.0F);
   }
-  for (int e = 0; e < params.expert_count; ++e) AddExpert(params.experts[e], shares[e], params);
+  for (int e = 0; e < experts.size(); ++e) AddExpert(experts[e], shares[e], params);
   if (params.shared != nullptr) AddExpert(*params.shared, everyone, params);
 }
 

@@ -3,19 +3,45 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status_util.h"
 
 namespace troupe {
+namespace {
 
-ExecutorActor::ExecutorActor(const BlockTransfers::Config& transfers, Rank* rank,
+// Of a stream of reports, the first of each kind and then one a second.
+Rank::Progress EverySecond(Rank::Progress report) {
+  struct State {
+    std::string what;
+    absl::Time next = absl::InfinitePast();
+  };
+  return [report = std::move(report), state = std::make_shared<State>()](
+             absl::string_view what, int64_t done, int64_t total) {
+    const absl::Time now = absl::Now();
+    if (what == state->what && now < state->next) return;
+    state->what = std::string(what);
+    state->next = now + absl::Seconds(1);
+    report(what, done, total);
+  };
+}
+
+}  // namespace
+
+ExecutorActor::ExecutorActor(const BlockTransfers::Config& transfers, RankMember* member,
                              CacheClient* cache)
-    : config_(transfers), rank_(rank), cache_(cache) {}
+    : config_(transfers), member_(member), cache_(cache) {}
 
 void ExecutorActor::OnStart() {
-  engine_.emplace(rank_, &clock());
-  transfers_.emplace(config_, rank_->pages.get(), cache_, rank_->identity, &clock());
+  if (member_->rank() != nullptr) TakeRank();
+}
+
+void ExecutorActor::TakeRank() {
+  Rank& rank = *member_->rank();
+  engine_.emplace(&rank, &clock());
+  transfers_.emplace(config_, rank.pages.get(), cache_, rank.cache_identity, &clock());
 }
 
 void ExecutorActor::OnStop(const absl::Status& /*reason*/) {
@@ -28,9 +54,31 @@ void ExecutorActor::Handle(ExecutorMessage message) {
 
 void ExecutorActor::On(OpenSession message) {
   EndSession(absl::AbortedError("another session took this one's place"));
-  transfers_->Reset(message.epoch);
-  session_ = Session{.epoch = message.epoch, .outlet = std::move(message.outlet)};
   LOG(INFO) << "session begins" << Field("epoch", message.epoch);
+  session_ = Session{.epoch = message.epoch, .outlet = message.outlet};
+  if (message.assignment.has_value()) {
+    const absl::Status become = Become(message);
+    if (!become.ok()) return EndSession(become);
+  }
+  transfers_->Reset(message.epoch);
+  if (message.assignment.has_value()) session_->outlet->Greet(member_->Describe());
+}
+
+absl::Status ExecutorActor::Become(const OpenSession& message) {
+  // They lie on the rank, which may be replaced.
+  engine_.reset();
+  transfers_.reset();
+  const auto report = [&](absl::string_view what, int64_t done, int64_t total) {
+    v1::Loading loading;
+    loading.set_what(std::string(what));
+    loading.set_bytes_done(done);
+    loading.set_bytes_total(total);
+    session_->outlet->Report(std::move(loading));
+  };
+  TROUPE_RETURN_IF_ERROR(
+      member_->Become(*message.assignment, message.meeting, EverySecond(report)));
+  TakeRank();
+  return absl::OkStatus();
 }
 
 void ExecutorActor::On(const RunPlan& message) {
@@ -39,7 +87,10 @@ void ExecutorActor::On(const RunPlan& message) {
   if (status.ok()) return;
   const absl::Status finished = FinishAll();
   // A device that has failed stays so for as long as this process lives.
-  CHECK_OK(rank_->ops->status()) << "the device has failed; a new worker may use it again";
+  CHECK_OK(member_->rank()->ops->status())
+      << "the device has failed; a new worker may use it again";
+  // Another rank's fault: this one stays what it is for the next session.
+  if (absl::Status links = member_->links_status(); !links.ok()) return EndSession(links);
   CHECK_OK(finished);
   // Whatever was wrong with the plan: what the coordinator has to do is to start anew.
   EndSession(absl::FailedPreconditionError(
@@ -69,7 +120,7 @@ absl::Status ExecutorActor::Launch(const RunPlan& message) {
     // Refused where the actor has stopped, which needs no answer.
     (void)self.TellReply(StepEnded{epoch, step});
   };
-  if (on_host || !rank_->ops->WhenDone(tell)) return FinishAll();
+  if (on_host || !member_->rank()->ops->WhenDone(tell)) return FinishAll();
   return absl::OkStatus();
 }
 
@@ -84,7 +135,7 @@ absl::Status ExecutorActor::FinishOldest() {
 
 absl::Status ExecutorActor::FinishAll() {
   if (under_way_.empty()) return absl::OkStatus();
-  rank_->ops->Synchronize();
+  member_->rank()->ops->Synchronize();
   while (!under_way_.empty()) TROUPE_RETURN_IF_ERROR(FinishOldest());
   return absl::OkStatus();
 }
@@ -104,17 +155,37 @@ void ExecutorActor::On(const CloseSession& message) {
   EndSession(message.status);
 }
 
-void ExecutorActor::On(LoadEnded message) { transfers_->End(std::move(message)); }
+void ExecutorActor::On(RetireMaps message) {
+  // A rank that serves is not of another map: its session was begun after the decision.
+  if (!session_.has_value() && member_->takes_assignment()) {
+    if (member_->MapEpochs() != std::vector<uint64_t>{message.keep_epoch}) {
+      // They lie on the rank, which may go.
+      engine_.reset();
+      transfers_.reset();
+    }
+    if (!member_->Retire(message.keep_epoch) && member_->rank() != nullptr && !engine_) TakeRank();
+  } else {
+    member_->RetirePrepared(message.keep_epoch);
+  }
+  message.done();
+}
 
-void ExecutorActor::On(const StoreEnded& message) { transfers_->End(message); }
+void ExecutorActor::On(LoadEnded message) {
+  if (transfers_.has_value()) transfers_->End(std::move(message));
+}
+
+void ExecutorActor::On(const StoreEnded& message) {
+  if (transfers_.has_value()) transfers_->End(message);
+}
 
 void ExecutorActor::EndSession(const absl::Status& status) {
   if (!session_.has_value()) return;
   LOG(INFO) << "session ends" << Field("epoch", session_->epoch) << Field("status", status)
-            << Field("sequences", engine_->live_sequences());
+            << Field("sequences", engine_.has_value() ? engine_->live_sequences() : 0);
   under_way_.clear();
-  engine_->Reset();
-  transfers_->Reset(/*epoch=*/0);
+  if (engine_.has_value()) engine_->Reset();
+  if (transfers_.has_value()) transfers_->Reset(/*epoch=*/0);
+  member_->Leave();
   std::exchange(session_, std::nullopt)->outlet->End(status);
 }
 

@@ -5,6 +5,9 @@
 // computes. Either way it may block for as long as a step takes: it wants an executor with one
 // thread of its own. Plans queue in the mailbox; WorkerService bounds them.
 //
+// A session that assigns a rank makes the worker that rank first, which may take as long as loading
+// a model does.
+//
 // Thread model: an actor. Ownership: borrows rank and cache client, which outlive it; shares the
 // session's outlet. Invariants: each plan of the session is answered by one result, in order, or
 // the session ends with the reason, all plans before being answered; no sequence outlives its
@@ -19,7 +22,7 @@
 #include "base/actor.h"
 #include "worker/block_transfers.h"
 #include "worker/messages.h"
-#include "worker/rank.h"
+#include "worker/rank_member.h"
 #include "worker/step_engine.h"
 
 namespace troupe {
@@ -27,7 +30,7 @@ namespace troupe {
 class ExecutorActor final : public Actor<ExecutorMessage> {
  public:
   // `cache` may be null.
-  ExecutorActor(const BlockTransfers::Config& transfers, Rank* rank, CacheClient* cache);
+  ExecutorActor(const BlockTransfers::Config& transfers, RankMember* member, CacheClient* cache);
 
  private:
   struct Session {
@@ -49,9 +52,14 @@ class ExecutorActor final : public Actor<ExecutorMessage> {
   void On(const RunPlan& message);
   void On(const CloseSession& message);
   void On(const StepEnded& message);
+  void On(RetireMaps message);
   void On(LoadEnded message);
   void On(const StoreEnded& message);
 
+  // Engine and transfers on the rank that is there.
+  void TakeRank();
+  // Becomes the rank that the session assigns, and says so.
+  absl::Status Become(const OpenSession& message);
   absl::Status Launch(const RunPlan& message);
   // Sends the result of the oldest step under way, the device having come to its end.
   absl::Status FinishOldest();
@@ -61,9 +69,9 @@ class ExecutorActor final : public Actor<ExecutorMessage> {
   void EndSession(const absl::Status& status);
 
   const BlockTransfers::Config config_;
-  Rank* const rank_;
+  RankMember* const member_;
   CacheClient* const cache_;
-  std::optional<StepEngine> engine_;  // from OnStart on, as is the next
+  std::optional<StepEngine> engine_;  // where there is a rank, as is the next
   std::optional<BlockTransfers> transfers_;
   std::optional<Session> session_;
   std::deque<UnderWay> under_way_;  // of the session, oldest first

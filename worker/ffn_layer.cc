@@ -2,6 +2,7 @@
 
 #include <variant>
 
+#include "worker/expert_exchange.h"
 #include "worker/tensor_parts.h"
 
 namespace troupe {
@@ -26,9 +27,10 @@ void Route(const LayerContext& context, const MoeFfn& description, const LoadedM
   const RouterDescription& router = description.router;
   const int64_t tokens = context.tokens();
   const Tensor logits = Columns(FirstRows(arena.router_logits, tokens), 0, description.experts);
-  context.ops.Linear({x, moe.router.get(), logits, /*accumulate=*/false, moe.router_bias.data()});
-
   MoeRouteParams params;
+  params.x = x;
+  params.router = moe.router.get();
+  params.router_bias = moe.router_bias.data();
   params.logits = logits;
   params.bias = moe.correction_bias.data();
   params.top_k = description.experts_per_token;
@@ -48,25 +50,14 @@ void Route(const LayerContext& context, const MoeFfn& description, const LoadedM
     const auto chosen = Fetched(context.ops, arena.chosen.subspan(0, count));
     const auto weights = Fetched(context.ops, arena.expert_weights.subspan(0, count));
     context.ops.Synchronize();
-    context.tap->OnExperts(context.index, chosen, weights);
+    context.tap->OnExperts(context.layer.index, chosen, weights);
   }
 }
 
 void RunExperts(const LayerContext& context, const MoeFfn& description, const LoadedMoe& moe,
                 const Tensor& x, const SublayerOut& out) {
   Route(context, description, moe, x);
-  MoeExpertsParams params;
-  params.x = x;
-  params.expert_count = description.experts;
-  params.experts = moe.experts.data();
-  params.shared = moe.shared.has_value() ? &*moe.shared : nullptr;
-  params.top_k = description.experts_per_token;
-  params.chosen = context.arena.chosen.data();
-  params.weights = context.arena.expert_weights.data();
-  params.out = out.tensor;
-  params.activation = description.activation;
-  params.accumulate = out.accumulate;
-  context.ops.MoeExperts(params);
+  context.exchange.Run(context, description, moe, x, out);
 }
 
 }  // namespace

@@ -10,9 +10,12 @@
 #include "worker/device_input.h"
 #include "worker/loaded_model.h"
 #include "worker/model_runner.h"
+#include "worker/rank_links.h"
 #include "worker/runner_arena.h"
 
 namespace troupe {
+
+class ExpertExchange;
 
 struct LayerContext {
   const LoadedModel& model;
@@ -20,15 +23,16 @@ struct LayerContext {
   RunnerArena& arena;
   RunnerTap* tap;  // null: none
   const DeviceInput& input;
-  int index;  // of the layer; mtp_layer_index() for the MTP module's
   const LoadedLayer& layer;
+  RankLinks& links;
+  ExpertExchange& exchange;
 
   int64_t tokens() const { return input.tokens(); }
   float rms_epsilon() const { return model.description.rms_epsilon; }
   const AttentionDescription& attention() const { return layer.description.attention; }
 };
 
-// Where a sublayer puts its result, [T, d].
+// Where a sublayer puts its result, [T, d], or a tensor-parallel rank its term of it.
 struct SublayerOut {
   Tensor tensor;
   bool accumulate = false;  // added to what is there

@@ -5,6 +5,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "sharding/layout_rules.h"
+#include "sharding/weight_parts.h"
 #include "worker/weight_loader.h"
 
 namespace troupe {
@@ -19,20 +21,45 @@ LoadedSwiglu LoadSwiglu(const SwigluWeights& weights, WeightLoader& loader) {
   return ffn;
 }
 
-// `index` is among the model's MoE layers.
-LoadedMoe LoadMoe(int index, const MoeWeights& weights, WeightLoader& loader) {
+// Layers with experts before layer `layer`.
+int MoeIndex(const ModelDescription& model, int layer) {
+  return static_cast<int>(
+      std::count_if(model.layers.begin(), model.layers.begin() + layer,
+                    [](const auto& before) { return std::holds_alternative<MoeFfn>(before.ffn); }));
+}
+
+// See LoadedMoe::copies_begin.
+void LoadCopies(const RankShard& shard, int layer, WeightLoader& loader, LoadedMoe& moe) {
+  const std::vector<std::vector<int>>& holders = shard.placement[layer].holders;
+  if (holders.empty()) return;
+  std::vector<int32_t> begin = {0};
+  std::vector<int32_t> local;
+  int32_t next = 0;
+  for (const std::vector<int>& ranks : holders) {
+    for (const int rank : ranks) local.push_back(rank == shard.stage_rank ? next++ : -1);
+    begin.push_back(static_cast<int32_t>(local.size()));
+  }
+  moe.copies_begin = loader.Integers(begin);
+  moe.copies_local = loader.Integers(local);
+}
+
+LoadedMoe LoadMoe(const RankShard& shard, int layer, const MoeWeights& weights,
+                  WeightLoader& loader) {
   LoadedMoe moe;
-  moe.index = index;
+  moe.index = MoeIndex(shard.description, layer);
   moe.router = loader.ExactMatrix({weights.router});
   moe.router_bias = loader.Bias({weights.router});
   moe.correction_bias = loader.Floats(weights.correction_bias);
-  for (const SwigluWeights& expert : weights.experts) {
-    moe.owned.push_back(LoadSwiglu(expert, loader));
+  LoadCopies(shard, layer, loader, moe);
+  for (const int expert : shard.experts[layer]) {
+    moe.owned.push_back(LoadSwiglu(weights.experts[expert], loader));
     moe.experts.push_back(moe.owned.back().view());
   }
+  moe.list = loader.ListExperts(moe.experts);
   if (weights.shared.has_value()) {
     moe.owned.push_back(LoadSwiglu(*weights.shared, loader));
     moe.shared = moe.owned.back().view();
+    moe.shared_list = loader.ListExperts({&*moe.shared, 1});
   }
   return moe;
 }
@@ -91,7 +118,8 @@ DeviceTensor LoadInverseFrequency(const RopeDescription& rope, WeightLoader& loa
 }
 
 LoadedAttention LoadAttention(const AttentionDescription& description,
-                              const AttentionWeights& weights, WeightLoader& loader) {
+                              const AttentionWeights& weights, const Slice& tensor,
+                              WeightLoader& loader) {
   LoadedAttention attention;
   const auto* mla = std::get_if<MlaWeights>(&weights.kv);
   const bool queries_by_latent = mla != nullptr && description.mla->query_latent_dim > 0;
@@ -125,6 +153,7 @@ LoadedAttention LoadAttention(const AttentionDescription& description,
   if (weights.head_gate.has_value()) {
     attention.head_gate_column = append(weights.head_gate->down_proj);
     attention.head_gate_up = loader.Matrix({weights.head_gate->up_proj});
+    attention.first_gate = tensor.index * description.heads;
   }
   if (nsa != nullptr) attention.nsa->branch_gate_column = append(nsa->branch_gate);
   attention.in = loader.Matrix(parts);
@@ -159,17 +188,20 @@ absl::Status CheckAttention(absl::string_view layer, const AttentionDescription&
   return absl::OkStatus();
 }
 
-// `moe_layers` counts the MoE layers before this one, and itself.
-LoadedLayer LoadLayer(absl::string_view name, const LayerDescription& description,
-                      const LayerWeights& weights, int& moe_layers, WeightLoader& loader) {
-  loader.Fail(CheckAttention(name, description.attention));
+LoadedLayer LoadLayer(const RankShard& shard, int index, const LayerWeights& weights,
+                      WeightLoader& loader) {
+  const LayerDescription& description = LayerOf(shard.description, index);
+  const bool mtp = index == shard.description.mtp_layer_index();
+  loader.Fail(
+      CheckAttention(mtp ? "the MTP layer" : absl::StrCat("layer ", index), description.attention));
   LoadedLayer layer;
+  layer.index = index;
   layer.description = description;
   layer.attention_norms = LoadNorms(weights.attention_norms, loader);
   layer.ffn_norms = LoadNorms(weights.ffn_norms, loader);
-  layer.attention = LoadAttention(description.attention, weights.attention, loader);
+  layer.attention = LoadAttention(description.attention, weights.attention, shard.tensor, loader);
   if (const auto* moe = std::get_if<MoeWeights>(&weights.ffn)) {
-    layer.ffn = LoadMoe(moe_layers++, *moe, loader);
+    layer.ffn = LoadMoe(shard, index, *moe, loader);
   } else {
     layer.ffn = LoadSwiglu(std::get<SwigluWeights>(weights.ffn), loader);
   }
@@ -178,69 +210,86 @@ LoadedLayer LoadLayer(absl::string_view name, const LayerDescription& descriptio
 
 }  // namespace
 
-int LoadedModel::moe_layers() const {
-  return static_cast<int>(std::count_if(layers.begin(), layers.end(), [](const LoadedLayer& layer) {
-    return std::holds_alternative<LoadedMoe>(layer.ffn);
-  }));
-}
+int LoadedModel::moe_layers() const { return MoeIndex(description, description.mtp_layer_index()); }
 
 int LoadedModel::max_experts() const {
   int experts = 0;
-  const auto count = [&](const LoadedLayer& layer) {
-    if (const auto* moe = std::get_if<LoadedMoe>(&layer.ffn)) {
-      experts = std::max(experts, static_cast<int>(moe->experts.size()));
-    }
+  const auto count = [&](const LayerDescription& layer) {
+    if (const auto* moe = std::get_if<MoeFfn>(&layer.ffn))
+      experts = std::max(experts, moe->experts);
   };
-  for (const LoadedLayer& layer : layers) count(layer);
-  if (mtp.has_value()) count(mtp->layer);
+  for (const LayerDescription& layer : description.layers) count(layer);
+  if (mtp.has_value()) count(mtp->layer.description);
   return experts;
 }
 
 int LoadedModel::gated_heads() const {
   int heads = 0;
   for (const LoadedLayer& layer : layers) {
-    if (layer.attention.head_gate_up != nullptr) heads += layer.description.attention.heads;
+    const PackedMatrix* gates = layer.attention.head_gate_up.get();
+    if (gates != nullptr) heads += static_cast<int>(gates->outputs());
   }
   return heads;
 }
 
+namespace {
+
+// Stored bytes of what a rank loads, about: its share of the model's numbers.
+int64_t BytesToLoad(const Checkpoint& checkpoint, const RankShard& shard) {
+  int64_t bytes = 0;
+  for (const auto& [name, view] : checkpoint.files().tensors()) {
+    bytes += static_cast<int64_t>(view.bytes.size());
+  }
+  const ModelDescription& model = checkpoint.description();
+  const auto numbers = [&](const RankShard& of) {
+    return static_cast<double>(BytesOf(model, PartsOf(of, /*with_mtp=*/true), WeightBits()));
+  };
+  const double share = numbers(shard) / numbers(WholeModel(model));
+  return static_cast<int64_t>(share * static_cast<double>(bytes));
+}
+
+LoadedMtp LoadMtp(const RankShard& shard, const MtpWeights& weights, WeightLoader& loader) {
+  LoadedMtp mtp;
+  mtp.embedding_norm = loader.Norm(weights.embedding_norm);
+  mtp.hidden_norm = loader.Norm(weights.hidden_norm);
+  mtp.input = loader.Matrix({weights.input_proj});
+  mtp.head_norm = loader.Norm(weights.head_norm);
+  mtp.layer = LoadLayer(shard, shard.description.mtp_layer_index(), weights.layer, loader);
+  return mtp;
+}
+
+}  // namespace
+
 absl::StatusOr<LoadedModel> LoadModel(const Checkpoint& checkpoint, Ops* ops,
                                       const LoadOptions& options) {
-  int64_t bytes_total = 0;
-  for (const auto& [name, view] : checkpoint.files().tensors()) {
-    bytes_total += static_cast<int64_t>(view.bytes.size());
-  }
+  LoadedModel model;
+  model.shard = options.shard == nullptr ? WholeModel(checkpoint.description()) : *options.shard;
+  const RankShard& shard = model.shard;
   WeightLoader::Progress progress;
   if (options.progress) {
-    progress = [&](int64_t bytes_done) { options.progress(bytes_done, bytes_total); };
+    progress = [&, total = BytesToLoad(checkpoint, shard)](int64_t bytes_done) {
+      options.progress(bytes_done, total);
+    };
   }
-  const ModelDescription& description = checkpoint.description();
-  const ModelWeights& weights = checkpoint.weights();
+  const SlicedWeights sliced = SliceWeights(checkpoint.description(), checkpoint.weights(), shard);
+  const ModelWeights& weights = sliced.weights;
+  const ModelDescription& description = shard.description;
   WeightLoader loader(ops, options, description.norm_weight_offset, std::move(progress));
-  LoadedModel model;
+  const bool mtp = options.with_mtp && weights.mtp.has_value();
   model.description = description;
   model.mode = options.mode;
-  model.embedding = loader.Table(weights.embedding);
-  model.lm_head = loader.HeadMatrix(weights.lm_head);
-  model.final_norm = loader.Norm(weights.final_norm);
-  int moe_layers = 0;
-  for (size_t i = 0; i < description.layers.size(); ++i) {
-    model.layers.push_back(LoadLayer(absl::StrCat("layer ", i), description.layers[i],
-                                     weights.layers[i], moe_layers, loader));
+  if (shard.first_stage || mtp) model.embedding = loader.Table(weights.embedding);
+  for (int i = shard.first_layer; i < shard.end_layer; ++i) {
+    model.layers.push_back(LoadLayer(shard, i, weights.layers[i], loader));
   }
-  for (const TensorView& norm : weights.early_exit_norms) {
-    model.early_exit_norms.push_back(loader.Norm(norm));
+  if (shard.last_stage) {
+    model.lm_head = loader.HeadMatrix(weights.lm_head);
+    model.final_norm = loader.Norm(weights.final_norm);
+    for (const TensorView& norm : weights.early_exit_norms) {
+      model.early_exit_norms.push_back(loader.Norm(norm));
+    }
   }
-  if (options.with_mtp && description.mtp.has_value()) {
-    const MtpWeights& mtp = *weights.mtp;
-    model.mtp.emplace();
-    model.mtp->embedding_norm = loader.Norm(mtp.embedding_norm);
-    model.mtp->hidden_norm = loader.Norm(mtp.hidden_norm);
-    model.mtp->input = loader.Matrix({mtp.input_proj});
-    model.mtp->head_norm = loader.Norm(mtp.head_norm);
-    model.mtp->layer =
-        LoadLayer("the MTP layer", description.mtp->layer, mtp.layer, moe_layers, loader);
-  }
+  if (mtp) model.mtp = LoadMtp(shard, *weights.mtp, loader);
   model.weight_bytes = loader.device_bytes();
   if (!loader.status().ok()) return loader.status();
   return model;

@@ -1,5 +1,5 @@
 // A checkpoint's weights as kernels want them: on the device, packed, products that share their
-// input fused into one matrix.
+// input fused into one matrix. All of them, or what one rank of several holds of them.
 //
 // Thread model: immutable once loaded.
 // Ownership: owns all device memory it names; must not outlive the Ops that packed it. Nothing
@@ -18,6 +18,7 @@
 #include "kernels/ops.h"
 #include "model/checkpoint.h"
 #include "model/weight_quantizer.h"
+#include "sharding/rank_shard.h"
 
 namespace troupe {
 
@@ -87,10 +88,12 @@ struct LoadedAttention {
   // Everything that reads the layer's normalised input: q, each K/V pair, branch gates, the inner
   // part of the head gates, latents. [in->outputs(), d]
   std::unique_ptr<PackedMatrix> in;
-  std::unique_ptr<PackedMatrix> head_gate_up;  // [H, head gate inner]; null: heads are not gated
-  std::unique_ptr<PackedMatrix> out;           // [d, H * Dv]
-  DeviceTensor in_bias;                        // [in->outputs()] f32; empty: none
-  DeviceTensor out_bias;                       // [d] f32; empty: none
+  // [all ranks' H, head gate inner]: the rule may weigh all heads; null: heads are not gated.
+  std::unique_ptr<PackedMatrix> head_gate_up;
+  int first_gate = 0;                 // of those, this rank's first head
+  std::unique_ptr<PackedMatrix> out;  // [d, H * Dv]
+  DeviceTensor in_bias;               // [in->outputs()] f32; empty: none
+  DeviceTensor out_bias;              // [d] f32; empty: none
   int64_t head_gate_column = 0;
   DeviceTensor q_norm;             // [D] or, over all heads, [H * D] f32; empty without QK-norm
   DeviceTensor sinks;              // [H] f32; empty without
@@ -117,8 +120,14 @@ struct LoadedMoe {
   DeviceTensor router_bias;              // [E] f32; empty: none
   DeviceTensor correction_bias;          // [E] f32; empty: none
   std::vector<LoadedSwiglu> owned;       // experts, then the shared one if there is one
-  std::vector<ExpertWeights> experts;    // [E], into `owned`
-  std::optional<ExpertWeights> shared;   // into `owned`
+  std::vector<ExpertWeights> experts;    // those that are here, ascending, into `owned`
+  std::unique_ptr<ExpertList> list;      // of `experts`
+  // Where ranks hold experts whole: copies of expert e are [begin[e], begin[e + 1]), and `local`
+  // says which of `experts` each is, or -1 (kernels/moe_assign/moe_assign.h). Null: all are here.
+  Buffer copies_begin;
+  Buffer copies_local;
+  std::optional<ExpertWeights> shared;      // into `owned`
+  std::unique_ptr<ExpertList> shared_list;  // of `shared` alone; null: none
 };
 
 // Norms of a sublayer's input and of its result; empty where there is none.
@@ -128,7 +137,8 @@ struct LoadedNorms {
 };
 
 struct LoadedLayer {
-  LayerDescription description;
+  int index = 0;                 // as state streams name it
+  LayerDescription description;  // of what is here
   LoadedNorms attention_norms;
   LoadedNorms ffn_norms;
   LoadedAttention attention;
@@ -144,28 +154,33 @@ struct LoadedMtp {
 };
 
 struct LoadedModel {
-  ModelDescription description;
+  ModelDescription description;  // the rank's, see RankShard
+  RankShard shard;
   ComputeMode mode = ComputeMode::kF32;
-  DeviceTensor embedding;                 // [V, d] as stored: f32 or bf16
-  std::unique_ptr<PackedMatrix> lm_head;  // [V, d]
+  DeviceTensor embedding;                 // [V, d] as stored: f32 or bf16; empty: other stages'
+  std::unique_ptr<PackedMatrix> lm_head;  // [V, d], or the rank's part of V; null: other stages'
   DeviceTensor final_norm;                // [d] f32
   std::vector<LoadedLayer> layers;
   std::vector<DeviceTensor> early_exit_norms;  // [d] f32, parallel to early_exit_layers
   std::optional<LoadedMtp> mtp;
   int64_t weight_bytes = 0;  // device memory of all of the above
 
-  int moe_layers() const;   // the MTP module's layer left out
+  int moe_layers() const;   // of all stages; the MTP module's layer left out
   int max_experts() const;  // of any layer, the MTP module's included
   int gated_heads() const;  // (layer, head) pairs with a gate, for skip rates
 };
 
 struct LoadOptions {
   ComputeMode mode = ComputeMode::kBf16;
-  // Weights that the checkpoint stores as plain values become integers. The head gets 8 bits at
-  // least; embeddings, routers, norms and biases stay as they are.
+  // Weights that the checkpoint stores as plain values become integers; those that are integers
+  // keep their format, and get the format's activations where the checkpoint wants none of its own.
+  // The head gets 8 bits at least and keeps its activations; embeddings, routers, norms and biases
+  // stay as they are.
   std::optional<IntegerFormat> quantize;
   int threads = 1;        // that quantise
   bool with_mtp = false;  // load the MTP module when the model has one
+  // What to load of the model; null: all of it.
+  const RankShard* shard = nullptr;
   // Told, for each packed matrix whose weights --quantize would turn to the format it was given, of
   // which weights it was made; may be null.
   std::function<void(const PackedMatrix* matrix, const std::vector<LinearWeights>& parts)> packed;

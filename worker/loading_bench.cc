@@ -1,6 +1,6 @@
-// Loading a checkpoint as a worker does, identity and weights, from the disk and from the page cache,
-// beside the ceilings: plain reads of the same files. TROUPE_MODEL names another folder than the
-// bundled model's; `bench/make_checkpoint` writes a large one.
+// Loading a checkpoint as a worker does, identity and weights, from the disk and from the page
+// cache, beside the ceilings: plain reads of the same files. TROUPE_MODEL names another folder than
+// the bundled model's; `bench/make_checkpoint` writes a large one.
 #include <benchmark/benchmark.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -95,9 +95,7 @@ void Measure(benchmark::State& state, bool from_disk, const Work& work) {
   state.SetBytesProcessed(state.iterations() * WeightBytes());
 }
 
-void BM_ReadFiles(benchmark::State& state, bool from_disk) {
-  Measure(state, from_disk, ReadFiles);
-}
+void BM_ReadFiles(benchmark::State& state, bool from_disk) { Measure(state, from_disk, ReadFiles); }
 
 void BM_Identity(benchmark::State& state, bool from_disk) {
   Measure(state, from_disk, [] {
@@ -114,9 +112,9 @@ void BM_Load(benchmark::State& state, bool from_disk, std::optional<IntegerForma
     const auto ops = MakeCpuOps({.threads = kThreads, .isa = *isa});
     const auto checkpoint = Checkpoint::Open(Folder());
     CHECK_OK(checkpoint.status());
-    const auto model = LoadModel(
-        *checkpoint, ops.get(),
-        {.mode = ComputeMode::kBf16, .quantize = quantize, .threads = kThreads});
+    const auto model =
+        LoadModel(*checkpoint, ops.get(),
+                  {.mode = ComputeMode::kBf16, .quantize = quantize, .threads = kThreads});
     CHECK_OK(model.status());
     benchmark::DoNotOptimize(model->weight_bytes);
   });

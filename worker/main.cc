@@ -11,6 +11,7 @@
 #include "base/shutdown_signals.h"
 #include "base/terminal.h"
 #include "config/program_config.h"
+#include "model/weight_quantizer.h"
 #include "worker/server.h"
 
 namespace troupe {
@@ -21,6 +22,7 @@ struct Settings {
   std::string dtype = "bf16";
   std::string load_format = "safetensors";
   float gate_threshold = -1;
+  int64_t collective_timeout_ms = 60000;
   int64_t shutdown_grace_ms = 10000;
   std::string log_level = "info";
 };
@@ -33,9 +35,10 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
                {.help = "Of products, keys and values; one for all workers of a coordinator.",
                 .choices = {"f32", "bf16"}});
   program->Add("device", &rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
-  program->Add("quantize", &rank.quantize,
-               {.help = "Plain weights become integers while they load.",
-                .choices = {"none", "int8", "int4-g32", "int4-g64", "int4-g128"}});
+  program->Add(
+      "quantize", &rank.quantize,
+      {.help = "Plain weights become integers while they load; with a8, activations do too.",
+       .choices = IntegerFormatNames()});
   program->Add("load_format", &settings->load_format,
                {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
                         "config.json alone.",
@@ -73,6 +76,15 @@ void Declare(Settings* settings, ProgramConfig* program) {
   program->Add("coordinator", &server.coordinator,
                {.help = "The coordinator's address; empty: announce this worker to nobody."});
   program->Add("cache", &server.cache, {.help = "Address of the cache service; empty: none."});
+  program->Add("sharded", &server.sharded,
+               {.help = "Take the rank that the coordinator assigns, instead of loading the whole "
+                        "model at once."});
+  program->Add("ranks_host", &server.ranks_host,
+               {.help = "This machine's address for other ranks; empty: the host of advertise or "
+                        "listen, else 127.0.0.1."});
+  program->Add(
+      "collective_timeout_ms", &settings->collective_timeout_ms,
+      {.help = "How long to wait for another rank in one operation.", .unit = "ms", .min = 100});
   program->Add("shutdown_grace_ms", &settings->shutdown_grace_ms,
                {.help = "Time for the session to end.", .unit = "ms", .min = 0});
   program->Add(
@@ -84,6 +96,9 @@ void Declare(Settings* settings, ProgramConfig* program) {
   program->AddExample(
       "troupe-worker --model models/abacus --listen 0.0.0.0:7101 --advertise gpu7:7101 "
       "--coordinator head:7100");
+  program->AddExample(
+      "troupe-worker --model models/abacus --sharded --listen 10.0.0.7:7101 --coordinator "
+      "head:7100");
   program->AddExample("troupe-worker --config worker.yaml");
 }
 
@@ -95,6 +110,7 @@ int Main(int argc, char** argv) {
   SetLogLevel(ParseLogLevel(settings.log_level).value());
   WorkerServer::Config& config = settings.server;
   config.rank.mode = settings.dtype == "f32" ? ComputeMode::kF32 : ComputeMode::kBf16;
+  config.collective_timeout = absl::Milliseconds(settings.collective_timeout_ms);
   config.rank.dummy_weights = settings.load_format == "dummy";
   if (settings.gate_threshold != -1) config.gate_threshold = settings.gate_threshold;
   std::cerr << program.EffectiveYaml();
@@ -106,8 +122,7 @@ int Main(int argc, char** argv) {
     return EXIT_FAILURE;
   }
   LOG(INFO) << "serving" << Field("address", (*server)->address())
-            << Field("worker", (*server)->info().worker())
-            << Field("model", (*server)->info().model());
+            << Field("worker", (*server)->info().worker()) << Field("model", config.rank.model);
   const int signal = signals.Wait();
   LOG(INFO) << "shutting down" << Field("signal", signal);
   (*server)->Shutdown(absl::Milliseconds(settings.shutdown_grace_ms));

@@ -9,10 +9,12 @@
 #include <string>
 #include <variant>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "troupe/v1/admin.pb.h"
 #include "troupe/v1/worker.pb.h"
+#include "worker/session_meeting.h"
 
 namespace troupe {
 
@@ -22,6 +24,14 @@ namespace troupe {
 class SessionOutlet {
  public:
   virtual ~SessionOutlet() = default;
+  // ---- Of a rank that a session assigned, in this order
+  // How far it is.
+  virtual void Report(v1::Loading loading) = 0;
+  // Its part of the next meeting.
+  virtual void Contribute(std::string bytes) = 0;
+  // It is the rank; the answer to Hello, but for the worker's name.
+  virtual void Greet(v1::WorkerInfo info) = 0;
+  // ---- Of every session
   // The result of the oldest plan that has none yet.
   virtual void Send(v1::StepResult result) = 0;
   // The last call: the session is over, OK where the coordinator asked for it.
@@ -33,6 +43,9 @@ class SessionOutlet {
 struct OpenSession {
   uint64_t epoch = 0;
   std::shared_ptr<SessionOutlet> outlet;
+  // The rank to become first; absent: the worker is what it is, and Hello is answered.
+  std::optional<v1::Assignment> assignment;
+  std::shared_ptr<SessionMeeting> meeting;  // of an assignment
 };
 // The next plan of the session, answered through its outlet. From WorkerService.
 struct RunPlan {
@@ -52,6 +65,12 @@ struct StepEnded {
   uint64_t epoch = 0;
   uint64_t step = 0;
 };
+// What is here for other maps than that of `keep_epoch` is to go, the rank itself too where it is
+// of another and has no session. From ShardService; `done` is called once, from the actor.
+struct RetireMaps {
+  uint64_t keep_epoch = 0;
+  absl::AnyInvocable<void()> done;
+};
 // A page arrived from the cache service: null is a miss. From the cache client's callbacks, once a
 // load.
 struct LoadEnded {
@@ -68,7 +87,7 @@ struct StoreEnded {
 };
 
 using ExecutorMessage =
-    std::variant<OpenSession, RunPlan, CloseSession, StepEnded, LoadEnded, StoreEnded>;
+    std::variant<OpenSession, RunPlan, CloseSession, StepEnded, RetireMaps, LoadEnded, StoreEnded>;
 
 // ---- To the RegistrarActor
 // Time for the next call. From the actor to itself.

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "worker/attention_layer.h"
 #include "worker/device_input.h"
+#include "worker/expert_exchange.h"
 #include "worker/ffn_layer.h"
 #include "worker/runner_arena.h"
 #include "worker/tensor_parts.h"
@@ -25,18 +26,30 @@ void ForEachRun(absl::Span<const int32_t> tokens, const Visit& visit) {
   }
 }
 
+// Of all rows, what lies between them included.
+int64_t BytesOfRows(const Tensor& tensor) {
+  return tensor.rows * tensor.stride * BytesOf(tensor.dtype);
+}
+
 // The residual stream x becomes x + f(x), normed before f, after it, or both, as `norms` says.
 template <class Sublayer>
 void RunSublayer(const LayerContext& context, const LoadedNorms& norms, const Sublayer& run) {
   const Tensor hidden = FirstRows(context.arena.hidden, context.tokens());
+  const auto sum = [&](const Tensor& term) {
+    context.links.tp->AllReduceSum(term.f32(), term.rows * term.stride);
+  };
   Tensor x = hidden;
   if (!norms.before.empty()) {
     x = FirstRows(context.arena.normed, context.tokens());
     context.ops.RmsNorm({hidden, norms.before.view, context.rms_epsilon(), x});
   }
-  if (norms.after.empty()) return run(x, SublayerOut{hidden, /*accumulate=*/true});
+  if (norms.after.empty()) {
+    run(x, SublayerOut{hidden, /*accumulate=*/context.links.tp->rank() == 0});
+    return sum(hidden);
+  }
   const Tensor change = FirstRows(context.arena.change, context.tokens());
   run(x, SublayerOut{change, /*accumulate=*/false});
+  sum(change);
   context.ops.RmsNorm(
       {change, norms.after.view, context.rms_epsilon(), hidden, /*accumulate=*/true});
 }
@@ -44,7 +57,11 @@ void RunSublayer(const LayerContext& context, const LoadedNorms& norms, const Su
 }  // namespace
 
 ModelRunner::ModelRunner(const LoadedModel* model, Ops* ops, const Options& options)
-    : model_(model), ops_(ops), options_(options) {}
+    : model_(model),
+      ops_(ops),
+      options_(options),
+      lone_links_(LoneLinks()),
+      links_(options.links == nullptr ? &lone_links_ : options.links) {}
 
 ModelRunner::~ModelRunner() = default;
 
@@ -59,21 +76,32 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const LoadedMod
     return absl::FailedPreconditionError(
         "runner: the MTP module was asked for but is not loaded; see LoadOptions::with_mtp");
   }
+  if (options.early_exits && model->layers.size() != model->description.layers.size()) {
+    return absl::FailedPreconditionError(
+        "runner: early exits were asked for of a stage of layers, wanted one stage: the head that "
+        "they share is on the last");
+  }
   auto runner = std::unique_ptr<ModelRunner>(new ModelRunner(model, ops, options));
   auto arena = RunnerArena::Allocate(*model, options, pages->slots(), ops);
   if (!arena.ok()) return arena.status();
   runner->arena_ = *std::move(arena);
   runner->replays_ = ops->MakeReplays();
+  auto exchange = MakeExpertExchange(*model, options.max_step_tokens, *runner->links_, ops);
+  if (!exchange.ok()) return exchange.status();
+  runner->exchange_ = *std::move(exchange);
   const auto add_state = [&](const LoadedLayer& layer) {
-    const int index = static_cast<int>(runner->state_.size());
-    runner->state_.push_back(LocateState(*pages, index, layer.attention));
+    runner->state_.push_back(LocateState(*pages, layer.index, layer.attention));
   };
   for (const LoadedLayer& layer : model->layers) add_state(layer);
   if (options.mtp) add_state(model->mtp->layer);
   return runner;
 }
 
-int64_t ModelRunner::activation_bytes() const { return arena_->bytes; }
+int64_t ModelRunner::activation_bytes() const { return arena_->bytes + exchange_->bytes(); }
+
+absl::Status ModelRunner::status() const {
+  return ops_->status().ok() ? links_->status() : ops_->status();
+}
 
 StepOutput ModelRunner::Forward(const StepInput& input) {
   const StepOutput output = Launch(input);
@@ -85,9 +113,10 @@ StepOutput ModelRunner::Launch(const StepInput& input) {
   CHECK_LE(input.rows(), options_.max_rows);
   CHECK_LE(input.tokens(), options_.max_step_tokens);
   CHECK_LE(static_cast<int>(input.logit_tokens().size()), options_.max_logit_tokens);
+  CHECK(alone() || !input.draws());
   ops_->BeginStep();
   DeviceInput staged(input, *ops_);
-  if (replays_->keeps() && tap_ == nullptr && input.OnlyDecodes()) {
+  if (replays_->keeps() && alone() && tap_ == nullptr && input.OnlyDecodes()) {
     staged.WidenLongest();
     if (replays_->Begin({.kind = input.draws() ? 1 : 0,
                          .tokens = input.tokens(),
@@ -103,7 +132,7 @@ StepOutput ModelRunner::Launch(const StepInput& input) {
   const size_t logits = input.logit_tokens().size();
   if (input.draws()) {
     output.drawn = Fetched(*ops_, arena_->drawn.subspan(0, logits));
-  } else {
+  } else if (model_->shard.last_stage) {
     output.logits = Fetched(*ops_, FirstRows(arena_->logits, static_cast<int64_t>(logits)));
   }
   output.heads_closed = Fetched(*ops_, arena_->closed.subspan(0, input.rows()));
@@ -115,13 +144,11 @@ void ModelRunner::RunLayers(const DeviceInput& input) {
   const absl::Span<int32_t> expert_tokens = arena_->expert_tokens;
   ops_->Clear(arena_->closed.data(), input.rows() * static_cast<int64_t>(sizeof(int32_t)));
   ops_->Clear(expert_tokens.data(), static_cast<int64_t>(expert_tokens.size() * sizeof(int32_t)));
-  if (input.tokens() == 0) return;
   const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
-  Embed(input.token_ids(), hidden);
-  TapHidden(-1, hidden);
+  Begin(input, hidden);
   size_t exit = 0;
   for (size_t i = 0; i < model_->layers.size(); ++i) {
-    RunLayer(static_cast<int>(i), model_->layers[i], input);
+    RunLayer(model_->layers[i], state_[i], input);
     const std::vector<int>& exits = model_->description.early_exit_layers;
     if (options_.early_exits && exit < exits.size() && exits[exit] == static_cast<int>(i)) {
       NormLogitTokens(model_->early_exit_norms[exit], input.logit_tokens(),
@@ -129,10 +156,22 @@ void ModelRunner::RunLayers(const DeviceInput& input) {
       ++exit;
     }
   }
+  if (!model_->shard.last_stage) {
+    return links_->pp->Send(links_->pp->rank() + 1, hidden.data, BytesOfRows(hidden));
+  }
   NormLogitTokens(model_->final_norm, input.logit_tokens(), arena_->logit_normed);
   const Tensor logits = Logits(arena_->logit_normed, input.logit_tokens().size());
   if (input.draw_rules() == nullptr) return;
   ops_->Sample({logits, input.draw_rules(), arena_->drawn.data(), arena_->last_tokens.data()});
+}
+
+void ModelRunner::Begin(const DeviceInput& input, const Tensor& hidden) {
+  if (model_->shard.first_stage) {
+    Embed(input.token_ids(), hidden);
+  } else {
+    links_->pp->Receive(links_->pp->rank() - 1, hidden.data, BytesOfRows(hidden));
+  }
+  TapHidden(model_->shard.first_layer - 1, hidden);
 }
 
 Tensor ModelRunner::ExitLogits(int exit, const StepInput& input) {
@@ -157,21 +196,22 @@ Tensor ModelRunner::ForwardMtp(const StepInput& input, absl::Span<const uint32_t
   ops_->RmsNorm({embedding, mtp.embedding_norm.view, eps, Columns(joined, 0, size)});
   ops_->RmsNorm({hidden, mtp.hidden_norm.view, eps, Columns(joined, size, size)});
   ops_->Linear({joined, mtp.input.get(), hidden});
-  RunLayer(model_->description.mtp_layer_index(), mtp.layer, staged);
+  RunLayer(mtp.layer, state_.back(), staged);
   NormLogitTokens(mtp.head_norm, input.logit_tokens(), arena_->logit_normed);
   const Tensor logits = Fetched(*ops_, Logits(arena_->logit_normed, input.logit_tokens().size()));
   ops_->Synchronize();
   return logits;
 }
 
-void ModelRunner::RunLayer(int index, const LoadedLayer& layer, const DeviceInput& input) {
-  const LayerContext context{*model_, *ops_, *arena_, tap_, input, index, layer};
+void ModelRunner::RunLayer(const LoadedLayer& layer, const AttentionState& state,
+                           const DeviceInput& input) {
+  const LayerContext context{*model_, *ops_, *arena_, tap_, input, layer, *links_, *exchange_};
   RunSublayer(context, layer.attention_norms, [&](const Tensor& x, const SublayerOut& out) {
-    RunAttention(context, state_[index], x, out);
+    RunAttention(context, state, x, out);
   });
   RunSublayer(context, layer.ffn_norms,
               [&](const Tensor& x, const SublayerOut& out) { RunFfn(context, x, out); });
-  TapHidden(index, FirstRows(arena_->hidden, input.tokens()));
+  TapHidden(layer.index, FirstRows(arena_->hidden, input.tokens()));
 }
 
 void ModelRunner::NormLogitTokens(const DeviceTensor& norm, absl::Span<const int32_t> logit_tokens,
@@ -185,7 +225,12 @@ void ModelRunner::NormLogitTokens(const DeviceTensor& norm, absl::Span<const int
 Tensor ModelRunner::Logits(const Tensor& normed, size_t count) {
   const auto rows = static_cast<int64_t>(count);
   const Tensor logits = FirstRows(arena_->logits, rows);
-  if (rows > 0) ops_->Linear({FirstRows(normed, rows), model_->lm_head.get(), logits});
+  // Each rank has the logits of its part of the vocabulary and zeros, and the sum has all.
+  const Slice& part = model_->shard.tensor;
+  const Tensor own = Columns(logits, part.Begin(logits.cols), model_->lm_head->outputs());
+  if (own.cols < logits.cols) ops_->Clear(logits.data, BytesOfRows(logits));
+  if (rows > 0) ops_->Linear({FirstRows(normed, rows), model_->lm_head.get(), own});
+  links_->tp->AllReduceSum(logits.f32(), rows * logits.stride);
   return logits;
 }
 

@@ -1,6 +1,12 @@
 // The forward pass: straight-line code over Ops that walks a model's layer descriptions. What a
 // layer does is in worker/attention_layer.h and worker/ffn_layer.h.
 //
+// A rank of several runs its part of it (RankShard) with its links to the others. Ranks of a
+// tensor-parallel group are given the same steps and hold the same residual stream: each adds its
+// term of a sublayer's result, the first of them to the stream itself, and a sum over the group
+// gives the new stream to all. A home without tokens joins with an empty step: experts on its ranks
+// may be wanted by others. A stage that is not the last gives no logits.
+//
 // Thread model: one caller at a time, the one that owns the Ops.
 // Ownership: borrows model, pages and Ops, which must outlive it; owns the activations, allocated
 // once for `max_step_tokens`. Nothing is allocated in a step. What Forward returns stays valid
@@ -19,6 +25,7 @@
 #include "kernels/ops.h"
 #include "worker/kv_pages.h"
 #include "worker/loaded_model.h"
+#include "worker/rank_links.h"
 
 namespace troupe {
 
@@ -68,10 +75,13 @@ class StepInput {
 };
 
 struct StepOutput {
-  Tensor logits;                            // [logit_tokens, V] f32; none where the step draws
-  absl::Span<const uint32_t> drawn;         // [logit_tokens] where it does; or kDamagedLogits
+  // [logit_tokens, V] f32, on all ranks of the last stage; none where the step draws.
+  Tensor logits;
+  absl::Span<const uint32_t> drawn;  // [logit_tokens] where it does; or kDamagedLogits
+  // Of this stage's layers and this home's tokens, the same on all ranks of a tensor-parallel
+  // group.
   absl::Span<const int32_t> heads_closed;   // [R] (layer, token, head) that were skipped
-  absl::Span<const int32_t> expert_tokens;  // [MoE layers, E], layer-major
+  absl::Span<const int32_t> expert_tokens;  // [MoE layers of all stages, E], layer-major
 };
 
 // Sees a forward pass from inside, for tests and inspection. Calls come from within Forward, after
@@ -93,16 +103,18 @@ class RunnerTap {
 
 struct AttentionState;
 class DeviceInput;
+class ExpertExchange;
 struct RunnerArena;
 
 class ModelRunner {
  public:
   struct Options {
-    int max_rows = 64;          // sequences in a step
-    int max_step_tokens = 512;  // tokens in a step
-    int max_logit_tokens = 64;  // of those, with logits
-    bool early_exits = false;   // keep what ExitLogits needs
-    bool mtp = false;           // ForwardMtp may be called; model and pages must have the module
+    int max_rows = 64;           // sequences in a step
+    int max_step_tokens = 512;   // tokens in a step
+    int max_logit_tokens = 64;   // of those, with logits
+    bool early_exits = false;    // keep what ExitLogits needs
+    bool mtp = false;            // ForwardMtp may be called; model and pages must have the module
+    RankLinks* links = nullptr;  // to the model's other ranks; null: there are none. Not owned
   };
 
   // ResourceExhausted when the activations do not fit the device; FailedPrecondition when an option
@@ -114,6 +126,10 @@ class ModelRunner {
 
   const Options& options() const { return options_; }
   int64_t activation_bytes() const;
+  // Whether this rank is the whole model. Others may not draw on the device.
+  bool alone() const { return links_->world->size() == 1; }
+  // OK, or what went wrong first on the device or between ranks.
+  absl::Status status() const;
 
   // Runs the step. Its rows' pages were checked; sizes within the options are CHECKed. What comes
   // out means nothing when Ops::status() is an error.
@@ -138,9 +154,11 @@ class ModelRunner {
  private:
   ModelRunner(const LoadedModel* model, Ops* ops, const Options& options);
 
-  // From tokens to logits, without a copy or a wait unless there is a tap.
+  // From tokens to logits and draws, without a copy or a wait unless there are a tap or other ranks.
   void RunLayers(const DeviceInput& input);
-  void RunLayer(int index, const LoadedLayer& layer, const DeviceInput& input);
+  void RunLayer(const LoadedLayer& layer, const AttentionState& state, const DeviceInput& input);
+  // The residual stream as the first layer here reads it.
+  void Begin(const DeviceInput& input, const Tensor& hidden);
   void NormLogitTokens(const DeviceTensor& norm, absl::Span<const int32_t> logit_tokens,
                        const Tensor& out);
   // Of the first `count` rows, in device memory.
@@ -152,9 +170,12 @@ class ModelRunner {
   Ops* ops_;
   Options options_;
   RunnerTap* tap_ = nullptr;
+  RankLinks lone_links_;  // unless the options have others
+  RankLinks* links_;
   std::unique_ptr<RunnerArena> arena_;
-  std::unique_ptr<Replays> replays_;   // of steps that only decode
-  std::vector<AttentionState> state_;  // [layers], then the MTP layer's
+  std::unique_ptr<Replays> replays_;  // of steps that only decode
+  std::unique_ptr<ExpertExchange> exchange_;
+  std::vector<AttentionState> state_;  // [layers that are here], then the MTP layer's
 };
 
 }  // namespace troupe

@@ -43,7 +43,7 @@ void AttendNsa(const LayerContext& context, const AttentionState& state, const T
         static_cast<size_t>(context.tokens()) * description.kv_heads * sizes.selected_blocks;
     const auto selected = Fetched(context.ops, context.arena.selected.subspan(0, count));
     context.ops.Synchronize();
-    context.tap->OnSelectedBlocks(context.index, selected);
+    context.tap->OnSelectedBlocks(context.layer.index, selected);
   }
 
   const KvLocation& selected = state.kv[kNsaSelectedIndex];

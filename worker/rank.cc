@@ -12,6 +12,7 @@
 #include "base/status_util.h"
 #include "kernels/device.h"
 #include "model/checkpoint.h"
+#include "sharding/rank_shard.h"
 
 namespace troupe {
 namespace {
@@ -48,14 +49,14 @@ absl::Status ResolveContext(const ModelDescription& description, int* max_contex
                                                  ", what the model was made for"));
 }
 
-absl::StatusOr<std::unique_ptr<KvPages>> MakePages(Ops* ops, const ModelDescription& description,
+absl::StatusOr<std::unique_ptr<KvPages>> MakePages(Ops* ops, const RankShard& shard,
                                                    const Rank::Config& config) {
   KvPages::Options options;
   options.dtype = KvDType(config.mode);
   options.slots = config.max_rows;
   options.max_context_tokens = config.max_context;
   std::vector<StateGroup> groups =
-      StateGroups(description, {.kv_bytes_per_element = static_cast<int>(BytesOf(options.dtype))});
+      ShardStateGroups(shard, {.kv_bytes_per_element = static_cast<int>(BytesOf(options.dtype))});
   auto page_count = PlanPages(groups, {.budget_bytes = config.kv_memory_bytes,
                                        .max_context_tokens = config.max_context,
                                        .sequences = config.max_rows,
@@ -67,6 +68,24 @@ absl::StatusOr<std::unique_ptr<KvPages>> MakePages(Ops* ops, const ModelDescript
   return KvPages::Create(ops, std::move(groups), std::move(options));
 }
 
+std::string Sha256(const std::string& text) {
+  std::string digest(EVP_MAX_MD_SIZE, '\0');
+  unsigned int size = 0;
+  CHECK_EQ(EVP_Digest(text.data(), text.size(), reinterpret_cast<unsigned char*>(digest.data()),
+                      &size, EVP_sha256(), nullptr),
+           1);
+  digest.resize(size);
+  return digest;
+}
+
+std::string CacheIdentity(const std::string& identity, const std::optional<Rank::Part>& part) {
+  if (!part.has_value() || (part->map.layout.tp == 1 && part->map.layout.pp == 1)) return identity;
+  const RankPlace place = part->map.Place(part->rank);
+  return Sha256(absl::StrCat("troupe part\n", identity, "\nheads ", place.tp_index, "/",
+                             part->map.layout.tp, "\nlayers ", part->map.first_layer[place.stage],
+                             " to ", part->map.first_layer[place.stage + 1], "\n"));
+}
+
 absl::StatusOr<Checkpoint> OpenCheckpoint(const Rank::Config& config) {
   if (!config.dummy_weights) return Checkpoint::Open(config.model);
   DummyOptions options{.threads = config.threads};
@@ -76,7 +95,9 @@ absl::StatusOr<Checkpoint> OpenCheckpoint(const Rank::Config& config) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config, const Progress& progress) {
+absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
+                                                 const std::optional<Part>& part,
+                                                 const Progress& progress) {
   const auto report = [&progress](absl::string_view what) {
     return [&progress, what](int64_t done, int64_t total) {
       if (progress) progress(what, done, total);
@@ -89,10 +110,17 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config, const Pro
   rank->config = config;
   TROUPE_RETURN_IF_ERROR(ResolveContext(checkpoint.description(), &rank->config.max_context));
   rank->gate_threshold = DefaultThreshold(checkpoint.description());
+  if (part.has_value()) {
+    TROUPE_RETURN_IF_ERROR(ValidateShardMap(checkpoint.description(), part->map));
+  }
+  const RankShard shard = part.has_value()
+                              ? ShardOf(checkpoint.description(), part->map, part->rank)
+                              : WholeModel(checkpoint.description());
 
   TROUPE_ASSIGN_OR_RETURN(rank->ops, MakeOps(config.device, {.threads = config.threads}));
   if (config.wrap_ops != nullptr) rank->ops = config.wrap_ops(std::move(rank->ops));
-  LoadOptions load{.mode = config.mode, .quantize = quantize, .progress = report("weights")};
+  LoadOptions load{
+      .mode = config.mode, .quantize = quantize, .shard = &shard, .progress = report("weights")};
   if (config.calibration != nullptr) {
     if (config.device != "cpu") {
       return absl::InvalidArgumentError(
@@ -105,21 +133,32 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config, const Pro
     };
   }
   // Before the weights: that memory is short shows at once.
-  TROUPE_ASSIGN_OR_RETURN(rank->pages,
-                          MakePages(rank->ops.get(), checkpoint.description(), rank->config));
+  TROUPE_ASSIGN_OR_RETURN(rank->pages, MakePages(rank->ops.get(), shard, rank->config));
   const int threads = config.threads > 0 ? config.threads : 2;
   TROUPE_ASSIGN_OR_RETURN(const ModelIdentity identity,
                           checkpoint.ComputeIdentity(threads, report("identity")));
   rank->identity = ServingIdentity(identity, config.mode, quantize);
   load.threads = threads;
   TROUPE_ASSIGN_OR_RETURN(rank->model, LoadModel(checkpoint, rank->ops.get(), load));
+  rank->cache_identity = CacheIdentity(rank->identity, part);
+  if (!part.has_value()) TROUPE_RETURN_IF_ERROR(rank->Connect(/*links=*/nullptr));
+  return rank;
+}
+
+absl::Status Rank::Connect(RankLinks* to) {
   ModelRunner::Options options;
   options.max_rows = config.max_rows;
   options.max_step_tokens = config.max_step_tokens;
   options.max_logit_tokens = config.max_rows;
-  TROUPE_ASSIGN_OR_RETURN(
-      rank->runner, ModelRunner::Create(&rank->model, rank->pages.get(), rank->ops.get(), options));
-  return rank;
+  options.links = to;
+  TROUPE_ASSIGN_OR_RETURN(runner, ModelRunner::Create(&model, pages.get(), ops.get(), options));
+  links = to;
+  return absl::OkStatus();
+}
+
+void Rank::Disconnect() {
+  runner.reset();
+  links = nullptr;
 }
 
 v1::WorkerInfo Rank::Describe() const {
@@ -128,6 +167,7 @@ v1::WorkerInfo Rank::Describe() const {
   if (!folder.has_filename()) folder = folder.parent_path();
   info.set_model(folder.filename().string());
   info.set_identity(identity);
+  if (cache_identity != identity) info.set_cache_identity(cache_identity);
   info.set_block_tokens(kBlockTokens);
   for (size_t g = 0; g < pages->groups().size(); ++g) {
     const StateGroup& group = pages->groups()[g];
@@ -147,17 +187,10 @@ v1::WorkerInfo Rank::Describe() const {
 
 std::string ServingIdentity(const ModelIdentity& checkpoint, ComputeMode mode,
                             const std::optional<IntegerFormat>& quantize) {
-  const std::string text =
-      absl::StrCat("troupe worker\n", checkpoint.Hex(), "\n",
-                   mode == ComputeMode::kF32 ? "f32" : "bf16", "\nquantize ", NameOf(quantize),
-                   "\nlayout ", kPageLayoutVersion, "\nblock ", kBlockTokens, "\n");
-  std::string digest(EVP_MAX_MD_SIZE, '\0');
-  unsigned int size = 0;
-  CHECK_EQ(EVP_Digest(text.data(), text.size(), reinterpret_cast<unsigned char*>(digest.data()),
-                      &size, EVP_sha256(), nullptr),
-           1);
-  digest.resize(size);
-  return digest;
+  return Sha256(absl::StrCat("troupe worker\n", checkpoint.Hex(), "\n",
+                             mode == ComputeMode::kF32 ? "f32" : "bf16", "\nquantize ",
+                             NameOf(quantize), "\nlayout ", kPageLayoutVersion, "\nblock ",
+                             kBlockTokens, "\n"));
 }
 
 absl::StatusOr<float> ResolveGateThreshold(std::optional<float> configured, const char* environment,

@@ -14,11 +14,13 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/ops.h"
+#include "sharding/shard_map.h"
 #include "troupe/v1/worker.pb.h"
 #include "worker/calibration.h"
 #include "worker/kv_pages.h"
 #include "worker/loaded_model.h"
 #include "worker/model_runner.h"
+#include "worker/rank_links.h"
 
 namespace troupe {
 
@@ -44,18 +46,36 @@ struct Rank {
   using Progress =
       std::function<void(absl::string_view what, int64_t bytes_done, int64_t bytes_total)>;
 
-  static absl::StatusOr<std::unique_ptr<Rank>> Open(const Config& config, const Progress& progress);
+  // Which part of the model it is to be.
+  struct Part {
+    ShardMap map;
+    int rank = 0;
+  };
+
+  // `part`: empty for the whole model. A part has no forward pass before Connect.
+  static absl::StatusOr<std::unique_ptr<Rank>> Open(const Config& config,
+                                                    const std::optional<Part>& part,
+                                                    const Progress& progress);
+
+  // Makes the forward pass, with links to the part's other ranks; null: there are none. They must
+  // outlive it: Disconnect ends it.
+  absl::Status Connect(RankLinks* links);
+  void Disconnect();
 
   // What the coordinator is told, but for name and addresses.
   v1::WorkerInfo Describe() const;
 
-  Config config;             // max_context resolved
-  std::string identity;      // 32 bytes, see ServingIdentity
+  Config config;         // max_context resolved
+  std::string identity;  // 32 bytes, see ServingIdentity
+  // Under which its blocks lie in the cache service: identity, unless it holds a part of each
+  // token's state.
+  std::string cache_identity;
   float gate_threshold = 0;  // the model's default
   // Destroyed after everything that lies on it.
   std::unique_ptr<Ops> ops;
   LoadedModel model;
   std::unique_ptr<KvPages> pages;
+  RankLinks* links = nullptr;  // of the runner, not owned
   std::unique_ptr<ModelRunner> runner;
 };
 

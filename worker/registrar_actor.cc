@@ -8,10 +8,11 @@
 namespace troupe {
 
 RegistrarActor::RegistrarActor(const Config& config, v1::RegisterWorkerRequest request,
-                               RegistrationClient* client)
+                               RegistrationClient* client, Refresh refresh)
     : config_(config),
       request_(std::move(request)),
       client_(client),
+      refresh_(std::move(refresh)),
       retry_ms_(config.first_retry_ms),
       last_error_("not registered yet") {}
 
@@ -22,6 +23,7 @@ void RegistrarActor::Handle(RegistrarMessage message) {
 }
 
 void RegistrarActor::On(Announce /*message*/) {
+  if (refresh_ != nullptr) refresh_(request_);
   client_->Register(request_, [ref = self()](absl::StatusOr<v1::RegisterWorkerReply> reply) {
     ref.TellReply(Announced{std::move(reply)}).IgnoreError();  // Gone: the worker is shutting down.
   });

@@ -23,8 +23,10 @@ class RegistrarActor final : public Actor<RegistrarMessage> {
     int64_t max_retry_ms = 2000;
   };
 
+  // `refresh` brings the request up to date before each call; null: it stays as it is.
+  using Refresh = std::function<void(v1::RegisterWorkerRequest&)>;
   RegistrarActor(const Config& config, v1::RegisterWorkerRequest request,
-                 RegistrationClient* client);
+                 RegistrationClient* client, Refresh refresh = nullptr);
 
  private:
   void OnStart() override;
@@ -34,8 +36,9 @@ class RegistrarActor final : public Actor<RegistrarMessage> {
   void On(const Announced& message);
 
   const Config config_;
-  const v1::RegisterWorkerRequest request_;
+  v1::RegisterWorkerRequest request_;
   RegistrationClient* const client_;
+  const Refresh refresh_;
   int64_t retry_ms_;
   std::string last_error_;  // empty: registered
 };

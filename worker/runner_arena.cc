@@ -51,7 +51,6 @@ struct Widths {
   int64_t experts = 0;
   int64_t top_k = 0;
   int64_t selected = 0;
-  int64_t moe_layers = 0;
   bool norms_after = false;
 
   void Include(const LoadedLayer& layer) {
@@ -62,11 +61,11 @@ struct Widths {
     if (attention.mla.has_value() && attention.mla->q_up != nullptr) {
       mla_queries = std::max(mla_queries, attention.mla->q_up->outputs());
     }
-    heads = std::max<int64_t>(heads, description.heads);
     attended = std::max<int64_t>(attended, description.attended_size());
-    factors = std::max<int64_t>(factors,
-                                description.heads * (attention.nsa.has_value() ? kNsaBranches : 1));
     if (attention.head_gate_up != nullptr) {
+      const int64_t gated = attention.head_gate_up->outputs();
+      heads = std::max(heads, gated);
+      factors = std::max(factors, gated * (attention.nsa.has_value() ? kNsaBranches : 1));
       gate_inner = std::max(gate_inner, attention.head_gate_up->inputs());
     }
     if (attention.nsa.has_value()) {
@@ -76,7 +75,6 @@ struct Widths {
     if (const auto* moe = std::get_if<MoeFfn>(&layer.description.ffn)) {
       experts = std::max<int64_t>(experts, moe->experts);
       top_k = std::max<int64_t>(top_k, moe->experts_per_token);
-      ++moe_layers;
     } else {
       dense = std::max(dense, std::get<LoadedSwiglu>(layer.ffn).down->inputs());
     }
@@ -113,12 +111,15 @@ void Carve(const LoadedModel& model, const ModelRunner::Options& options, int sl
     }
   }
   arena.expert_weights = carver.Array<float>(tokens * widths.top_k);
+  arena.square_sums = carver.Array<float>(tokens);
   arena.chosen = carver.Array<int32_t>(tokens * widths.top_k);
+  arena.assigned = carver.Array<int32_t>(tokens * widths.top_k);
   arena.selected = carver.Array<int32_t>(tokens * widths.selected);
   arena.closed = carver.Array<int32_t>(options.max_rows);
-  arena.expert_tokens = carver.Array<int32_t>(widths.moe_layers * model.max_experts());
   arena.drawn = carver.Array<uint32_t>(options.max_logit_tokens);
   arena.last_tokens = carver.Array<uint32_t>(slots);
+  const int moe_layers = model.moe_layers() + (options.mtp ? 1 : 0);
+  arena.expert_tokens = carver.Array<int32_t>(int64_t{moe_layers} * model.max_experts());
   arena.one = carver.Array<float>(1).data();
 }
 

@@ -27,9 +27,9 @@ struct RunnerArena {
   Tensor projected;                 // [T, LoadedAttention::in outputs]
   Tensor mla_queries;               // [T, H * D], where queries have latents of their own
   Tensor gate_inner;                // [T, head gate inner]
-  Tensor gate_logits;               // [T, H]
-  Tensor gates;                     // [T, H]
-  Tensor factors;                   // [T, H * branches]
+  Tensor gate_logits;               // [T, H of all ranks]
+  Tensor gates;                     // likewise
+  Tensor factors;                   // [T, H of all ranks * branches]
   Tensor attended;                  // [T, H * Dv]
   Tensor ffn_inner;                 // [T, 2 * dense inner]
   Tensor ffn_activated;             // [T, dense inner]
@@ -40,12 +40,14 @@ struct RunnerArena {
   std::vector<Tensor> exit_normed;  // [N, d] each, with Options::early_exits
 
   absl::Span<float> expert_weights;   // [T, top_k]
+  absl::Span<float> square_sums;      // [T]
   absl::Span<int32_t> chosen;         // [T, top_k]
+  absl::Span<int32_t> assigned;       // [T, top_k], as this rank numbers its experts
   absl::Span<int32_t> selected;       // [T, G, selected_blocks]
   absl::Span<int32_t> closed;         // [max_rows]
-  absl::Span<int32_t> expert_tokens;  // [MoE layers, MTP's included, E]
   absl::Span<uint32_t> drawn;         // [N]
   absl::Span<uint32_t> last_tokens;   // [slots] that were drawn; kept from step to step
+  absl::Span<int32_t> expert_tokens;  // [MoE layers of all stages, MTP's included, E]
   float* one = nullptr;               // 1.0, the factor of heads without gates
 
   static absl::StatusOr<std::unique_ptr<RunnerArena>> Allocate(const LoadedModel& model,

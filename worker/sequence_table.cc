@@ -151,9 +151,7 @@ absl::StatusOr<SampledToken> SequenceTable::SampleNext(uint32_t slot, absl::Span
       Sample(sequence.sampling, counted ? &sequence.counts : nullptr,
              sequence.tokens.size() - sequence.prompt_tokens, logits, scratch);
   // The plan that is on its way already counts on a token.
-  const uint32_t token = sampled.ok() ? sampled->token : 0;
-  sequence.tokens.push_back(token);
-  if (counted) sequence.counts.AddOutput(token);
+  Append(slot, sampled.ok() ? sampled->token : 0);
   return sampled;
 }
 
@@ -172,6 +170,12 @@ void SequenceTable::Settle(const Drawn& drawn, uint32_t token) {
   if (sequence.has_value() && sequence->serial == drawn.serial) {
     sequence->tokens[drawn.index] = token;
   }
+}
+
+void SequenceTable::Append(uint32_t slot, uint32_t token) {
+  Sequence& sequence = *slots_[slot];
+  sequence.tokens.push_back(token);
+  if (sequence.sampling.HasPenalties()) sequence.counts.AddOutput(token);
 }
 
 }  // namespace troupe

@@ -69,6 +69,8 @@ class SequenceTable {
   // What was drawn. A sequence that is over by now is fine.
   void Settle(const Drawn& drawn, uint32_t token);
   bool FitsDevice(uint32_t slot) const { return slots_[slot]->sampling.FitsDevice(); }
+  // Appends the sequence's next token, which another rank has drawn.
+  void Append(uint32_t slot, uint32_t token);
   bool WantsLogprobs(uint32_t slot) const { return slots_[slot]->sampling.logprobs.has_value(); }
 
   uint32_t live() const { return live_; }

@@ -1,12 +1,14 @@
 #include "worker/server.h"
 
-#include <cstdlib>
+#include <unistd.h>
+
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_util.h"
+#include "model/checkpoint.h"
 #include "worker/executor_actor.h"
 
 namespace troupe {
@@ -22,6 +24,28 @@ absl::StatusOr<std::string> AdvertisedAddress(const WorkerServer::Config& config
   return absl::InvalidArgumentError(
       absl::StrCat("advertise: found none beside listen \"", listen,
                    "\", wanted the host:port at which the coordinator reaches this machine"));
+}
+
+// The host of an address, without brackets; empty: it has none.
+std::string HostOf(const std::string& address) {
+  if (address.empty() || absl::StartsWith(address, "unix:")) return "";
+  std::string host = address.substr(0, address.rfind(':'));
+  if (absl::StartsWith(host, "[") && absl::EndsWith(host, "]")) {
+    host = host.substr(1, host.size() - 2);
+  }
+  return host == "0.0.0.0" || host == "::" ? "" : host;
+}
+
+std::string RanksHost(const WorkerServer::Config& config) {
+  if (!config.ranks_host.empty()) return config.ranks_host;
+  std::string host = HostOf(config.advertise);
+  if (host.empty()) host = HostOf(config.rpc.listen);
+  return host.empty() ? "127.0.0.1" : host;
+}
+
+std::string HostName() {
+  char name[256] = {};
+  return gethostname(name, sizeof(name) - 1) == 0 ? name : "";
 }
 
 absl::Status CheckConfig(const WorkerServer::Config& config) {
@@ -43,40 +67,50 @@ absl::Status CheckConfig(const WorkerServer::Config& config) {
 absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const Config& config,
                                                                   const Rank::Progress& progress) {
   TROUPE_RETURN_IF_ERROR(CheckConfig(config));
-  TROUPE_ASSIGN_OR_RETURN(auto rank, Rank::Open(config.rank, progress));
-  TROUPE_ASSIGN_OR_RETURN(
-      rank->gate_threshold,
-      ResolveGateThreshold(config.gate_threshold, std::getenv("DYNAMIC_ATTENTION_THRESHOLD"),
-                           rank->gate_threshold));
-  std::unique_ptr<WorkerServer> server(new WorkerServer(config, std::move(rank)));
-  TROUPE_RETURN_IF_ERROR(server->Serve(config));
+  std::unique_ptr<WorkerServer> server(new WorkerServer(config));
+  TROUPE_RETURN_IF_ERROR(server->Serve(config, progress));
   if (!config.coordinator.empty()) server->Announce(config);
   return server;
 }
 
-WorkerServer::WorkerServer(const Config& config, std::unique_ptr<Rank> rank)
-    : rank_(std::move(rank)),
-      cache_(config.cache.empty() ? nullptr
+WorkerServer::WorkerServer(const Config& config)
+    : cache_(config.cache.empty() ? nullptr
                                   : CacheClient::Connect(config.cache, config.cache_client)),
       device_executor_({.name = "device", .thread_count = 1}),
-      control_executor_({.name = "control", .thread_count = 1}) {
+      control_executor_({.name = "control", .thread_count = 1}),
+      loader_(std::make_unique<ThreadExecutor>(
+          ThreadExecutor::Options{.name = "loader", .thread_count = 1})) {}
+
+absl::Status WorkerServer::Serve(const Config& config, const Rank::Progress& progress) {
+  const RankMember::Config member{.rank = config.rank,
+                                  .gate_threshold = config.gate_threshold,
+                                  .cache_address = config.cache,
+                                  .host = RanksHost(config),
+                                  .collective_timeout = config.collective_timeout};
+  if (config.sharded) {
+    // What can be known to be wrong without a rank shows now.
+    TROUPE_RETURN_IF_ERROR(ReadModelConfig(config.rank.model).status());
+    member_ = RankMember::Assigned(member);
+  } else {
+    TROUPE_ASSIGN_OR_RETURN(member_, RankMember::Whole(member, progress));
+  }
   // The service bounds the plans; beside them there is room for the ends of all transfers.
   const size_t capacity = 64 + config.service.max_queued_plans + 2 * config.transfers.max_under_way;
   executor_ = Spawn<ExecutorActor>(device_executor_,
                                    ActorOptions{.name = "executor", .mailbox_capacity = capacity},
-                                   config.transfers, rank_.get(), cache_.get());
-}
-
-absl::Status WorkerServer::Serve(const Config& config) {
+                                   config.transfers, member_.get(), cache_.get());
   service_ =
       std::make_unique<WorkerService>(config.service, executor_.ref(), &device_executor_.clock());
   TROUPE_ASSIGN_OR_RETURN(rpc_, RpcServer::Start(config.rpc, {service_.get()}));
   TROUPE_ASSIGN_OR_RETURN(address_, AdvertisedAddress(config, rpc_->port()));
-  info_ = rank_->Describe();
+  if (!config.sharded) info_ = member_->Describe();
   info_.set_worker(config.name.empty() ? address_ : config.name);
-  info_.set_cache_address(config.cache);
-  info_.set_default_gate_threshold(rank_->gate_threshold);
-  service_->Open(info_);
+  if (config.sharded) {
+    service_->AllowShards(member_.get(), loader_.get());
+    service_->OpenForAssignments(info_.worker());
+  } else {
+    service_->Open(info_);
+  }
   rpc_->SetReady(v1::Worker::service_full_name(), true);
   return absl::OkStatus();
 }
@@ -87,9 +121,16 @@ void WorkerServer::Announce(const Config& config) {
   request.set_address(address_);
   // Starts of one worker's process are further apart than the clock's steps.
   request.set_incarnation(absl::ToUnixMicros(absl::Now()));
+  request.set_takes_assignment(config.sharded);
+  request.set_node(HostName());
+  request.set_device(config.rank.device);
   registration_ = DialCoordinator(config.coordinator);
-  registrar_ = Spawn<RegistrarActor>(control_executor_, ActorOptions{.name = "registrar"},
-                                     config.registrar, std::move(request), registration_.get());
+  registrar_ = Spawn<RegistrarActor>(
+      control_executor_, ActorOptions{.name = "registrar"}, config.registrar, std::move(request),
+      registration_.get(), [this](v1::RegisterWorkerRequest& announced) {
+        const std::vector<uint64_t> epochs = member_->MapEpochs();
+        announced.mutable_map_epochs()->Assign(epochs.begin(), epochs.end());
+      });
 }
 
 WorkerServer::~WorkerServer() { Shutdown(absl::ZeroDuration()); }
@@ -108,6 +149,7 @@ void WorkerServer::Shutdown(absl::Duration grace) {
     executor_.Join();
     executor_ = {};
   }
+  if (loader_ != nullptr) std::exchange(loader_, nullptr)->Shutdown();
 }
 
 }  // namespace troupe

@@ -19,7 +19,7 @@
 #include "cache_client/cache_client.h"
 #include "rpc/rpc_server.h"
 #include "worker/block_transfers.h"
-#include "worker/rank.h"
+#include "worker/rank_member.h"
 #include "worker/registrar_actor.h"
 #include "worker/worker_service.h"
 
@@ -35,6 +35,12 @@ class WorkerServer {
     std::string coordinator = "127.0.0.1:7100";  // empty: wait to be dialled, tell nobody
     std::string cache;                           // the cache service's address; empty: none
     Rank::Config rank;
+    // Take the rank that a coordinator assigns, instead of loading the whole model at once.
+    bool sharded = false;
+    // Where other ranks reach this one; empty: the host of `advertise`, or of the address listened
+    // on, or this machine alone.
+    std::string ranks_host;
+    absl::Duration collective_timeout = absl::Seconds(60);  // for another rank, in one operation
     // Unset: DYNAMIC_ATTENTION_THRESHOLD in the environment, else the model's.
     std::optional<float> gate_threshold;
     BlockTransfers::Config transfers;
@@ -55,6 +61,7 @@ class WorkerServer {
 
   // What the coordinator dials.
   const std::string& address() const { return address_; }
+  // Of a sharded worker: its name alone.
   const v1::WorkerInfo& info() const { return info_; }
 
   // Runs the plans that are here, ends the session with UNAVAILABLE, waits `grace` for the other
@@ -62,15 +69,16 @@ class WorkerServer {
   void Shutdown(absl::Duration grace);
 
  private:
-  WorkerServer(const Config& config, std::unique_ptr<Rank> rank);
+  explicit WorkerServer(const Config& config);
 
-  absl::Status Serve(const Config& config);
+  absl::Status Serve(const Config& config, const Rank::Progress& progress);
   void Announce(const Config& config);
 
-  const std::unique_ptr<Rank> rank_;
+  std::unique_ptr<RankMember> member_;
   std::unique_ptr<CacheClient> cache_;
-  ThreadExecutor device_executor_;   // one thread, which steps block
-  ThreadExecutor control_executor_;  // never blocked
+  ThreadExecutor device_executor_;          // one thread, which steps block
+  ThreadExecutor control_executor_;         // never blocked
+  std::unique_ptr<ThreadExecutor> loader_;  // one thread, which loading shards blocks
   ActorHandle<ExecutorMessage> executor_;
   std::string address_;
   v1::WorkerInfo info_;

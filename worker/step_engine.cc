@@ -39,7 +39,12 @@ StepEngine::StepEngine(Rank* rank, const Clock* clock)
       sequences_({.slots = limits_.max_rows,
                   .vocab_size = static_cast<uint32_t>(rank->model.description.vocab_size),
                   .max_context = static_cast<uint32_t>(rank->config.max_context)}),
-      input_(rank->config.max_rows, rank->config.max_step_tokens) {}
+      input_(rank->config.max_rows, rank->config.max_step_tokens) {
+  if (rank->links == nullptr || rank->links->pp->size() == 1) return;
+  auto tokens = rank->ops->Allocate(int64_t{limits_.max_rows} * 4);
+  CHECK_OK(tokens.status());
+  stage_tokens_ = *std::move(tokens);
+}
 
 void StepEngine::Reset() {
   sequences_.Clear();
@@ -88,19 +93,21 @@ absl::Status StepEngine::ApplyCopies(const v1::StepPlan& plan) {
 
 absl::StatusOr<StepEngine::Launched> StepEngine::Launch(const v1::StepPlan& plan) {
   Launched step;
-  if (plan.row_slot().empty()) return step;
-  step.computes = true;
+  step.joins =
+      !plan.row_slot().empty() || std::any_of(plan.home_tokens().begin(), plan.home_tokens().end(),
+                                              [](uint32_t tokens) { return tokens > 0; });
+  if (!step.joins) return step;
   TROUPE_RETURN_IF_ERROR(AddRows(plan, step));
   step.start_ns = clock_->MonotonicNs();
   step.output = rank_->runner->Launch(input_);
-  TROUPE_RETURN_IF_ERROR(rank_->ops->status());
+  TROUPE_RETURN_IF_ERROR(rank_->runner->status());
   return step;
 }
 
 absl::Status StepEngine::AddRows(const v1::StepPlan& plan, Launched& step) {
   input_.Clear();
   sequences_.BeginStep();
-  bool fits_device = rank_->ops->samples();
+  step.ahead = rank_->ops->samples() && rank_->runner->alone();
   for (int i = 0; i < plan.row_slot_size(); ++i) {
     const uint32_t slot = plan.row_slot(i);
     const uint32_t start = plan.row_start(i);
@@ -110,9 +117,9 @@ absl::Status StepEngine::AddRows(const v1::StepPlan& plan, Launched& step) {
     input_.AddRow(slot, static_cast<int32_t>(start), row.tokens, row.gate, row.samples ? 1 : 0);
     if (!row.samples) continue;
     step.slots.push_back(slot);
-    fits_device = fits_device && sequences_.FitsDevice(slot);
+    step.ahead = step.ahead && sequences_.FitsDevice(slot);
   }
-  if (fits_device) DrawOnDevice(step);
+  if (step.ahead) DrawOnDevice(step);
   return absl::OkStatus();
 }
 
@@ -125,8 +132,8 @@ void StepEngine::DrawOnDevice(Launched& step) {
 }
 
 absl::Status StepEngine::Finish(const Launched& step, v1::StepResult& result) {
-  TROUPE_RETURN_IF_ERROR(rank_->ops->status());
-  if (!step.computes) return absl::OkStatus();
+  TROUPE_RETURN_IF_ERROR(rank_->runner->status());
+  if (!step.joins) return absl::OkStatus();
   // The device was at the step before until that ended.
   const int64_t start_ns = std::max(step.start_ns, last_end_ns_);
   last_end_ns_ = clock_->MonotonicNs();
@@ -134,10 +141,14 @@ absl::Status StepEngine::Finish(const Launched& step, v1::StepResult& result) {
   result.mutable_row_heads_skipped()->Add(closed.begin(), closed.end());
   const auto& expert_tokens = step.output.expert_tokens;
   result.mutable_expert_tokens()->Add(expert_tokens.begin(), expert_tokens.end());
-  if (step.on_host()) {
-    DrawOnHost(step, result);
-  } else {
+  if (step.ahead) {
     ReportDrawn(step, result);
+  } else if (rank_->model.shard.last_stage) {
+    DrawOnHost(step, result);
+    SendTokens(result);
+  } else {
+    ReceiveTokens(step);
+    TROUPE_RETURN_IF_ERROR(rank_->runner->status());
   }
   result.set_forward_us((last_end_ns_ - start_ns) / 1000);
   result.set_sample_us((clock_->MonotonicNs() - last_end_ns_) / 1000);
@@ -178,6 +189,27 @@ void StepEngine::DrawOnHost(const Launched& step, v1::StepResult& result) {
     result.add_sampled_token(sampled->token);
     if (any_logprobs) *result.add_logprobs() = LogprobsOf(*sampled);
   }
+}
+
+void StepEngine::SendTokens(const v1::StepResult& result) {
+  if (stage_tokens_ == nullptr || result.sampled_token().empty()) return;
+  const auto bytes = static_cast<int64_t>(result.sampled_token_size() * sizeof(uint32_t));
+  rank_->ops->Upload(stage_tokens_.get(), result.sampled_token().data(), bytes);
+  Communicator& stages = *rank_->links->pp;
+  for (int stage = 0; stage < stages.rank(); ++stage) {
+    stages.Send(stage, stage_tokens_.get(), bytes);
+  }
+}
+
+void StepEngine::ReceiveTokens(const Launched& step) {
+  if (step.slots.empty()) return;
+  const auto bytes = static_cast<int64_t>(step.slots.size() * sizeof(uint32_t));
+  Communicator& stages = *rank_->links->pp;
+  stages.Receive(stages.size() - 1, stage_tokens_.get(), bytes);
+  const auto* tokens = static_cast<const uint32_t*>(rank_->ops->Fetch(stage_tokens_.get(), bytes));
+  rank_->ops->Synchronize();
+  // What was not received means nothing, and the session is about to end.
+  for (size_t i = 0; i < step.slots.size(); ++i) sequences_.Append(step.slots[i], tokens[i]);
 }
 
 }  // namespace troupe

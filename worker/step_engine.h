@@ -28,6 +28,7 @@ namespace troupe {
 
 class StepEngine {
  public:
+  // CHECK-fails where the device has no memory for a few bytes.
   StepEngine(Rank* rank, const Clock* clock);
 
   // Frees every sequence.
@@ -43,17 +44,21 @@ class StepEngine {
     std::vector<uint32_t> slots;              // of rows that sample, in order
     std::vector<SequenceTable::Drawn> drawn;  // one for each where the device draws, else empty
     int64_t start_ns = 0;
-    bool computes = false;  // the plan has rows
+    bool joins = false;  // the rank has, or shares, something to compute
+    // The next step may be launched before this one is finished: the device draws, if anyone does.
+    bool ahead = false;
     // The device must have come here, and Finish be called, before the next Launch.
-    bool on_host() const { return computes && drawn.size() != slots.size(); }
+    bool on_host() const { return joins && !ahead; }
   };
 
   // Steps that may be launched and not finished: results are kept for so many.
   static constexpr size_t kMostLaunched = 2;
 
-  // Hands the plan's rows to the device.
+  // Hands the plan's rows to the device. A rank of several joins the step where any home has rows.
   absl::StatusOr<Launched> Launch(const v1::StepPlan& plan);
   // Fills `result` but for epoch, step and transfers, the device having come to the step's end.
+  // Where the device has not drawn, ranks of the last stage sample, and the others learn from them
+  // which tokens came.
   absl::Status Finish(const Launched& step, v1::StepResult& result);
 
   uint32_t live_sequences() const { return sequences_.live(); }
@@ -65,6 +70,9 @@ class StepEngine {
   void DrawOnDevice(Launched& step);
   void ReportDrawn(const Launched& step, v1::StepResult& result);
   void DrawOnHost(const Launched& step, v1::StepResult& result);
+  // Between stages, the tokens of the step's slots in order.
+  void SendTokens(const v1::StepResult& result);
+  void ReceiveTokens(const Launched& step);
 
   Rank* const rank_;
   const Clock* const clock_;
@@ -74,6 +82,7 @@ class StepEngine {
   std::vector<PageGrant> grants_;  // of the plan
   SamplerScratch scratch_;
   int64_t last_end_ns_ = 0;  // of the last step that was finished
+  Buffer stage_tokens_;  // [max_rows] u32, of a replica with stages
 };
 
 }  // namespace troupe

@@ -57,9 +57,11 @@ class DetachedOps final : public Ops {
 
   void Embed(const EmbedParams& p) override { Run(&Ops::Embed, p); }
   void RmsNorm(const RmsNormParams& p) override { Run(&Ops::RmsNorm, p); }
+  void SquareSums(const SquareSumsParams& p) override { Run(&Ops::SquareSums, p); }
   void Linear(const LinearParams& p) override { Run(&Ops::Linear, p); }
   void HeadNormRope(const HeadNormRopeParams& p) override { Run(&Ops::HeadNormRope, p); }
   void KvWrite(const KvWriteParams& p) override { Run(&Ops::KvWrite, p); }
+  void QkvWrite(const QkvWriteParams& p) override { Run(&Ops::QkvWrite, p); }
   void HeadGate(const HeadGateParams& p) override { Run(&Ops::HeadGate, p); }
   void PagedAttention(const PagedAttentionParams& p) override { Run(&Ops::PagedAttention, p); }
   void MlaAttention(const MlaAttentionParams& p) override { Run(&Ops::MlaAttention, p); }
@@ -68,7 +70,9 @@ class DetachedOps final : public Ops {
   void NsaAttention(const NsaAttentionParams& p) override { Run(&Ops::NsaAttention, p); }
   void Swiglu(const SwigluParams& p) override { Run(&Ops::Swiglu, p); }
   void MoeRoute(const MoeRouteParams& p) override { Run(&Ops::MoeRoute, p); }
+  void MoeAssign(const MoeAssignParams& p) override { Run(&Ops::MoeAssign, p); }
   void MoeExperts(const MoeExpertsParams& p) override { Run(&Ops::MoeExperts, p); }
+  void RowAdd(const RowAddParams& p) override { Run(&Ops::RowAdd, p); }
   void Sample(const SampleParams& p) override { Run(&Ops::Sample, p); }
   void PageCopy(const PageCopyParams& p) override { Run(&Ops::PageCopy, p); }
 
@@ -95,7 +99,7 @@ std::unique_ptr<Rank> OpenRank(uint32_t sequences) {
   config.wrap_ops = [](std::unique_ptr<Ops> ops) {
     return std::make_unique<DetachedOps>(std::move(ops));
   };
-  auto rank = Rank::Open(config, nullptr);
+  auto rank = Rank::Open(config, /*part=*/std::nullopt, nullptr);
   CHECK_OK(rank.status());
   return *std::move(rank);
 }

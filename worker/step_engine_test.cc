@@ -39,7 +39,7 @@ std::unique_ptr<Rank> OpenRank(bool queued = false) {
       return std::make_unique<QueuedOps>(std::move(ops));
     };
   }
-  auto rank = Rank::Open(config, nullptr);
+  auto rank = Rank::Open(config, /*part=*/std::nullopt, nullptr);
   CHECK_OK(rank.status());
   return *std::move(rank);
 }

@@ -5,6 +5,7 @@
 #include <utility>
 #include <variant>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/bf16.h"
 #include "kernels/element.h"
 #include "model/coded_weights.h"
@@ -22,6 +23,16 @@ DType DTypeOf(const std::vector<LinearWeights>& parts) {
     return DTypeOf(part.weight) == DType::kBf16;
   });
   return bf16 ? DType::kBf16 : DType::kF32;
+}
+
+bool IsPlain(const LinearWeights& part) {
+  return std::holds_alternative<PlainStorage>(part.weight.storage);
+}
+
+// What --quantize turns to integers, or finds as integers.
+bool HoldsIntegers(const MatrixView& matrix) {
+  return std::holds_alternative<PlainStorage>(matrix.storage) ||
+         std::holds_alternative<GroupedStorage>(matrix.storage);
 }
 
 // The matrix's values as `dtype`: where they lie, or else decoded into `memory`.
@@ -95,6 +106,18 @@ DeviceTensor WeightLoader::Values(const std::vector<float>& values) {
   return ToDevice(values, static_cast<int64_t>(values.size()));
 }
 
+Buffer WeightLoader::Integers(const std::vector<int32_t>& values) {
+  const auto bytes = static_cast<int64_t>(values.size() * sizeof(int32_t));
+  auto memory = ops_->Allocate(bytes);
+  if (!memory.ok()) {
+    Fail(memory.status());
+    return nullptr;
+  }
+  ops_->Upload(memory->get(), values.data(), bytes);
+  device_bytes_ += bytes;
+  return *std::move(memory);
+}
+
 DeviceTensor WeightLoader::Norm(const TensorView& view) {
   if (view.empty()) return {};
   Report(static_cast<int64_t>(view.bytes.size()));
@@ -136,10 +159,48 @@ std::unique_ptr<PackedMatrix> WeightLoader::ExactMatrix(const std::vector<Linear
   return Pack(parts, Precision::kF32, std::nullopt);
 }
 
+Precision WeightLoader::PrecisionOf(const std::vector<LinearWeights>& parts, Precision otherwise,
+                                    const std::optional<IntegerFormat>& quantize) {
+  std::vector<Precision> wanted;
+  for (const LinearWeights& part : parts) {
+    const bool by_option =
+        quantize.has_value() && quantize->activations && HoldsIntegers(part.weight);
+    wanted.push_back(part.weight.products.value_or(by_option ? Precision::kInt8Groups : otherwise));
+    if (wanted.back() == wanted[0]) continue;
+    Fail(absl::UnimplementedError(
+        absl::StrCat(part.weight.name(), ": found other activations than for ",
+                     parts[0].weight.name(), ", wanted the same: one product forms both")));
+    return otherwise;
+  }
+  if (RoundsToIntegers(wanted[0]) && !ops_->HasIntegerProducts()) {
+    Fail(absl::UnimplementedError(
+        absl::StrCat(parts[0].weight.name(),
+                     ": found activations that become integers of 8 bits, wanted none on ",
+                     ops_->Describe(), ", which has no such products; the CPU has them")));
+    return otherwise;
+  }
+  return wanted[0];
+}
+
+std::unique_ptr<ExpertList> WeightLoader::ListExperts(absl::Span<const ExpertWeights> experts) {
+  std::unique_ptr<ExpertList> list = ops_->ListExperts(experts);
+  Fail(ops_->status());
+  return list;
+}
+
 std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights>& parts,
                                                  Precision precision,
                                                  const std::optional<IntegerFormat>& quantize) {
-  std::unique_ptr<PackedMatrix> packed = PackCodes(parts, precision, quantize);
+  for (const LinearWeights& part : parts) Fail(CheckGroupsWhole(part.weight));
+  const Precision products = PrecisionOf(parts, precision, quantize);
+  std::unique_ptr<PackedMatrix> packed = PackCodes(parts, products, quantize);
+  if (packed == nullptr && RoundsToIntegers(products)) {
+    Fail(absl::UnimplementedError(
+        absl::StrCat(parts[0].weight.name(),
+                     ": found activations that become integers of 8 bits, wanted integer "
+                     "weights in groups of neighbours, of at most ",
+                     kMostIntegerInputs, ", all alike where one product forms several")));
+  }
   if (packed == nullptr) packed = PackPlain(parts, precision);
   for (const LinearWeights& part : parts) Report(part.weight.stored_bytes());
   Fail(ops_->status());
@@ -153,14 +214,14 @@ std::unique_ptr<PackedMatrix> WeightLoader::PackCodes(
   std::vector<CodedWeights> codes;
   std::vector<CodedMatrix> views;
   for (const LinearWeights& part : parts) {
-    const bool plain = std::holds_alternative<PlainStorage>(part.weight.storage);
-    std::optional<CodedWeights> coded = quantize.has_value() && plain
+    std::optional<CodedWeights> coded = quantize.has_value() && IsPlain(part)
                                             ? QuantizeMatrix(part.weight, *quantize, threads_)
                                             : ReadCoded(part.weight);
     if (!coded.has_value()) return nullptr;
     codes.push_back(*std::move(coded));
     views.push_back(codes.back().view());
     if (!PackTogether(views[0], views.back())) return nullptr;
+    if (RoundsToIntegers(precision) && !SuitsIntegerProducts(views.back())) return nullptr;
   }
   return ops_->PackCoded(views, precision);
 }

@@ -30,6 +30,7 @@ class WeightLoader {
   // A vector in f32; empty where the model has none.
   DeviceTensor Floats(const TensorView& view);
   DeviceTensor Values(const std::vector<float>& values);
+  Buffer Integers(const std::vector<int32_t>& values);
   // A norm's weight as kernels multiply by it.
   DeviceTensor Norm(const TensorView& view);
   // A small matrix in f32, for the few that kernels take so.
@@ -38,7 +39,8 @@ class WeightLoader {
   DeviceTensor Table(const TensorView& view);
 
   // All parts under one another, as codes where they are all stored so, in bf16 where all values
-  // are, else in f32; plain weights as integers where the options ask for that.
+  // are, else in f32; plain weights as integers where the options ask for that. Products are formed
+  // as the options or the checkpoint say; Unimplemented where the device cannot.
   std::unique_ptr<PackedMatrix> Matrix(const std::vector<LinearWeights>& parts);
   // The matrix of logits. It decides between near tokens and is read once a step whatever the
   // model's depth: 8 bits where others get 4.
@@ -46,10 +48,13 @@ class WeightLoader {
   // For few outputs that decide much: as stored, products in f32 in every mode.
   std::unique_ptr<PackedMatrix> ExactMatrix(const std::vector<LinearWeights>& parts);
   // Rows [first, first + count) of one matrix, for a head of several, and their transpose: of the
-  // same dtype, as stored where kernels take that, else in f32.
+  // same dtype, as stored where kernels take that, else in f32. Products have full precision, even
+  // where the checkpoint wants integers: latent attention multiplies these with other matrices'
+  // results than the checkpoint's own.
   std::unique_ptr<PackedMatrix> Rows(const LinearWeights& weights, int64_t first, int64_t count);
   std::unique_ptr<PackedMatrix> TransposedRows(const LinearWeights& weights, int64_t first,
                                                int64_t count);
+  std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts);
   // The parts' biases, one after another, zeros for those that have none; empty when none has.
   DeviceTensor Bias(const std::vector<LinearWeights>& parts);
 
@@ -60,6 +65,9 @@ class WeightLoader {
  private:
   std::unique_ptr<PackedMatrix> Pack(const std::vector<LinearWeights>& parts, Precision precision,
                                      const std::optional<IntegerFormat>& quantize);
+  // How products with all of `parts` are formed: as they say, else with `otherwise`.
+  Precision PrecisionOf(const std::vector<LinearWeights>& parts, Precision otherwise,
+                        const std::optional<IntegerFormat>& quantize);
   // Null unless all parts are codes that pack together.
   std::unique_ptr<PackedMatrix> PackCodes(const std::vector<LinearWeights>& parts,
                                           Precision precision,

@@ -1,6 +1,9 @@
 #include "worker/weight_loader.h"
 
+#include <cstdint>
+#include <deque>
 #include <memory>
+#include <optional>
 #include <random>
 #include <utility>
 #include <vector>
@@ -125,6 +128,114 @@ TEST_F(WeightLoaderTest, PartsOfTwoTypesMakeAMatrixOfF32) {
     EXPECT_EQ(got[col * 3], first.values()[col]);
     EXPECT_EQ(got[col * 3 + 2], second.values()[col]);
   }
+}
+
+// A matrix of bytes in two's complement with a scale a row, as compressed-tensors stores them.
+class StoredBytes {
+ public:
+  StoredBytes(int64_t rows, int64_t cols, uint32_t seed) {
+    std::mt19937 random(seed);
+    codes_.resize(static_cast<size_t>(rows * cols));
+    for (std::byte& code : codes_) code = static_cast<std::byte>(random() & 0xFF);
+    scales_.resize(static_cast<size_t>(rows));
+    for (float& scale : scales_) scale = 0.5F + static_cast<float>(random() % 100) * 0.01F;
+    GroupedStorage storage;
+    storage.codes = {.tensor = View("bytes", StoredDType::kI8, {rows, cols}, codes_.data(), 1),
+                     .bits = 8,
+                     .flip = 0x80};
+    storage.scales = View("scales", StoredDType::kF32, {rows, 1}, scales_.data(), 4);
+    storage.group_size = cols;
+    storage.groups = 1;
+    matrix_ = {.rows = rows, .cols = cols, .storage = storage};
+  }
+  StoredBytes(const StoredBytes&) = delete;
+  StoredBytes& operator=(const StoredBytes&) = delete;
+
+  LinearWeights Linear(std::optional<Precision> products) const {
+    LinearWeights weights{.weight = matrix_,
+                          .out_features = static_cast<int>(matrix_.rows),
+                          .in_features = static_cast<int>(matrix_.cols)};
+    weights.weight.products = products;
+    return weights;
+  }
+  float Value(int64_t row, int64_t col) const {
+    return static_cast<float>(static_cast<int8_t>(codes_[row * matrix_.cols + col])) * scales_[row];
+  }
+
+ private:
+  static TensorView View(const char* name, StoredDType dtype, std::vector<int64_t> shape,
+                         const void* data, int64_t element_bytes) {
+    TensorView view;
+    view.name = name;
+    view.dtype = dtype;
+    view.bytes = {static_cast<const std::byte*>(data),
+                  static_cast<size_t>(shape[0] * shape[1] * element_bytes)};
+    shapes_.push_back(std::move(shape));
+    view.shape = shapes_.back();
+    return view;
+  }
+
+  inline static std::deque<std::vector<int64_t>> shapes_;
+  std::vector<std::byte> codes_;
+  std::vector<float> scales_;
+  MatrixView matrix_;
+};
+
+TEST_F(WeightLoaderTest, ProductsAreFormedAsTheCheckpointWants) {
+  constexpr int kInputs = 24;
+  const StoredBytes stored(3, kInputs, 1);
+  const StoredBytes other(2, kInputs, 2);
+  WeightLoader loader = Loader();
+  const auto matrix =
+      loader.Matrix({stored.Linear(Precision::kInt8Rows), other.Linear(Precision::kInt8Rows)});
+  EXPECT_EQ(matrix->precision(), Precision::kInt8Rows);
+  // 63.5 is the largest: an integer stands for half. 3.3 is 6.6 of them, so 7; -0.2 none.
+  std::vector<float> x(kInputs, 0.0F);
+  x[0] = 63.5F;
+  x[7] = 3.3F;
+  x[20] = -0.2F;
+  std::vector<float> out(5);
+  ops_->Linear({{x.data(), DType::kF32, 1, kInputs, kInputs},
+                matrix.get(),
+                {out.data(), DType::kF32, 1, 5, 5}});
+  for (int row = 0; row < 5; ++row) {
+    const StoredBytes& from = row < 3 ? stored : other;
+    const int own = row < 3 ? row : row - 3;
+    EXPECT_NEAR(out[row], 63.5F * from.Value(own, 0) + 3.5F * from.Value(own, 7), 1e-2);
+  }
+  EXPECT_EQ(loader.Matrix({stored.Linear(std::nullopt)})->precision(), Precision::kF32);
+  EXPECT_TRUE(loader.status().ok()) << loader.status();
+}
+
+TEST_F(WeightLoaderTest, ActivationsAreNeverLeftOutSilently) {
+  const StoredBytes stored(3, 24, 1);
+  const Stored plain(StoredDType::kF32, {3, 24}, 2);
+  const std::vector<std::vector<LinearWeights>> refused = {
+      {stored.Linear(Precision::kInt8Rows), stored.Linear(std::nullopt)},
+      {stored.Linear(Precision::kInt8Rows), plain.Linear()}};
+  for (const auto& parts : refused) {
+    WeightLoader loader = Loader();
+    loader.Matrix(parts);
+    EXPECT_EQ(loader.status().code(), absl::StatusCode::kUnimplemented) << loader.status();
+  }
+}
+
+TEST_F(WeightLoaderTest, TheHeadKeepsItsActivations) {
+  const Stored plain(StoredDType::kF32, {3, 256}, 2);
+  LoadOptions options = options_;
+  options.quantize = IntegerFormat{.bits = 4, .group = 64, .activations = true};
+  WeightLoader loader(ops_.get(), options, 0, nullptr);
+  EXPECT_EQ(loader.Matrix({plain.Linear()})->precision(), Precision::kInt8Groups);
+  EXPECT_EQ(loader.HeadMatrix(plain.Linear())->precision(), Precision::kF32);
+  EXPECT_EQ(loader.ExactMatrix({plain.Linear()})->precision(), Precision::kF32);
+  // Integers stay as they are stored.
+  const StoredBytes stored(3, 24, 1);
+  const auto kept = loader.Matrix({stored.Linear(std::nullopt)});
+  EXPECT_EQ(kept->precision(), Precision::kInt8Groups);
+  EXPECT_EQ(kept->bytes(), 3 * (24 + 4));
+  EXPECT_EQ(loader.Matrix({stored.Linear(Precision::kInt8Rows)})->precision(),
+            Precision::kInt8Rows);
+  EXPECT_TRUE(loader.status().ok()) << loader.status();
 }
 
 TEST_F(WeightLoaderTest, NormsGetTheOffset) {

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "rpc/rpc_status.h"
+#include "worker/shard_service.h"
 
 namespace troupe {
 namespace {
@@ -33,6 +34,25 @@ class WorkerService::SessionCall final
     StartRead(&request_);
   }
 
+  void Report(v1::Loading loading) override {
+    v1::SessionReply reply;
+    *reply.mutable_loading() = std::move(loading);
+    Write(std::move(reply));
+  }
+
+  void Contribute(std::string bytes) override {
+    v1::SessionReply reply;
+    reply.set_contribution(std::move(bytes));
+    Write(std::move(reply));
+  }
+
+  void Greet(v1::WorkerInfo info) override {
+    v1::SessionReply reply;
+    *reply.mutable_info() = std::move(info);
+    reply.mutable_info()->set_worker(service_->Name());
+    Write(std::move(reply));
+  }
+
   void Send(v1::StepResult result) override {
     v1::SessionReply reply;
     *reply.mutable_result() = std::move(result);
@@ -46,8 +66,18 @@ class WorkerService::SessionCall final
       if (end_.has_value()) return;
       end_ = status;
     }
+    CallOff(status);
     Proceed();
   }
+
+  // Nobody waits for the other ranks any more.
+  void CallOff(const absl::Status& status) {
+    if (meeting_ == nullptr) return;
+    meeting_->CallOff(status.ok() ? absl::CancelledError("the session is over") : status);
+  }
+
+  // Of the assignment of Hello; null: none.
+  const std::shared_ptr<SessionMeeting>& meeting() const { return meeting_; }
 
   // The other end is presumed dead, and would hold up a write for ever.
   void Displace(uint64_t epoch) {
@@ -120,7 +150,10 @@ class WorkerService::SessionCall final
   }
 
   absl::Status Accept() {
-    if (request_.has_hello()) return Greet(request_.hello());
+    if (request_.has_hello()) return Begin(request_.hello());
+    if (request_.has_meeting() && meeting_ != nullptr) {
+      return meeting_->Deliver(request_.meeting());
+    }
     if (!request_.has_plan() || epoch_ == 0) {
       return absl::FailedPreconditionError(request_.has_plan() ? "found a plan before Hello"
                                                                : "found an empty request");
@@ -139,26 +172,32 @@ class WorkerService::SessionCall final
     return service_->executor_.Tell(RunPlan{epoch_, std::move(plan), now_ns});
   }
 
-  absl::Status Greet(const v1::Hello& hello) {
+  absl::Status Begin(const v1::Hello& hello) {
     if (epoch_ != 0) return absl::FailedPreconditionError("found a second Hello");
     if (hello.epoch() == 0) return absl::FailedPreconditionError("Hello: found epoch 0");
-    absl::StatusOr<v1::WorkerInfo> info = service_->Admit(hello.epoch(), self_);
+    if (hello.has_assignment()) {
+      meeting_ = std::make_shared<SessionMeeting>(std::weak_ptr<SessionOutlet>(self_));
+    }
+    absl::StatusOr<std::optional<v1::WorkerInfo>> info = service_->Admit(hello, self_);
     if (!info.ok()) return info.status();
     epoch_ = hello.epoch();
+    if (!info->has_value()) return absl::OkStatus();
     v1::SessionReply reply;
-    *reply.mutable_info() = *std::move(info);
+    *reply.mutable_info() = **std::move(info);
     Write(std::move(reply));
     return absl::OkStatus();
   }
 
   // Ends the session after the plans before this.
   void Close(const absl::Status& status) {
+    CallOff(status);
     const bool told =
         epoch_ != 0 && service_->executor_.TellReply(CloseSession{epoch_, status}).ok();
     if (!told) End(status);
   }
 
   void OnDone() override {
+    CallOff(absl::CancelledError("stream over"));
     if (epoch_ != 0) {
       // Where the executor does not know yet that it is over. Gone: it is over anyway.
       service_->executor_.TellReply(CloseSession{epoch_, absl::CancelledError("stream over")})
@@ -172,7 +211,8 @@ class WorkerService::SessionCall final
   grpc::CallbackServerContext* const context_;
   v1::SessionRequest request_;
   std::shared_ptr<SessionCall> self_;
-  uint64_t epoch_ = 0;  // of Hello; read and written by the reactions alone
+  uint64_t epoch_ = 0;                       // of Hello; read and written by the reactions alone
+  std::shared_ptr<SessionMeeting> meeting_;  // written by Hello's reaction, before others see it
   std::atomic<int> queued_plans_ = 0;
 
   std::mutex mutex_;
@@ -201,14 +241,45 @@ grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* WorkerService::Se
   return reactor;
 }
 
-absl::StatusOr<v1::WorkerInfo> WorkerService::Admit(uint64_t epoch,
-                                                    const std::shared_ptr<SessionCall>& call) {
+void WorkerService::AllowShards(RankMember* member, Executor* loader) {
+  member_ = member;
+  loader_ = loader;
+}
+
+grpc::ServerWriteReactor<v1::PrepareShardReply>* WorkerService::PrepareShard(
+    grpc::CallbackServerContext* context, const v1::PrepareShardRequest* request) {
+  if (member_ == nullptr) return v1::Worker::CallbackService::PrepareShard(context, request);
+  return PrepareShardCall(*request, member_, loader_);
+}
+
+grpc::ServerUnaryReactor* WorkerService::RetireShard(grpc::CallbackServerContext* context,
+                                                     const v1::RetireShardRequest* request,
+                                                     v1::RetireShardReply* /*reply*/) {
+  return RetireShardCall(context, *request, executor_);
+}
+
+void WorkerService::OpenForAssignments(const std::string& worker) {
+  const std::lock_guard lock(mutex_);
+  info_.emplace().set_worker(worker);
+  takes_assignments_ = true;
+}
+
+absl::StatusOr<std::optional<v1::WorkerInfo>> WorkerService::Admit(
+    const v1::Hello& hello, const std::shared_ptr<SessionCall>& call) {
+  const uint64_t epoch = hello.epoch();
   std::shared_ptr<SessionCall> displaced;
-  v1::WorkerInfo info;
+  std::optional<v1::WorkerInfo> info;
   {
     const std::lock_guard lock(mutex_);
     if (shutting_down_) return absl::UnavailableError("the worker is shutting down");
     if (!info_.has_value()) return absl::UnavailableError("the worker is starting; retry");
+    if (hello.has_assignment() != takes_assignments_) {
+      return absl::FailedPreconditionError(
+          takes_assignments_ ? "Hello: found no assignment, wanted the rank that this worker is to "
+                               "be (it was started with --sharded)"
+                             : "Hello: found an assignment, but this worker has loaded the whole "
+                               "model; start it with --sharded");
+    }
     if (current_ != nullptr && epoch <= current_epoch_) {
       return absl::FailedPreconditionError(absl::StrCat("Hello: found epoch ", epoch,
                                                         ", wanted more than ", current_epoch_,
@@ -217,12 +288,19 @@ absl::StatusOr<v1::WorkerInfo> WorkerService::Admit(uint64_t epoch,
     displaced = std::exchange(current_, call);
     current_epoch_ = epoch;
     // Under the lock, so that the executor hears of sessions in the order of their epochs.
-    const absl::Status told = executor_.TellReply(OpenSession{epoch, call});
+    OpenSession open{.epoch = epoch, .outlet = call, .meeting = call->meeting()};
+    if (hello.has_assignment()) open.assignment = hello.assignment();
+    const absl::Status told = executor_.TellReply(std::move(open));
     if (!told.ok()) return told;
-    info = *info_;
+    if (!takes_assignments_) info = info_;
   }
   if (displaced != nullptr) displaced->Displace(epoch);
   return info;
+}
+
+std::string WorkerService::Name() {
+  const std::lock_guard lock(mutex_);
+  return info_->worker();
 }
 
 void WorkerService::Remove(const SessionCall* call) {

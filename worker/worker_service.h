@@ -18,8 +18,10 @@
 #include "absl/status/statusor.h"
 #include "base/actor.h"
 #include "base/clock.h"
+#include "base/executor.h"
 #include "troupe/v1/worker.grpc.pb.h"
 #include "worker/messages.h"
+#include "worker/rank_member.h"
 
 namespace troupe {
 
@@ -32,11 +34,21 @@ class WorkerService final : public v1::Worker::CallbackService {
   // `clock` is that of the actor's executor.
   WorkerService(const Config& config, ActorRef<ExecutorMessage> executor, const Clock* clock);
 
-  // Takes sessions from now on, UNAVAILABLE before. `info` answers every Hello.
+  // Takes sessions from now on, UNAVAILABLE before: those that assign a rank, which the executor
+  // answers when it has become that; or those that do not, which `info` answers at once.
   void Open(v1::WorkerInfo info);
+  void OpenForAssignments(const std::string& worker);
+
+  // Lets shards be prepared on `member`, loading on `loader`; before Open. Both outlive this.
+  void AllowShards(RankMember* member, Executor* loader);
 
   grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Session(
       grpc::CallbackServerContext* context) override;
+  grpc::ServerWriteReactor<v1::PrepareShardReply>* PrepareShard(
+      grpc::CallbackServerContext* context, const v1::PrepareShardRequest* request) override;
+  grpc::ServerUnaryReactor* RetireShard(grpc::CallbackServerContext* context,
+                                        const v1::RetireShardRequest* request,
+                                        v1::RetireShardReply* reply) override;
 
   // Refuses new sessions; ends the present one, UNAVAILABLE, once the plans it has sent have run.
   void BeginShutdown();
@@ -44,17 +56,22 @@ class WorkerService final : public v1::Worker::CallbackService {
  private:
   class SessionCall;
 
-  // What to answer Hello with.
-  absl::StatusOr<v1::WorkerInfo> Admit(uint64_t epoch, const std::shared_ptr<SessionCall>& call);
+  // What to answer Hello with; nothing: the executor will.
+  absl::StatusOr<std::optional<v1::WorkerInfo>> Admit(const v1::Hello& hello,
+                                                      const std::shared_ptr<SessionCall>& call);
+  std::string Name();
   void Remove(const SessionCall* call);
 
   const Config config_;
   const ActorRef<ExecutorMessage> executor_;
   const Clock* const clock_;
+  RankMember* member_ = nullptr;
+  Executor* loader_ = nullptr;
 
   std::mutex mutex_;
   // All below are guarded by mutex_.
   std::optional<v1::WorkerInfo> info_;
+  bool takes_assignments_ = false;
   std::shared_ptr<SessionCall> current_;
   uint64_t current_epoch_ = 0;
   bool shutting_down_ = false;

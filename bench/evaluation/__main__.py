@@ -55,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--troupe", type=Path, default=ROOT / "build/release/cli/troupe", help="program to start")
     add("--model", type=Path, default=ROOT / "models/abacus", help="folder that it serves")
     add("--dtype", choices=["f32", "bf16"], default="bf16", help="of its weights (bf16)")
+    add("--quantize", default="none", help="what its weights become, as of troupe serve (none)")
     return parser
 
 
@@ -78,7 +79,9 @@ def evaluate(args: argparse.Namespace, prompts: list[Prompt], reference: dict[st
     if args.target:
         server = contextlib.nullcontext(args.target)
     else:
-        server = running_server(serve_command(args.troupe, args.model, args.dtype))
+        server = running_server(
+            serve_command(args.troupe, args.model, args.dtype, args.quantize)
+        )
     with server as target:
         replies, seconds = ask_all(
             target, prompts, settings, args.concurrency, args.timeout_s, progress

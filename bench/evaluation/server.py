@@ -20,7 +20,7 @@ class StartError(Exception):
     """The server did not come up."""
 
 
-def serve_command(troupe: Path, model: Path, dtype: str) -> list[str]:
+def serve_command(troupe: Path, model: Path, dtype: str, quantize: str) -> list[str]:
     """The command line of the server; port 0 lets the system choose one."""
     return [
         str(troupe),
@@ -31,6 +31,8 @@ def serve_command(troupe: Path, model: Path, dtype: str) -> list[str]:
         "127.0.0.1:0",
         "--dtype",
         dtype,
+        "--quantize",
+        quantize,
     ]
 
 

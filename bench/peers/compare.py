@@ -21,8 +21,10 @@ DECODE = 64
 PAIRS = (
     ("llama.cpp F16", "troupe bf16"),
     ("llama.cpp Q8_0", "troupe int8"),
+    ("llama.cpp Q8_0", "troupe w8a8"),
     ("llama.cpp Q4_0", "troupe int4-g32"),
     ("llama.cpp Q4_0", "troupe int4-g64"),
+    ("llama.cpp Q4_0", "troupe w4a8-g32"),
     ("torch bf16", "troupe bf16"),
     ("torch f32", "troupe f32"),
 )
@@ -59,7 +61,7 @@ class Bench:
             engines[f"torch {dtype}"] = lambda dtype=dtype: self.torch(dtype)
             engines[f"troupe {dtype}"] = lambda dtype=dtype: self.troupe_bench("--dtype", dtype)
         if "--quantize" in output([self.troupe, "bench", "--help"]):
-            for name in ("int8", "int4-g32", "int4-g64"):
+            for name in ("int8", "int4-g32", "int4-g64", "w8a8", "w4a8-g32"):
                 engines[f"troupe {name}"] = lambda name=name: self.troupe_bench("--quantize", name)
         only = self.arguments.only
         return {k: v for k, v in engines.items() if not only or any(o in k for o in only)}

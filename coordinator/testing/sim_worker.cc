@@ -1,5 +1,7 @@
 #include "coordinator/testing/sim_worker.h"
 
+#include <gtest/gtest.h>
+
 #include <functional>
 #include <utility>
 
@@ -37,28 +39,56 @@ v1::WorkerInfo SmallWorkerInfo(const std::string& name) {
 // The worker's end of a session. Steps run one after the other, each after a random delay.
 class SimMachine::Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(SimMachine* machine, uint64_t epoch, ActorRef<SchedulerMessage> owner)
+  Session(SimMachine* machine, v1::Hello hello, ActorRef<SchedulerMessage> owner)
       : machine_(machine),
+        hello_(std::move(hello)),
         owner_(std::move(owner)),
-        worker_(machine->config_.worker, ReplicaInfo::From(machine->info_).value(), epoch,
+        worker_(machine->config_.worker, ReplicaInfo::From(machine->info_).value(), hello_.epoch(),
                 *machine->cache_, static_cast<uint32_t>(machine->executor_->random()())) {}
 
   void Start() {
-    After(
-        [](Session& session) { (void)session.owner_.TellReply(LinkUp{session.machine_->info_}); });
+    if (hello_.has_assignment()) {
+      After([](Session& session) { session.Load(); });
+    } else {
+      After([](Session& session) { session.Announce(); });
+    }
+  }
+
+  // Every member's contribution in rank order, or something is wrong.
+  void Meet(const v1::Meeting& meeting) {
+    if (silent_) return;
+    const v1::Layout& layout = hello_.assignment().map().layout();
+    EXPECT_EQ(meeting.contributions_size(),
+              static_cast<int>(layout.tp() * layout.dp() * layout.pp()));
+    for (int rank = 0; rank < meeting.contributions_size(); ++rank) {
+      EXPECT_EQ(meeting.contributions(rank), absl::StrCat("I am rank ", rank));
+    }
+    EXPECT_TRUE(std::exchange(handed_in_, false)) << "a meeting before this rank's part";
+    After([](Session& session) { session.Announce(); });
   }
 
   void Accept(const v1::StepPlan& plan) {
-    if (silent_) return;
+    if (silent_ || machine_->frozen_) return;
+    const int homes = plan.home_tokens_size();
+    if (homes > 0) {
+      const v1::Layout& layout = hello_.assignment().map().layout();
+      EXPECT_EQ(homes, static_cast<int>(layout.dp()));
+      uint32_t tokens = 0;
+      for (const uint32_t count : plan.row_count()) tokens += count;
+      EXPECT_EQ(plan.home_tokens(rank() / static_cast<int>(layout.tp()) % homes), tokens);
+    }
     worker_.Accept(plan);
     if (!std::exchange(running_, true)) RunNext();
   }
 
   void End(absl::Status status) {
     if (std::exchange(silent_, true)) return;
-    (void)owner_.TellReply(LinkDown{std::move(status)});
+    (void)owner_.TellReply(LinkDown{rank(), std::move(status)});
   }
 
+  void AnnounceAgain() {
+    After([](Session& session) { session.Announce(); });
+  }
   void FallSilent() { silent_ = true; }
 
  private:
@@ -72,15 +102,35 @@ class SimMachine::Session : public std::enable_shared_from_this<Session> {
 
   void RunNext() {
     After([](Session& session) {
-      (void)session.owner_.TellReply(StepDone{session.worker_.Run()});
+      if (session.machine_->frozen_) return;
+      (void)session.owner_.TellReply(StepDone{session.rank(), session.worker_.Run()});
       session.running_ = session.worker_.has_steps();
       if (session.running_) session.RunNext();
     });
   }
 
+  int rank() const { return static_cast<int>(hello_.assignment().rank()); }
+
+  void Announce() { (void)owner_.TellReply(LinkUp{rank(), machine_->info_}); }
+
+  void Load() {
+    if (machine_->frozen_) return;
+    v1::Loading loading;
+    loading.set_what("weights");
+    loading.set_bytes_total(10);
+    loading.set_bytes_done(loaded_);
+    (void)owner_.TellReply(RankLoading{rank(), std::move(loading)});
+    if (++loaded_ <= 3) return After([](Session& session) { session.Load(); });
+    handed_in_ = true;
+    (void)owner_.TellReply(RankContribution{rank(), absl::StrCat("I am rank ", rank())});
+  }
+
   SimMachine* const machine_;
+  const v1::Hello hello_;
   const ActorRef<SchedulerMessage> owner_;
   FakeWorker worker_;
+  uint32_t loaded_ = 0;
+  bool handed_in_ = false;
   bool running_ = false;
   bool silent_ = false;
 };
@@ -90,6 +140,7 @@ class SimMachine::Link final : public WorkerLink {
   explicit Link(std::shared_ptr<Session> session) : session_(std::move(session)) {}
   ~Link() override { session_->End(absl::CancelledError("the coordinator ended the session")); }
   void Send(v1::StepPlan plan) override { session_->Accept(plan); }
+  void Send(v1::Meeting meeting) override { session_->Meet(meeting); }
 
  private:
   const std::shared_ptr<Session> session_;
@@ -100,6 +151,7 @@ namespace {
 class NoLink final : public WorkerLink {
  public:
   void Send(v1::StepPlan /*plan*/) override { CHECK(false) << "a plan before LinkUp"; }
+  void Send(v1::Meeting /*meeting*/) override { CHECK(false) << "a meeting without this rank"; }
 };
 
 }  // namespace
@@ -120,6 +172,7 @@ absl::Duration SimMachine::Delay() {
 
 void SimMachine::Start(const ActorRef<FleetMessage>& fleet) {
   on_ = true;
+  frozen_ = false;
   Announce(fleet, ++incarnation_);
 }
 
@@ -138,9 +191,11 @@ void SimMachine::RestartSilently(const ActorRef<FleetMessage>& fleet) {
   Start(fleet);
 }
 
+void SimMachine::Freeze() { frozen_ = true; }
+
 void SimMachine::AnnounceAgainInSession() {
   for (const std::weak_ptr<Session>& weak : live_) {
-    if (const auto session = weak.lock()) session->Start();
+    if (const auto session = weak.lock()) session->AnnounceAgain();
   }
 }
 
@@ -150,6 +205,9 @@ void SimMachine::Announce(const ActorRef<FleetMessage>& fleet, uint64_t incarnat
   request.set_worker(info_.worker());
   request.set_address(address_);
   request.set_incarnation(incarnation);
+  request.set_takes_assignment(config_.takes_assignment);
+  request.set_node(absl::StrCat("node of ", address_));
+  request.set_device("cpu");
   (void)fleet.Tell(RegisterWorker{std::move(request), [](const auto& /*reply*/) {}});
   executor_->PostAfter(absl::Microseconds(config_.heartbeat_us),
                        [this, fleet, incarnation] { Announce(fleet, incarnation); });
@@ -158,13 +216,14 @@ void SimMachine::Announce(const ActorRef<FleetMessage>& fleet, uint64_t incarnat
 std::unique_ptr<WorkerLink> SimMachine::Connect(const v1::Hello& hello,
                                                 ActorRef<SchedulerMessage> owner) {
   if (!on_) {
-    executor_->PostAfter(Delay(), [owner = std::move(owner)] {
-      (void)owner.TellReply(LinkDown{absl::UnavailableError("connection refused")});
+    const int rank = static_cast<int>(hello.assignment().rank());
+    executor_->PostAfter(Delay(), [owner = std::move(owner), rank] {
+      (void)owner.TellReply(LinkDown{rank, absl::UnavailableError("connection refused")});
     });
     return std::make_unique<NoLink>();
   }
   ++sessions_;
-  auto session = std::make_shared<Session>(this, hello.epoch(), std::move(owner));
+  auto session = std::make_shared<Session>(this, hello, std::move(owner));
   live_.push_back(session);
   session->Start();
   return std::make_unique<Link>(std::move(session));

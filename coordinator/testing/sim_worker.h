@@ -32,6 +32,7 @@ class SimMachine {
     FakeWorker::Config worker;
     int64_t max_delay_us = 2000;  // of a connection, and of a step
     int64_t heartbeat_us = 20'000;
+    bool takes_assignment = false;
   };
 
   // Off until Start. `info.worker()` is the name it announces.
@@ -45,10 +46,13 @@ class SimMachine {
   void Kill();
   // The process starts anew before anybody has seen it end: the old session says nothing more.
   void RestartSilently(const ActorRef<FleetMessage>& fleet);
+  // It goes on announcing itself and computes nothing more, as a device that hangs.
+  void Freeze();
   // Against the protocol: a second WorkerInfo in the sessions there are.
   void AnnounceAgainInSession();
 
   bool on() const { return on_; }
+  bool frozen() const { return frozen_; }
   const std::string& address() const { return address_; }
   v1::WorkerInfo& info() { return info_; }
   uint32_t sessions() const { return sessions_; }
@@ -69,6 +73,7 @@ class SimMachine {
   SimExecutor* const executor_;
   FakeCache* const cache_;
   bool on_ = false;
+  bool frozen_ = false;
   uint64_t incarnation_ = 0;
   uint32_t sessions_ = 0;
   std::vector<std::weak_ptr<Session>> live_;

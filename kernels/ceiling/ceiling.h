@@ -19,8 +19,8 @@ double MeasureCopyGbps(int64_t working_set_bytes, ThreadPool& pool);
 // The same for reading alone.
 double MeasureReadGbps(int64_t working_set_bytes, CpuIsa isa, ThreadPool& pool);
 
-// Floating-point operations a nanosecond (GFLOP/s), two for each multiply-add, from registers, with
-// the instruction that products of bf16 weights use at this precision.
+// Operations a nanosecond (GFLOP/s), two for each multiply-add, from registers, with the
+// instructions that products of bf16 weights, or of integer codes, use at this precision.
 double MeasurePeakGflops(Precision precision, CpuIsa isa, ThreadPool& pool);
 
 }  // namespace troupe

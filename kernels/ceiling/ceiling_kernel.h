@@ -9,11 +9,11 @@
 namespace troupe {
 
 // Multiply-adds that depend on nothing but registers; adds their number to `multiply_adds`.
-TROUPE_DECLARE_KERNEL(SpinMultiplyAdds, Precision precision, int64_t rounds,
-                      int64_t& multiply_adds);
+TROUPE_DECLARE_VNNI_KERNEL(SpinMultiplyAdds, Precision precision, int64_t rounds,
+                           int64_t& multiply_adds);
 
 // Reads `count` floats, a multiple of 64, and adds something of them to `sum`.
-TROUPE_DECLARE_KERNEL(ReadFloats, const float* values, int64_t count, float& sum);
+TROUPE_DECLARE_VNNI_KERNEL(ReadFloats, const float* values, int64_t count, float& sum);
 
 }  // namespace troupe
 

@@ -1,5 +1,6 @@
 #include "kernels/linear/coded_kernel.h"
 
+#include "kernels/linear/panel_scales.h"
 #include "kernels/linear/panel_tile.h"
 #include "kernels/simd/simd.h"
 
@@ -99,20 +100,6 @@ class ByteCodes {
   }
 };
 
-Vec LoadScales(const std::byte* p, ScaleFormat format) {
-  switch (format) {
-    case ScaleFormat::kBf16:
-      return Load(reinterpret_cast<const Bf16*>(p));
-    case ScaleFormat::kF16:
-      return LoadF16(p);
-    case ScaleFormat::kE8M0:
-      return LoadPowersOf2(p);
-    case ScaleFormat::kF32:
-      break;
-  }
-  return Load(reinterpret_cast<const float*>(p));
-}
-
 template <class Codes, class PackedX>
 class CodedKind {
  public:
@@ -123,9 +110,7 @@ class CodedKind {
         view_(w.codes),
         steps_(PaddedInputs(w) / Codes::kInputs),
         group_steps_((w.codes.group + Codes::kInputs - 1) / Codes::kInputs),
-        scale_vec_bytes_(w.codes.scale_format == ScaleFormat::kF32    ? kLanes * 4
-                         : w.codes.scale_format == ScaleFormat::kE8M0 ? kLanes
-                                                                      : kLanes * 2),
+        scale_vec_bytes_(ScaleVecBytes(w.codes.scale_format)),
         sums_(w.codes.zeros ? GroupSums(w, rows) : nullptr) {}
 
   int64_t panel_bytes() const { return view_.panel_bytes; }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "kernels/linear/linear.h"
 
 namespace troupe {
 
@@ -45,6 +46,10 @@ bool PackTogether(const CodedMatrix& a, const CodedMatrix& b) {
   if (!HasScales(a.format)) return true;
   const bool steps = a.group > 0 && (a.group % 8 == 0 || a.group >= a.cols);
   return steps && std::min(a.group, a.cols) == std::min(b.group, b.cols);
+}
+
+bool SuitsIntegerProducts(const CodedMatrix& matrix) {
+  return IsInteger(matrix.format) && std::min(matrix.group, matrix.cols) <= kMostIntegerInputs;
 }
 
 float DecodeElement(const CodedMatrix& matrix, int64_t row, int64_t col) {

@@ -69,6 +69,9 @@ uint16_t ToF16(float value);
 // with the same groups. Scales and zeros may differ in form.
 bool PackTogether(const CodedMatrix& a, const CodedMatrix& b);
 
+// Whether Precision::kInt8Groups and kInt8Rows (kernels/linear/linear.h) are for it.
+bool SuitsIntegerProducts(const CodedMatrix& matrix);
+
 // One element, as the formula says.
 float DecodeElement(const CodedMatrix& matrix, int64_t row, int64_t col);
 

@@ -71,6 +71,10 @@ class CodedProductTest : public testing::TestWithParam<Case> {
   const CodedFormat& format() const { return std::get<1>(GetParam()); }
   Precision precision() const { return std::get<2>(GetParam()); }
 
+  // What a sum of `inputs` products may be off: numbers times scales are of size 2 at most, mostly
+  // under 1; with zeros, sums of twice that cancel.
+  static double Tolerance(int64_t inputs) { return 3e-5 * std::sqrt(static_cast<double>(inputs)); }
+
   std::vector<float> Product(Ops& ops, std::vector<CodedMatrix> parts, std::vector<float>& x,
                              int64_t rows) const {
     const auto w = ops.PackCoded(parts, precision());
@@ -100,9 +104,7 @@ TEST_P(CodedProductTest, AgreesWithReferenceAtAwkwardSizes) {
         const auto want = Product(*reference, {weights.view(), more.view()}, x, rows);
         ASSERT_EQ(got.size(), want.size());
         for (size_t i = 0; i < want.size(); ++i) {
-          // Numbers times scales are of size 2 at most, mostly under 1; with zeros, sums of twice
-          // that cancel.
-          ASSERT_NEAR(got[i], want[i], 3e-5 * std::sqrt(static_cast<double>(inputs)))
+          ASSERT_NEAR(got[i], want[i], Tolerance(inputs))
               << outputs << "x" << inputs << ", row " << i / (outputs + 7) << " of " << rows;
         }
       }
@@ -132,7 +134,8 @@ TEST_P(CodedProductTest, RowsDoNotDependOnTheBatch) {
   }
 }
 
-// An output of one input of 1 is that weight itself: exact in f32 products.
+// An output of one input of 1 is that weight itself: exact but for integers, of which 127 stand for
+// 1, and their scale.
 TEST_P(CodedProductTest, OneInputGivesTheWeight) {
   const int64_t inputs = 160;
   const RandomCodes weights(format(), 40, inputs, 3);
@@ -145,7 +148,14 @@ TEST_P(CodedProductTest, OneInputGivesTheWeight) {
     ops->Linear(LinearParams{.x = Tensor{x.data(), DType::kF32, 1, inputs, inputs},
                              .w = w.get(),
                              .out = Tensor{out.data(), DType::kF32, 1, 40, 40}});
-    for (int64_t r = 0; r < 40; ++r) EXPECT_EQ(out[r], DecodeElement(weights.view(), r, k));
+    for (int64_t r = 0; r < 40; ++r) {
+      const float want = DecodeElement(weights.view(), r, k);
+      if (RoundsToIntegers(precision())) {
+        EXPECT_NEAR(out[r], want, 4e-7 * std::fabs(want));
+      } else {
+        EXPECT_EQ(out[r], want);
+      }
+    }
   }
 }
 
@@ -180,7 +190,7 @@ TEST(CodedMatrixTest, PacksTogetherOnlyWithTheSameGroups) {
 
 std::string NameOf(const testing::TestParamInfo<Case>& info) {
   return std::string(CpuIsaName(std::get<0>(info.param))) + "_" + std::get<1>(info.param).name +
-         (std::get<2>(info.param) == Precision::kF32 ? "_exact" : "_rounded");
+         "_" + PrecisionName(std::get<2>(info.param));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, CodedProductTest,
@@ -188,6 +198,12 @@ INSTANTIATE_TEST_SUITE_P(All, CodedProductTest,
                                           testing::ValuesIn(CodedFormats()),
                                           testing::Values(Precision::kF32, Precision::kBf16)),
                          NameOf);
+
+INSTANTIATE_TEST_SUITE_P(
+    Integers, CodedProductTest,
+    testing::Combine(testing::ValuesIn(Isas()), testing::ValuesIn(IntegerFormats()),
+                     testing::Values(Precision::kInt8Groups, Precision::kInt8Rows)),
+    NameOf);
 
 }  // namespace
 }  // namespace troupe

@@ -115,6 +115,7 @@ int64_t GroupBytes(const PanelView& view, int64_t inputs, int64_t outputs) {
 PanelView DescribePanels(absl::Span<const CodedMatrix> parts, Precision precision,
                          int64_t panel_outputs) {
   CHECK(!parts.empty());
+  CHECK(!RoundsToIntegers(precision) || SuitsIntegerProducts(parts[0]));
   PanelView view;
   view.precision = precision;
   view.inputs = parts[0].cols;

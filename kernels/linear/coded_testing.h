@@ -9,10 +9,12 @@
 #include <cstdint>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/element.h"
 #include "kernels/linear/coded_matrix.h"
+#include "kernels/linear/linear.h"
 
 namespace troupe {
 
@@ -39,6 +41,29 @@ inline std::vector<CodedFormat> CodedFormats() {
           {"int4_64", kInt4, 64, ScaleFormat::kF16},
           {"int4_128_zeros", kInt4, 128, ScaleFormat::kF32, true},
           {"mxfp4", kFp4E2M1, 32, ScaleFormat::kE8M0}};
+}
+
+// Those that are multiplied as integers.
+inline std::vector<CodedFormat> IntegerFormats() {
+  std::vector<CodedFormat> formats;
+  for (CodedFormat& format : CodedFormats()) {
+    if (IsInteger(format.code)) formats.push_back(std::move(format));
+  }
+  return formats;
+}
+
+inline std::string PrecisionName(Precision precision) {
+  switch (precision) {
+    case Precision::kF32:
+      return "exact";
+    case Precision::kBf16:
+      return "rounded";
+    case Precision::kInt8Groups:
+      return "int8_groups";
+    case Precision::kInt8Rows:
+      return "int8_rows";
+  }
+  return "unknown";
 }
 
 class RandomCodes {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "benchmark/benchmark.h"
@@ -15,6 +16,11 @@ namespace troupe {
 namespace {
 
 constexpr int64_t kColdBytes = int64_t{256} << 20;
+
+// Outputs and inputs of one layer's matrices in Qwen3-0.6B.
+constexpr int64_t kQwen3Hidden = 1024;
+constexpr std::pair<int64_t, int64_t> kQwen3Layer[] = {
+    {4096, kQwen3Hidden}, {kQwen3Hidden, 2048}, {2 * 3072, kQwen3Hidden}, {kQwen3Hidden, 3072}};
 
 std::unique_ptr<PackedMatrix> RandomMatrix(int64_t outputs, int64_t inputs, DType dtype,
                                            Precision precision) {
@@ -74,6 +80,8 @@ void Shapes(benchmark::internal::Benchmark* bench) {
   for (const auto& [outputs, inputs] : shapes) {
     for (int64_t tokens : {1, 8, 32, 512}) bench->Args({outputs, inputs, tokens, 0});
   }
+  bench->Args({4096, 4096, 4096, 0});
+  for (const auto& [outputs, inputs] : kQwen3Layer) bench->Args({outputs, inputs, 512, 0});
   for (int64_t tokens : {1, 8}) {
     bench->Args({4096, 4096, tokens, 1});
     bench->Args({512, 256, tokens, 1});
@@ -84,14 +92,11 @@ void Shapes(benchmark::internal::Benchmark* bench) {
 // No cache holds them. tokens/s is an upper bound: attention and the rest come on top.
 void MeasureDecode(benchmark::State& state, Precision precision, const MakeMatrix& make) {
   constexpr int kLayers = 28;
-  constexpr int64_t kHidden = 1024;
-  const std::vector<std::pair<int64_t, int64_t>> layer = {
-      {4096, kHidden}, {kHidden, 2048}, {2 * 3072, kHidden}, {kHidden, 3072}};
   std::vector<std::unique_ptr<PackedMatrix>> matrices;
   for (int i = 0; i < kLayers; ++i) {
-    for (const auto& [outputs, inputs] : layer) matrices.push_back(make(outputs, inputs));
+    for (const auto& [outputs, inputs] : kQwen3Layer) matrices.push_back(make(outputs, inputs));
   }
-  matrices.push_back(make(151936, kHidden));
+  matrices.push_back(make(151936, kQwen3Hidden));
   int64_t bytes = 0;
   int64_t elements = 0;
   int64_t widest = 0;
@@ -123,9 +128,9 @@ void BM_Linear(benchmark::State& state, DType dtype, Precision precision) {
   });
 }
 
-void BM_LinearCoded(benchmark::State& state, const CodedFormat& format) {
-  MeasureLinear(state, Precision::kBf16, [&](int64_t outputs, int64_t inputs) {
-    return RandomCodedMatrix(outputs, inputs, format, Precision::kBf16);
+void BM_LinearCoded(benchmark::State& state, const CodedFormat& format, Precision precision) {
+  MeasureLinear(state, precision, [&](int64_t outputs, int64_t inputs) {
+    return RandomCodedMatrix(outputs, inputs, format, precision);
   });
 }
 
@@ -135,9 +140,9 @@ void BM_Decode(benchmark::State& state, DType dtype, Precision precision) {
   });
 }
 
-void BM_DecodeCoded(benchmark::State& state, const CodedFormat& format) {
-  MeasureDecode(state, Precision::kBf16, [&](int64_t outputs, int64_t inputs) {
-    return RandomCodedMatrix(outputs, inputs, format, Precision::kBf16);
+void BM_DecodeCoded(benchmark::State& state, const CodedFormat& format, Precision precision) {
+  MeasureDecode(state, precision, [&](int64_t outputs, int64_t inputs) {
+    return RandomCodedMatrix(outputs, inputs, format, precision);
   });
 }
 
@@ -154,23 +159,30 @@ const CodedFormat kMxfp4 = {.code = CodeFormat::kFp4E2M1, .group = 32, .scale = 
 const CodedFormat kGptq = {
     .code = CodeFormat::kInt4, .group = 128, .scale = ScaleFormat::kF16, .zeros = true};
 
-BENCHMARK_CAPTURE(BM_LinearCoded, int8, IntegersOf(8, 128))->Apply(Shapes);
-BENCHMARK_CAPTURE(BM_LinearCoded, int4_g64, IntegersOf(4, 64))->Apply(Shapes);
-BENCHMARK_CAPTURE(BM_LinearCoded, fp8, kFp8)->Apply(Shapes);
-BENCHMARK_CAPTURE(BM_LinearCoded, mxfp4, kMxfp4)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_LinearCoded, int8, IntegersOf(8, 128), Precision::kBf16)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_LinearCoded, int4_g64, IntegersOf(4, 64), Precision::kBf16)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_LinearCoded, w8a8, IntegersOf(8, 128), Precision::kInt8Groups)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_LinearCoded, w4a8_g64, IntegersOf(4, 64), Precision::kInt8Groups)
+    ->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_LinearCoded, fp8, kFp8, Precision::kBf16)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_LinearCoded, mxfp4, kMxfp4, Precision::kBf16)->Apply(Shapes);
 
 void OneModel(benchmark::internal::Benchmark* bench) {
   bench->UseRealTime()->Unit(benchmark::kMillisecond);
 }
 BENCHMARK_CAPTURE(BM_Decode, f32, DType::kF32, Precision::kF32)->Apply(OneModel);
 BENCHMARK_CAPTURE(BM_Decode, bf16, DType::kBf16, Precision::kBf16)->Apply(OneModel);
-BENCHMARK_CAPTURE(BM_DecodeCoded, fp8, kFp8)->Apply(OneModel);
-BENCHMARK_CAPTURE(BM_DecodeCoded, int8, IntegersOf(8, 128))->Apply(OneModel);
-BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g32, IntegersOf(4, 32))->Apply(OneModel);
-BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g64, IntegersOf(4, 64))->Apply(OneModel);
-BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g128, IntegersOf(4, 128))->Apply(OneModel);
-BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g128_zeros, kGptq)->Apply(OneModel);
-BENCHMARK_CAPTURE(BM_DecodeCoded, mxfp4, kMxfp4)->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, fp8, kFp8, Precision::kBf16)->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, int8, IntegersOf(8, 128), Precision::kBf16)->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, w8a8, IntegersOf(8, 128), Precision::kInt8Groups)
+    ->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, w4a8_g64, IntegersOf(4, 64), Precision::kInt8Groups)
+    ->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g32, IntegersOf(4, 32), Precision::kBf16)->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g64, IntegersOf(4, 64), Precision::kBf16)->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g128, IntegersOf(4, 128), Precision::kBf16)->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, int4_g128_zeros, kGptq, Precision::kBf16)->Apply(OneModel);
+BENCHMARK_CAPTURE(BM_DecodeCoded, mxfp4, kMxfp4, Precision::kBf16)->Apply(OneModel);
 
 // Packing, which is what loading does with the bytes that it reads. Arguments: outputs, inputs.
 void BM_Pack(benchmark::State& state, DType dtype) {

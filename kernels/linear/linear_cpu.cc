@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/linear/integer_kernel.h"
 #include "kernels/linear/linear_pack.h"
 #include "kernels/linear/panel_shape.h"
 
@@ -28,6 +29,11 @@ int64_t ChooseTaskCount(int64_t weight_bytes, int64_t multiply_adds, int threads
   return tasks <= threads / 2 ? tasks : CeilDiv(tasks, threads) * threads;
 }
 
+PanelKernels PanelKernelsOf(const PanelView& w, CpuIsa isa) {
+  if (w.integers()) return {kPackIntegerRows[isa], kMultiplyIntegerPanels[isa]};
+  return {kPackRows[isa], kMultiplyPanels[isa]};
+}
+
 int64_t WeightBytes(const PanelView& w, CpuIsa isa) {
   const int64_t outputs = PanelShapeOf(isa).outputs;
   const int64_t panels = CeilDiv(w.outputs, outputs);
@@ -48,7 +54,7 @@ LinearConfig ChooseLinearConfig(int64_t rows, const PanelView& w, CpuIsa isa, in
 
 void PackRowsCpu(const PanelView& w, RowsView& rows, const CpuContext& context) {
   rows.packed = context.scratch.Take<float>(PackedFloats(w, rows.rows));
-  const auto pack = kPackRows[context.isa];
+  const auto pack = PanelKernelsOf(w, context.isa).pack;
   const int64_t tile_elements = CeilDiv(rows.rows, rows.tiles) * w.inputs;
   context.pool.ParallelFor(rows.tiles, RowsPerTask(tile_elements),
                            [&](WorkRange range) { pack(w, rows, range.begin, range.end); });
@@ -66,7 +72,7 @@ void LinearCpu(const LinearParams& params, const CpuContext& context) {
                     .stride = params.out.stride,
                     .accumulate = params.accumulate,
                     .bias = params.bias};
-  const auto multiply = kMultiplyPanels[context.isa];
+  const auto multiply = PanelKernelsOf(w, context.isa).multiply;
   const int64_t panels = CeilDiv(w.outputs, PanelShapeOf(context.isa).outputs);
   const int64_t panel_groups = CeilDiv(panels, config.panels_per_task);
   const int64_t tile_groups = CeilDiv(config.tiles, config.tiles_per_task);

@@ -20,6 +20,13 @@ struct LinearConfig {
 // worth a fork, and enough of them to keep every thread busy to the end.
 int64_t ChooseTaskCount(int64_t weight_bytes, int64_t multiply_adds, int threads);
 
+// What packs rows for products with `w`, and forms the products.
+struct PanelKernels {
+  decltype(&avx2::PackRows) pack;
+  decltype(&avx2::MultiplyPanels) multiply;
+};
+PanelKernels PanelKernelsOf(const PanelView& w, CpuIsa isa);
+
 // Bytes of all panels that products read.
 int64_t WeightBytes(const PanelView& w, CpuIsa isa);
 

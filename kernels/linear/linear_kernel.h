@@ -38,6 +38,10 @@ struct PanelView {
   PanelCodes codes;
 
   [[gnu::always_inline]] bool coded() const { return codes.panel_bytes > 0; }
+  // Products by kernels/linear/integer_kernel.h.
+  [[gnu::always_inline]] bool integers() const {
+    return precision != Precision::kF32 && precision != Precision::kBf16;
+  }
 };
 
 // Inputs of a packed row, zeros at its end included.
@@ -48,7 +52,8 @@ struct PanelView {
 
 // Rows of x, as they come and packed. Tile i of n holds the rows [rows * i / n, rows * (i + 1) /
 // n); its packed values start at element first_row * PaddedInputs(w):
-//     [K / 2, tile rows, 2] bf16, or [K, tile rows] f32, as the weights' kernel wants.
+//     [K / 2, tile rows, 2] bf16, [K, tile rows] f32, or [K / 4, tile rows, 4] int8, as the
+//     weights' kernel wants.
 struct RowsView {
   const float* x = nullptr;
   int64_t stride = 0;
@@ -58,8 +63,10 @@ struct RowsView {
   void* packed = nullptr;  // PackedFloats(w, rows) * 4 bytes
 };
 
-// What packed rows take: their values and, for weights with zeros, the sums of x over the groups.
+// What packed rows take: their values and, for weights with zeros, the sums of x over the groups;
+// for integers, bytes, scales and sums.
 [[gnu::always_inline]] inline int64_t PackedFloats(const PanelView& w, int64_t rows) {
+  if (w.integers()) return rows * (PaddedInputs(w) / 4 + 2 * w.codes.groups);
   return rows * (PaddedInputs(w) + (w.codes.zeros ? w.codes.groups : 0));
 }
 // [rows, groups]

@@ -1,5 +1,8 @@
 #include "kernels/linear/linear_reference.h"
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/check.h"
@@ -46,7 +49,10 @@ ReferenceMatrix::ReferenceMatrix(absl::Span<const Tensor> parts, Precision preci
 }
 
 ReferenceMatrix::ReferenceMatrix(absl::Span<const CodedMatrix> parts, Precision precision)
-    : PackedMatrix(RowsOf(parts), parts.front().cols, precision, BytesOfParts(parts)) {
+    : PackedMatrix(RowsOf(parts), parts.front().cols, precision, BytesOfParts(parts)),
+      group_(precision == Precision::kInt8Groups ? std::min(parts.front().group, inputs())
+                                                 : inputs()) {
+  CHECK(!RoundsToIntegers(precision) || SuitsIntegerProducts(parts.front()));
   values_.reserve(outputs() * inputs());
   for (const CodedMatrix& part : parts) {
     CHECK_EQ(part.cols, inputs());
@@ -58,12 +64,35 @@ ReferenceMatrix::ReferenceMatrix(absl::Span<const CodedMatrix> parts, Precision 
   }
 }
 
+std::vector<double> ReferenceMatrix::Rounded(const float* x) const {
+  std::vector<double> rounded(x, x + inputs());
+  if (precision() == Precision::kBf16) {
+    for (double& value : rounded) value = RoundToBf16(static_cast<float>(value));
+  }
+  if (!RoundsToIntegers(precision())) return rounded;
+  for (int64_t first = 0; first < inputs(); first += group_) {
+    const int64_t end = std::min(first + group_, inputs());
+    float range = 0.0F;
+    bool finite = true;
+    for (int64_t i = first; i < end; ++i) {
+      range = std::max(range, std::fabs(x[i]));
+      finite = finite && std::isfinite(x[i]);
+    }
+    const float inverse = range < kLeastIntegerRange ? 0.0F : 127.0F / range;
+    for (int64_t i = first; i < end; ++i) {
+      rounded[i] = finite ? std::nearbyint(x[i] * inverse) * static_cast<double>(range / 127.0F)
+                          : std::numeric_limits<double>::quiet_NaN();
+    }
+  }
+  return rounded;
+}
+
 std::vector<double> ReferenceMatrix::Times(const float* x) const {
+  const std::vector<double> rounded = Rounded(x);
   std::vector<double> out(outputs(), 0.0);
   for (int64_t row = 0; row < outputs(); ++row) {
     for (int64_t col = 0; col < inputs(); ++col) {
-      const double value = precision() == Precision::kBf16 ? RoundToBf16(x[col]) : x[col];
-      out[row] += values_[row * inputs() + col] * value;
+      out[row] += values_[row * inputs() + col] * rounded[col];
     }
   }
   return out;

@@ -21,6 +21,10 @@ class ReferenceMatrix : public PackedMatrix {
   std::vector<double> Times(const float* x) const;
 
  private:
+  // What products see of x.
+  std::vector<double> Rounded(const float* x) const;
+
+  int64_t group_ = 0;          // inputs that are rounded to integers together
   std::vector<float> values_;  // [outputs, inputs]
 };
 

@@ -40,6 +40,7 @@ void Check(const MlaAttentionParams& params, const CpuContext& context) {
       const PanelView& view = PanelsOf(matrix, context.isa);
       CHECK_EQ(view.outputs, outputs);
       CHECK_EQ(view.inputs, inputs);
+      CHECK(!view.integers());
       // Latents are packed once for keys and values.
       CHECK(view.dtype == like.dtype && view.precision == like.precision);
     }

@@ -15,7 +15,7 @@ inline constexpr int kExpertRowsThreads = 1024;
 
 // Pointers are to device memory.
 struct ExpertRows {
-  const int32_t* chosen = nullptr;  // [pairs], pair = token * top_k + choice
+  const int32_t* chosen = nullptr;  // [pairs], pair = token * top_k + choice; negative: none
   int pairs = 0;
   int top_k = 0;
   int experts = 0;
@@ -25,7 +25,7 @@ struct ExpertRows {
   int32_t* tile_first = nullptr;  // out: its first sorted row
   int32_t* tile_count = nullptr;  // [1] out
   int32_t* source = nullptr;      // [pairs] out: token of a sorted row
-  int32_t* place = nullptr;       // [pairs] out: sorted row of a pair
+  int32_t* place = nullptr;       // [pairs] out: sorted row of a pair, or -1
 };
 
 // Dynamic shared memory: one number an expert.
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kExpertRowsThreads) SortByExpertKernel(ExpertR
   }
   __syncthreads();
   for (int pair = static_cast<int>(threadIdx.x); pair < rows.pairs; pair += kExpertRowsThreads) {
-    atomicAdd(&next[rows.chosen[pair]], 1);
+    if (rows.chosen[pair] >= 0) atomicAdd(&next[rows.chosen[pair]], 1);
   }
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -56,6 +56,8 @@ __global__ void __launch_bounds__(kExpertRowsThreads) SortByExpertKernel(ExpertR
   }
   __syncthreads();
   for (int pair = static_cast<int>(threadIdx.x); pair < rows.pairs; pair += kExpertRowsThreads) {
+    rows.place[pair] = -1;
+    if (rows.chosen[pair] < 0) continue;
     const int row = atomicAdd(&next[rows.chosen[pair]], 1);
     rows.source[row] = pair / rows.top_k;
     rows.place[pair] = row;

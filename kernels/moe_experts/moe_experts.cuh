@@ -12,7 +12,7 @@ inline constexpr int kCombineThreads = 256;
 struct ExpertSums {
   const float* routed = nullptr;   // [pairs, cols] sorted by expert
   const float* shared = nullptr;   // [T, cols]; null: none
-  const int32_t* place = nullptr;  // [T, top_k] sorted row of a pair
+  const int32_t* place = nullptr;  // [T, top_k] sorted row of a pair, or -1
   const float* weights = nullptr;  // [T, top_k]
   int top_k = 0;
   Tensor out;  // [T, cols]
@@ -28,6 +28,7 @@ __global__ void __launch_bounds__(kCombineThreads) CombineExpertsKernel(ExpertSu
   float sum = 0;
   for (int k = 0; k < sums.top_k; ++k) {
     const int64_t pair = token * sums.top_k + k;
+    if (sums.place[pair] < 0) continue;
     sum = __fmaf_rn(sums.weights[pair], sums.routed[sums.place[pair] * cols + col], sum);
   }
   if (sums.shared != nullptr) sum += sums.shared[token * cols + col];

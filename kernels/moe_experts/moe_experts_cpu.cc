@@ -35,12 +35,11 @@ class ExpertsPass {
       : params_(params),
         context_(context),
         shape_(PanelShapeOf(context.isa)),
-        pack_(kPackRows[context.isa]),
-        multiply_(kMultiplyPanels[context.isa]),
         swiglu_(kSwigluRows[context.isa]) {}
 
   void Run() {
     MakeSegments();
+    if (segment_count_ == 0) return;
     PackInputs();
     GateUp();
     Down();
@@ -55,13 +54,12 @@ class ExpertsPass {
   void Down();
   // The segment to which item `item` of a numbering belongs that `first` begins for each segment.
   Segment& SegmentAt(int64_t item, int64_t Segment::*first) const;
+  PanelKernels KernelsOf(const PanelView& w) const { return PanelKernelsOf(w, context_.isa); }
   int64_t Panels(const PanelView& w) const { return CeilDiv(w.outputs, shape_.outputs); }
 
   const MoeExpertsParams& params_;
   const CpuContext& context_;
   const PanelShape shape_;
-  decltype(&avx2::PackRows) const pack_;
-  decltype(&avx2::MultiplyPanels) const multiply_;
   decltype(&avx2::SwigluRows) const swiglu_;
 
   Segment* segments_ = nullptr;
@@ -103,23 +101,26 @@ Segment& ExpertsPass::AddSegment(const ExpertWeights& weights, int64_t rows) {
 void ExpertsPass::MakeSegments() {
   const int64_t tokens = params_.x.rows;
   const int64_t choices = tokens * params_.top_k;
-  const int64_t experts = params_.expert_count;
+  const int64_t experts = params_.experts->size();
   segments_ = context_.scratch.Take<Segment>(experts + 1);
   int64_t* ends = context_.scratch.Take<int64_t>(experts + 1);
   std::fill_n(ends, experts + 1, 0);
-  for (int64_t i = 0; i < choices; ++i) ++ends[params_.chosen[i] + 1];
+  for (int64_t i = 0; i < choices; ++i) {
+    if (params_.chosen[i] >= 0) ++ends[params_.chosen[i] + 1];
+  }
   for (int64_t e = 0; e < experts; ++e) ends[e + 1] += ends[e];
   // ends[e] is where expert e begins, and, when its tokens have been put down, where it ends.
   int32_t* token_of = context_.scratch.Take<int32_t>(choices);
   float* scale_of = context_.scratch.Take<float>(choices);
   for (int64_t i = 0; i < choices; ++i) {
+    if (params_.chosen[i] < 0) continue;
     const int64_t at = ends[params_.chosen[i]]++;
     token_of[at] = static_cast<int32_t>(i / params_.top_k);
     scale_of[at] = params_.weights[i];
   }
   for (int64_t e = 0, begin = 0; e < experts; begin = ends[e++]) {
     if (ends[e] == begin) continue;
-    Segment& segment = AddSegment(params_.experts[e], ends[e] - begin);
+    Segment& segment = AddSegment((*params_.experts)[static_cast<int>(e)], ends[e] - begin);
     segment.x.index = segment.out.index = token_of + begin;
     segment.out.scale = scale_of + begin;
   }
@@ -139,7 +140,7 @@ void ExpertsPass::PackInputs() {
     for (int64_t tile = range.begin; tile < range.end; ++tile) {
       const Segment& segment = SegmentAt(tile, &Segment::first_tile);
       const int64_t own = tile - segment.first_tile;
-      pack_(*segment.gate_up, segment.x, own, own + 1);
+      KernelsOf(*segment.gate_up).pack(*segment.gate_up, segment.x, own, own + 1);
     }
   });
 }
@@ -166,9 +167,10 @@ void ExpertsPass::GateUp() {
     for (int64_t task = range.begin; task < range.end; ++task) {
       Segment& segment = SegmentAt(task, &Segment::first_task);
       const int64_t panel = (task - segment.first_task) * panels_per_task;
-      multiply_(*segment.gate_up, segment.x, segment.gate_up_out,
-                PanelRange{panel, std::min(panel + panels_per_task, Panels(*segment.gate_up)), 0,
-                           segment.x.tiles});
+      KernelsOf(*segment.gate_up)
+          .multiply(*segment.gate_up, segment.x, segment.gate_up_out,
+                    PanelRange{panel, std::min(panel + panels_per_task, Panels(*segment.gate_up)),
+                               0, segment.x.tiles});
       // Whoever finishes a segment makes it ready for `down`: no thread waits for all of gate_up.
       if (segment.tasks_left.fetch_sub(1) == 1) Activate(segment);
     }
@@ -184,7 +186,7 @@ void ExpertsPass::Activate(const Segment& segment) const {
       Tensor{const_cast<float*>(segment.inner.x), DType::kF32, segment.inner.rows, inner, inner};
   swiglu.activation = params_.activation;
   swiglu_(swiglu, 0, segment.inner.rows);
-  pack_(*segment.down, segment.inner, 0, segment.inner.tiles);
+  KernelsOf(*segment.down).pack(*segment.down, segment.inner, 0, segment.inner.tiles);
 }
 
 void ExpertsPass::Down() {
@@ -200,8 +202,9 @@ void ExpertsPass::Down() {
   context_.pool.ParallelFor(panels, CeilDiv(panels, std::min(panels, tasks)), [&](WorkRange range) {
     for (int64_t i = 0; i < segment_count_; ++i) {
       const Segment& segment = segments_[i];
-      multiply_(*segment.down, segment.inner, segment.out,
-                PanelRange{range.begin, range.end, 0, segment.inner.tiles});
+      KernelsOf(*segment.down)
+          .multiply(*segment.down, segment.inner, segment.out,
+                    PanelRange{range.begin, range.end, 0, segment.inner.tiles});
     }
   });
 }

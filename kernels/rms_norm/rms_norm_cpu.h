@@ -7,6 +7,7 @@
 namespace troupe {
 
 void RmsNormCpu(const RmsNormParams& params, const CpuContext& context);
+void SquareSumsCpu(const SquareSumsParams& params, const CpuContext& context);
 
 }  // namespace troupe
 

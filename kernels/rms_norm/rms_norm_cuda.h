@@ -8,6 +8,7 @@ namespace troupe {
 struct CudaContext;
 
 void RmsNormCuda(const RmsNormParams& params, const CudaContext& context);
+void SquareSumsCuda(const SquareSumsParams& params, const CudaContext& context);
 
 }  // namespace troupe
 

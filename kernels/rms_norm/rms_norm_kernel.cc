@@ -30,7 +30,9 @@ void RmsNormRows(const RmsNormParams& params, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const float* x = params.x.f32(row);
     float* out = params.out.f32(row);
-    const float mean = SumOfSquares(x, count) / static_cast<float>(count);
+    const float squares =
+        params.square_sums == nullptr ? SumOfSquares(x, count) : params.square_sums[row];
+    const float mean = squares / static_cast<float>(count * params.parts);
     const Vec scale = Set1(1.0f) / Sqrt(Set1(mean + params.eps));
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
@@ -42,6 +44,12 @@ void RmsNormRows(const RmsNormParams& params, int64_t begin, int64_t end) {
       const Vec normed = Load(x + i, tail) * scale * Load(weight + i, tail);
       Store(out + i, params.accumulate ? Load(out + i, tail) + normed : normed, tail);
     }
+  }
+}
+
+void SquareSumRows(const SquareSumsParams& params, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    params.sums[row] = SumOfSquares(params.x.f32(row), params.x.cols);
   }
 }
 

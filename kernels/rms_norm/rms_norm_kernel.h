@@ -8,6 +8,7 @@ namespace troupe {
 
 // Rows [begin, end).
 TROUPE_DECLARE_KERNEL(RmsNormRows, const RmsNormParams& params, int64_t begin, int64_t end);
+TROUPE_DECLARE_KERNEL(SquareSumRows, const SquareSumsParams& params, int64_t begin, int64_t end);
 
 }  // namespace troupe
 

@@ -7,6 +7,7 @@
 namespace troupe {
 
 void RmsNormReference(const RmsNormParams& params);
+void SquareSumsReference(const SquareSumsParams& params);
 
 }  // namespace troupe
 

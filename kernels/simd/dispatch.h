@@ -21,7 +21,7 @@ enum class CpuIsa : unsigned char;
 // One function for each CpuIsa, in its order.
 template <class Function>
 struct KernelTable {
-  Function* functions[3];
+  Function* functions[4];
 
   constexpr Function* operator[](CpuIsa isa) const { return functions[static_cast<int>(isa)]; }
 };
@@ -39,7 +39,26 @@ struct KernelTable {
   void name(__VA_ARGS__);                                                \
   }                                                                      \
   inline constexpr ::troupe::KernelTable<decltype(avx2::name)> k##name { \
-    { avx2::name, avx512::name, avx512bf16::name }                       \
+    { avx2::name, avx512::name, avx512::name, avx512bf16::name }         \
+  }
+
+// The same for a kernel with a copy of its own for kAvx512Vnni, listed behind VNNI in
+// kernels/CMakeLists.txt.
+#define TROUPE_DECLARE_VNNI_KERNEL(name, ...)                            \
+  namespace avx2 {                                                       \
+  void name(__VA_ARGS__);                                                \
+  }                                                                      \
+  namespace avx512 {                                                     \
+  void name(__VA_ARGS__);                                                \
+  }                                                                      \
+  namespace avx512vnni {                                                 \
+  void name(__VA_ARGS__);                                                \
+  }                                                                      \
+  namespace avx512bf16 {                                                 \
+  void name(__VA_ARGS__);                                                \
+  }                                                                      \
+  inline constexpr ::troupe::KernelTable<decltype(avx2::name)> k##name { \
+    { avx2::name, avx512::name, avx512vnni::name, avx512bf16::name }     \
   }
 
 #endif  // TROUPE_KERNELS_SIMD_DISPATCH_H_

@@ -9,8 +9,8 @@
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/fuzz/text_checks.h"
 
-// A template that puts a namespace into itself makes a cycle of minijinja's counted references, which
-// nothing frees: some hundred bytes each time a checkpoint with such a template renders a chat.
+// A template that puts a namespace into itself makes a cycle of minijinja's counted references,
+// which nothing frees: some hundred bytes each time a checkpoint with such a template renders.
 extern "C" const char* __lsan_default_suppressions() {  // NOLINT: LeakSanitizer's name
   return "leak:minijinja::value::namespace_object";
 }

@@ -369,8 +369,9 @@ TEST_P(IsaTest, F32LogitsAndGreedyTokens) {
 INSTANTIATE_TEST_SUITE_P(Isas, IsaTest,
                          ::testing::Values(CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16),
                          [](const auto& info) {
-                           return std::string(std::array{"Avx2", "Avx512", "Avx512Bf16"}.at(
-                               static_cast<size_t>(info.param)));
+                           return std::string(
+                               std::array{"Avx2", "Avx512", "Avx512Vnni", "Avx512Bf16"}.at(
+                                   static_cast<size_t>(info.param)));
                          });
 
 // The oracle's kernels run the model too.

@@ -180,7 +180,7 @@ def plain_ints(w: Writer, rng: random.Random, name: str) -> None:
     zeros = [rng.randrange(-20, 20) for _ in range(rows)]
     scale = scales(rng, rows, 1, bf16)
     weights = {"num_bits": 8, "type": "int", "symmetric": False, "strategy": "channel"}
-    activations = {"num_bits": 8, "type": "int", "dynamic": True}
+    activations = {"num_bits": 8, "type": "int", "strategy": "token", "dynamic": True}
     group = {"targets": ["Linear"], "weights": weights, "input_activations": activations}
     w.configs[name] = {"quant_method": "compressed-tensors", "format": "int-quantized",
                        "config_groups": {"group_0": group}}

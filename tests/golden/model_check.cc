@@ -16,7 +16,8 @@
 #include "model/checkpoint.h"
 #include "model/json_reader.h"
 #include "model/safetensors.h"
-#include "worker/testing/runner_harness.h"
+#include "sharding/layout_rules.h"
+#include "worker/testing/replica_harness.h"
 
 namespace troupe {
 namespace {
@@ -159,8 +160,8 @@ float Worse(float error, const std::vector<float>& got, const float* want) {
 
 class Comparer {
  public:
-  Comparer(RunnerHarness* harness, const Golden* golden)
-      : harness_(harness), golden_(golden), gate_(DefaultGate(harness->model().description)) {}
+  Comparer(ReplicaHarness* harness, const ModelDescription& model, const Golden* golden)
+      : harness_(harness), golden_(golden), gate_(DefaultGate(model)) {}
 
   ModelComparison Compare(PromptFeed feed) {
     ModelComparison result;
@@ -201,7 +202,7 @@ class Comparer {
         row.logits = static_cast<int>(count);
         rows.push_back(std::move(row));
       }
-      const RunnerHarness::Logits logits = RunnerHarness::Copy(harness_->Step(rows).logits);
+      const RunnerHarness::Logits logits = harness_->Step(rows);
       size_t index = 0;
       for (const RunnerHarness::Row& row : rows) {
         for (size_t i = 0; i < row.tokens.size(); ++i, ++index) {
@@ -233,12 +234,12 @@ class Comparer {
       for (int64_t p = 0; p < prompts; ++p) {
         rows.push_back({.slot = static_cast<uint32_t>(p), .tokens = {next[p]}, .gate = gate_});
       }
-      const RunnerHarness::Logits logits = RunnerHarness::Copy(harness_->Step(rows).logits);
+      const RunnerHarness::Logits logits = harness_->Step(rows);
       for (int64_t p = 0; p < prompts; ++p) next[p] = RunnerHarness::Best(logits[p]);
     }
   }
 
-  RunnerHarness* harness_;
+  ReplicaHarness* harness_;
   const Golden* golden_;
   GateRule gate_;
   std::mt19937 random_{kChunkSeed};
@@ -246,9 +247,9 @@ class Comparer {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Ops>> MakeDeviceOps(absl::string_view device) {
+absl::StatusOr<std::unique_ptr<Ops>> MakeDeviceOps(absl::string_view device, int threads) {
   if (device == "reference") return MakeReferenceOps();
-  return MakeOps(device, {});
+  return MakeOps(device, {.threads = threads});
 }
 
 const char* PromptFeedName(PromptFeed feed) {
@@ -265,32 +266,52 @@ const char* PromptFeedName(PromptFeed feed) {
 
 absl::StatusOr<std::vector<ModelComparison>> CompareModel(const std::string& folder,
                                                           absl::string_view config,
-                                                          absl::string_view device) {
-  TROUPE_ASSIGN_OR_RETURN(std::unique_ptr<Ops> ops, MakeDeviceOps(device));
+                                                          const CompareOptions& options) {
   TROUPE_ASSIGN_OR_RETURN(const FolderWithConfig linked, FolderWithConfig::Make(folder, config));
-  std::optional<LoadedModel> model;
-  Golden golden;
-  {
-    TROUPE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(linked.path()));
-    TROUPE_ASSIGN_OR_RETURN(golden, ReadGolden(folder, checkpoint.description().vocab_size));
-    TROUPE_ASSIGN_OR_RETURN(model, LoadModel(checkpoint, ops.get(), {.mode = ComputeMode::kF32}));
-  }
+  TROUPE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(linked.path()));
+  const ModelDescription& model = checkpoint.description();
+  TROUPE_ASSIGN_OR_RETURN(const Golden golden, ReadGolden(folder, model.vocab_size));
   const int step_tokens = static_cast<int>(golden.prompts() * golden.tokens());
+  RunnerHarness::Options runner = {
+      .mode = ComputeMode::kF32,
+      .slots = static_cast<int>(golden.prompts()),
+      .max_context_tokens = static_cast<int>(golden.tokens() + golden.greedy_tokens()),
+      .max_step_tokens = step_tokens,
+      .max_logit_tokens = step_tokens};
+  const auto make_ops = [&] {
+    // Many ranks share the cores.
+    return MakeDeviceOps(options.device, options.layout.world() > 1 ? 1 : 0);
+  };
   TROUPE_ASSIGN_OR_RETURN(
-      const std::unique_ptr<RunnerHarness> harness,
-      RunnerHarness::Create(
-          std::move(ops), *std::move(model),
-          {.slots = static_cast<int>(golden.prompts()),
-           .max_context_tokens = static_cast<int>(golden.tokens() + golden.greedy_tokens()),
-           .max_step_tokens = step_tokens,
-           .max_logit_tokens = step_tokens}));
-  Comparer comparer(harness.get(), &golden);
+      const std::unique_ptr<ReplicaHarness> harness,
+      ReplicaHarness::Create(checkpoint, make_ops,
+                             {.runner = runner,
+                              .layout = options.layout,
+                              .transport = options.gloo ? ReplicaHarness::Transport::kGloo
+                                                        : ReplicaHarness::Transport::kMemory}));
+  Comparer comparer(harness.get(), model, &golden);
   std::vector<ModelComparison> results;
-  for (const PromptFeed feed : kPromptFeeds) {
+  for (const PromptFeed feed : options.feeds) {
     results.push_back(comparer.Compare(feed));
     results.back().config = config;
   }
   return results;
+}
+
+absl::StatusOr<std::vector<Layout>> LayoutsOf(const std::string& folder, int max_ranks) {
+  TROUPE_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(folder));
+  std::vector<Layout> layouts;
+  for (int world = 1; world <= max_ranks; world *= 2) {
+    for (int tp = 1; tp <= world; tp *= 2) {
+      for (int dp = 1; tp * dp <= world; dp *= 2) {
+        for (const bool expert_parallel : {false, true}) {
+          const Layout layout = {tp, dp, world / tp / dp, expert_parallel};
+          if (CheckLayout(config.description, layout).ok()) layouts.push_back(layout);
+        }
+      }
+    }
+  }
+  return layouts;
 }
 
 }  // namespace troupe

@@ -14,7 +14,7 @@
 #define TROUPE_TESTS_GOLDEN_MODEL_CHECK_H_
 
 #include <cstdint>
-#include <functional>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,6 +23,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/ops.h"
+#include "sharding/shard_map.h"
 
 namespace troupe {
 
@@ -32,7 +33,7 @@ inline constexpr float kModelLogitTolerance = 1e-3F;
 inline constexpr absl::string_view kModelConfigs[] = {"config.json", "config.legacy.json"};
 
 // A device as kernels/device.h names it, or "reference": the naive oracle on the CPU.
-absl::StatusOr<std::unique_ptr<Ops>> MakeDeviceOps(absl::string_view device);
+absl::StatusOr<std::unique_ptr<Ops>> MakeDeviceOps(absl::string_view device, int threads = 0);
 
 // How prompts come to the model, all of them beside each other in the same steps.
 enum class PromptFeed {
@@ -54,11 +55,22 @@ struct ModelComparison {
   bool ok() const { return error <= kModelLogitTolerance && greedy_equal == greedy_tokens; }
 };
 
-// All feeds with one of the folder's configs, in f32. Errors are those of the folder's files, of a
-// model that the runner cannot run, and of a device that is not there.
+struct CompareOptions {
+  std::string device = "cpu";
+  Layout layout;      // of a replica of ranks in this process
+  bool gloo = false;  // ranks talk over TCP, not over memory
+  std::vector<PromptFeed> feeds{std::begin(kPromptFeeds), std::end(kPromptFeeds)};
+};
+
+// The feeds with one of the folder's configs, in f32. Errors are those of the folder's files, of a
+// model that the runner cannot run or the layout cannot cut, and of a device that is not there.
 absl::StatusOr<std::vector<ModelComparison>> CompareModel(const std::string& folder,
                                                           absl::string_view config,
-                                                          absl::string_view device);
+                                                          const CompareOptions& options);
+
+// Every layout of 1, 2, 4 ... max_ranks ranks, each factor a power of two, that the folder's model
+// can be cut into.
+absl::StatusOr<std::vector<Layout>> LayoutsOf(const std::string& folder, int max_ranks);
 
 }  // namespace troupe
 

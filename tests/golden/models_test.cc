@@ -18,7 +18,7 @@ class GoldenModels : public ::testing::TestWithParam<const char*> {};
 TEST_P(GoldenModels, LogitsAndGreedyTokens) {
   const std::string folder = SourcePath(std::string("tests/golden/models/") + GetParam());
   for (const absl::string_view config : kModelConfigs) {
-    const auto comparisons = CompareModel(folder, config, "cpu");
+    const auto comparisons = CompareModel(folder, config, {});
     ASSERT_TRUE(comparisons.ok()) << config << ": " << comparisons.status();
     for (const ModelComparison& comparison : *comparisons) {
       EXPECT_LE(comparison.error, kModelLogitTolerance)
@@ -78,7 +78,7 @@ TEST(ModelCheck, SeesWhatDiffers) {
   file.write(reinterpret_cast<const char*>(&token), sizeof(token));
   file.close();
 
-  const auto comparisons = CompareModel(copy.string(), "config.json", "cpu");
+  const auto comparisons = CompareModel(copy.string(), "config.json", {});
   ASSERT_TRUE(comparisons.ok()) << comparisons.status();
   for (const ModelComparison& comparison : *comparisons) {
     EXPECT_NEAR(comparison.error, 2 * kModelLogitTolerance, 1e-4F);

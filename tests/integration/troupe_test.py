@@ -94,6 +94,15 @@ class Run(TroupeTest):
         json.loads(self.troupe("inspect", "models/abacus", "-o", "json").stdout)
         self.troupe("inspect", "/nonexistent", code=1)
 
+    def test_inspect_ranks(self):
+        flags = ("inspect", "models/abacus", "--ranks", "2", "--memory", "1GiB")
+        self.assertIn("layout               tp2", self.troupe(*flags, "--layout", "tp2").stdout)
+        ranks = json.loads(self.troupe(*flags, "-o", "json").stdout)
+        self.assertEqual(len(ranks["ranks"]), 2)
+        self.assertEqual(ranks["candidates"][0]["layout"], ranks["layout"])
+        refused = self.troupe("inspect", "models/abacus", "--ranks", "3", "--layout", "tp3", code=1)
+        self.assertIn("8 / 3 leaves 2", refused.stderr)
+
 
 class Serve(TroupeTest):
     def test_serve_run_status_and_a_clean_end(self):

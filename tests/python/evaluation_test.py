@@ -206,9 +206,9 @@ class ServerTest(unittest.TestCase):
                 self.fail("a server without a program")
 
     def test_command(self):
-        command = serve_command(Path("bin/troupe"), Path("models/abacus"), "f32")
+        command = serve_command(Path("bin/troupe"), Path("models/abacus"), "f32", "w8a8")
         self.assertEqual(command[:2], ["bin/troupe", "serve"])
-        self.assertEqual(command[-2:], ["--dtype", "f32"])
+        self.assertEqual(command[-4:], ["--dtype", "f32", "--quantize", "w8a8"])
 
 
 class ProgramTest(unittest.TestCase):

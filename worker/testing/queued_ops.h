@@ -38,26 +38,31 @@ class QueuedOps final : public Ops {
   std::unique_ptr<PackedMatrix> Pack(absl::Span<const Tensor> parts, Precision precision) override;
   std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
                                           Precision precision) override;
+  bool HasIntegerProducts() const override { return inner_->HasIntegerProducts(); }
   bool WhenDone(absl::AnyInvocable<void()> done) override;
   void Synchronize() override { WaitFor(queued_); }
   absl::Status status() const override { return inner_->status(); }
 
-  void Embed(const EmbedParams& p) override { Queue(&Ops::Embed, p); }
-  void RmsNorm(const RmsNormParams& p) override { Queue(&Ops::RmsNorm, p); }
-  void Linear(const LinearParams& p) override { Queue(&Ops::Linear, p); }
-  void HeadNormRope(const HeadNormRopeParams& p) override { Queue(&Ops::HeadNormRope, p); }
-  void KvWrite(const KvWriteParams& p) override { Queue(&Ops::KvWrite, p); }
-  void HeadGate(const HeadGateParams& p) override { Queue(&Ops::HeadGate, p); }
-  void PagedAttention(const PagedAttentionParams& p) override { Queue(&Ops::PagedAttention, p); }
-  void MlaAttention(const MlaAttentionParams& p) override { Queue(&Ops::MlaAttention, p); }
-  void NsaCompress(const NsaCompressParams& p) override { Queue(&Ops::NsaCompress, p); }
-  void NsaSelect(const NsaSelectParams& p) override { Queue(&Ops::NsaSelect, p); }
-  void NsaAttention(const NsaAttentionParams& p) override { Queue(&Ops::NsaAttention, p); }
-  void Swiglu(const SwigluParams& p) override { Queue(&Ops::Swiglu, p); }
-  void MoeRoute(const MoeRouteParams& p) override { Queue(&Ops::MoeRoute, p); }
-  void MoeExperts(const MoeExpertsParams& p) override { Queue(&Ops::MoeExperts, p); }
-  void Sample(const SampleParams& p) override { Queue(&Ops::Sample, p); }
-  void PageCopy(const PageCopyParams& p) override { Queue(&Ops::PageCopy, p); }
+  void Embed(const EmbedParams& p) override { Later(&Ops::Embed, p); }
+  void RmsNorm(const RmsNormParams& p) override { Later(&Ops::RmsNorm, p); }
+  void SquareSums(const SquareSumsParams& p) override { Later(&Ops::SquareSums, p); }
+  void Linear(const LinearParams& p) override { Later(&Ops::Linear, p); }
+  void HeadNormRope(const HeadNormRopeParams& p) override { Later(&Ops::HeadNormRope, p); }
+  void KvWrite(const KvWriteParams& p) override { Later(&Ops::KvWrite, p); }
+  void QkvWrite(const QkvWriteParams& p) override { Later(&Ops::QkvWrite, p); }
+  void HeadGate(const HeadGateParams& p) override { Later(&Ops::HeadGate, p); }
+  void PagedAttention(const PagedAttentionParams& p) override { Later(&Ops::PagedAttention, p); }
+  void MlaAttention(const MlaAttentionParams& p) override { Later(&Ops::MlaAttention, p); }
+  void NsaCompress(const NsaCompressParams& p) override { Later(&Ops::NsaCompress, p); }
+  void NsaSelect(const NsaSelectParams& p) override { Later(&Ops::NsaSelect, p); }
+  void NsaAttention(const NsaAttentionParams& p) override { Later(&Ops::NsaAttention, p); }
+  void Swiglu(const SwigluParams& p) override { Later(&Ops::Swiglu, p); }
+  void MoeRoute(const MoeRouteParams& p) override { Later(&Ops::MoeRoute, p); }
+  void MoeAssign(const MoeAssignParams& p) override { Later(&Ops::MoeAssign, p); }
+  void MoeExperts(const MoeExpertsParams& p) override { Later(&Ops::MoeExperts, p); }
+  void RowAdd(const RowAddParams& p) override { Later(&Ops::RowAdd, p); }
+  void Sample(const SampleParams& p) override { Later(&Ops::Sample, p); }
+  void PageCopy(const PageCopyParams& p) override { Later(&Ops::PageCopy, p); }
 
  private:
   using Bytes = std::vector<std::byte>;
@@ -69,7 +74,7 @@ class QueuedOps final : public Ops {
   };
 
   template <class Params>
-  void Queue(void (Ops::*operation)(const Params&), const Params& params) {
+  void Later(void (Ops::*operation)(const Params&), const Params& params) {
     Push([this, operation, params] { (inner_.get()->*operation)(params); });
   }
   void Push(absl::AnyInvocable<void()> work);

@@ -74,7 +74,8 @@ absl::StatusOr<std::unique_ptr<RunnerHarness>> RunnerHarness::Create(std::unique
 absl::Status RunnerHarness::Prepare() {
   const DType dtype = KvDType(model_.mode);
   std::vector<StateGroup> groups =
-      StateGroups(model_.description, {static_cast<int>(BytesOf(dtype)), model_.mtp.has_value()});
+      ShardStateGroups(model_.shard, {.kv_bytes_per_element = static_cast<int>(BytesOf(dtype)),
+                                      .with_mtp = model_.mtp.has_value()});
   const int blocks = (options_.max_context_tokens + kBlockTokens - 1) / kBlockTokens;
   KvPages::Options page_options;
   page_options.dtype = dtype;
@@ -105,6 +106,7 @@ absl::Status RunnerHarness::Prepare() {
   runner_options.max_logit_tokens = options_.max_logit_tokens;
   runner_options.early_exits = options_.early_exits;
   runner_options.mtp = options_.mtp;
+  runner_options.links = options_.links;
   TROUPE_ASSIGN_OR_RETURN(runner_,
                           ModelRunner::Create(&model_, pages_.get(), ops_.get(), runner_options));
   return absl::OkStatus();

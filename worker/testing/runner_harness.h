@@ -39,8 +39,9 @@ class RunnerHarness {
     int max_logit_tokens = 32;
     bool early_exits = false;
     bool mtp = false;
-    uint32_t page_seed = 1;  // of the order in which pages are granted
-    bool poison = true;      // NaNs in free pages
+    uint32_t page_seed = 1;      // of the order in which pages are granted
+    bool poison = true;          // NaNs in free pages
+    RankLinks* links = nullptr;  // of a rank of several
   };
   using Logits = std::vector<std::vector<float>>;
 

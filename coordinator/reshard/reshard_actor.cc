@@ -1,0 +1,297 @@
+#include "coordinator/reshard/reshard_actor.h"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "base/status_util.h"
+#include "sharding/layout_rules.h"
+#include "sharding/shard_map_proto.h"
+#include "sharding/survivor_layout.h"
+
+namespace troupe {
+
+ReshardActor::ReshardActor(Config config, std::unique_ptr<RankControl> control,
+                           std::unique_ptr<DecisionLog> log, ActorRef<FleetMessage> fleet,
+                           Observer observer)
+    : config_(std::move(config)),
+      control_(std::move(control)),
+      log_(std::move(log)),
+      fleet_(std::move(fleet)),
+      observer_(std::move(observer)),
+      ranks_(config_.rank_timeout_ms * 1000) {}
+
+void ReshardActor::OnStart() {
+  log_->Read([actor = self()](absl::StatusOr<DecisionRecord> record) {
+    (void)actor.TellReply(LogRead{std::move(record)});
+  });
+  TellAfter(absl::Milliseconds(config_.tick_ms), ReshardTick{});
+}
+
+void ReshardActor::Handle(ReshardMessage message) {
+  std::visit([this](auto&& m) { On(std::forward<decltype(m)>(m)); }, std::move(message));
+  Drive();
+}
+
+void ReshardActor::On(LogRead message) {
+  if (!message.record.ok()) {
+    LOG(ERROR) << config_.replica << ": decision log: " << message.record.status();
+    Fail(message.record.status());
+    return;
+  }
+  log_read_ = true;
+  last_epoch_ = message.record->last_epoch;
+  reform_at_us_ = NowUs() + config_.gather_timeout_ms * 1000;
+  if (!message.record->abandoned.empty()) {
+    LOG(WARNING) << config_.replica << ": a change that had begun was not decided and is undone: "
+                 << message.record->abandoned;
+  }
+  if (!message.record->decided.has_value()) return;
+  const v1::ShardMap& proto = *message.record->decided;
+  absl::StatusOr<ShardMap> map = FromProto(proto);
+  const absl::Status valid = map.ok() ? ValidateShardMap(*config_.model, *map) : map.status();
+  if (!valid.ok() || proto.members_size() != map->layout.world()) {
+    LOG(ERROR) << config_.replica << ": the decided map is not one of this model: " << valid
+               << "; the replica is laid out anew";
+    return;
+  }
+  decided_ = Placed{*std::move(map), {}};
+  for (const v1::RankMember& member : proto.members()) {
+    decided_->members.push_back(member.worker());
+  }
+}
+
+void ReshardActor::On(RankSeen message) {
+  const v1::RegisterWorkerRequest& request = message.request;
+  const bool restarted = ranks_.OnSeen(request, NowUs());
+  if (change_.has_value()) {
+    const std::optional<size_t> member = MemberOf(request.worker());
+    // It has lost what it had prepared, and what it served with.
+    if (restarted && member.has_value()) {
+      Apply(change_->transaction->Lost(*member, absl::AbortedError("was restarted")));
+    }
+    return;
+  }
+  if (!log_read_) return;
+  const bool member =
+      decided_.has_value() && std::find(decided_->members.begin(), decided_->members.end(),
+                                        request.worker()) != decided_->members.end();
+  const uint64_t keep = member ? decided_->map.epoch : 0;
+  if (ranks_.HoldsOthers(request.worker(), keep)) {
+    control_->Retire(ranks_.Member(request.worker()), keep, last_epoch_, self());
+  }
+}
+
+void ReshardActor::On(ReshardTick) {
+  const int64_t now_us = NowUs();
+  TellAfter(absl::Milliseconds(config_.tick_ms), ReshardTick{});
+  if (!change_.has_value()) return;
+  const std::vector<std::string> workers = change_->workers;
+  for (size_t m = 0; m < workers.size() && change_.has_value(); ++m) {
+    if (Live(workers[m])) continue;
+    Apply(change_->transaction->Lost(m, absl::UnavailableError("has not been heard of")));
+  }
+  if (change_.has_value()) Apply(change_->transaction->Tick(now_us));
+}
+
+void ReshardActor::On(ReshardAsked message) {
+  if (!message.request.apply()) {
+    absl::StatusOr<Change> change = PlanRequest(message.request);
+    if (!change.ok()) {
+      message.tell(change.status());
+      return;
+    }
+    v1::ReshardEvent event;
+    *event.mutable_plan() = Describe(*change);
+    message.tell(std::move(event));
+    return;
+  }
+  if (!decided_.has_value()) {
+    message.tell(absl::UnavailableError(absl::StrCat(config_.replica, " has no layout yet")));
+    return;
+  }
+  if (asked_.size() >= 16) {
+    message.tell(absl::ResourceExhaustedError("16 changes of layout wait already; retry later"));
+    return;
+  }
+  asked_.push_back(std::move(message));
+}
+
+void ReshardActor::On(const LogWritten& message) {
+  if (!change_.has_value() || change_->to.map.epoch != message.epoch) return;
+  if (message.kind == DecisionKind::kBegin) {
+    Apply(change_->transaction->Begun(message.status));
+  } else {
+    Observe("decision acknowledged");
+    Apply(change_->transaction->Decided(message.status));
+  }
+}
+
+void ReshardActor::On(const PrepareProgressed& message) {
+  if (!change_.has_value() || change_->to.map.epoch != message.epoch) return;
+  change_->bytes_done[message.worker] = message.bytes_done;
+  TellProgress();
+}
+
+void ReshardActor::On(const PrepareEnded& message) {
+  if (!change_.has_value() || change_->to.map.epoch != message.epoch) return;
+  const std::optional<size_t> member = MemberOf(message.worker);
+  if (!member.has_value()) return;
+  change_->calls.erase(message.worker);
+  Observe(absl::StrCat("prepared ", message.worker));
+  if (message.digest.ok()) {
+    ranks_.OnPrepared(message.worker, message.epoch);
+  } else if (absl::IsUnavailable(message.digest.status())) {
+    ranks_.OnLost(message.worker);
+  }
+  Apply(change_->transaction->Prepared(*member, message.digest));
+}
+
+void ReshardActor::On(const RetireEnded& message) {
+  Observe(absl::StrCat("retired ", message.worker));
+  if (message.status.ok()) ranks_.OnRetired(message.worker, message.keep_epoch);
+  if (!change_.has_value() || change_->to.map.epoch != message.epoch) return;
+  const std::optional<size_t> member = MemberOf(message.worker);
+  // One that cannot be reached is told again when it announces what it holds.
+  if (member.has_value()) Apply(change_->transaction->Retired(*member));
+}
+
+void ReshardActor::On(const ReplicaServing& message) {
+  if (!decided_.has_value() || decided_->map.epoch != message.map_epoch) return;
+  Observe("serving");
+  state_ = State::kUp;
+  if (!change_.has_value()) return;
+  change_->ready_us = NowUs();
+  Apply(change_->transaction->Switched(absl::OkStatus(), NowUs()));
+}
+
+void ReshardActor::On(const ReplicaLost& message) {
+  if (!decided_.has_value() || decided_->map.epoch != message.map_epoch) return;
+  Observe(absl::StrCat("lost ", message.worker));
+  state_ = State::kDown;
+  reform_at_us_ = NowUs();
+  ranks_.OnLost(message.worker);
+  if (!change_.has_value()) return;
+  ReshardTransaction& transaction = *change_->transaction;
+  const std::optional<size_t> member = MemberOf(message.worker);
+  if (transaction.phase() == ReshardPhase::kSwitching) {
+    Apply(transaction.Switched(message.status, NowUs()));
+  } else if (member.has_value()) {
+    Apply(transaction.Lost(*member, message.status));
+  } else {
+    // The old layout is broken: it must be mended before anything else.
+    Apply(transaction.Cancel(message.status));
+  }
+}
+
+void ReshardActor::Drive() {
+  if (!log_read_ || change_.has_value()) return;
+  if (!decided_.has_value()) {
+    if (NowUs() >= form_first_at_us_) FormFirst();
+  } else if (state_ == State::kDown) {
+    const auto& members = decided_->members;
+    const bool whole = std::all_of(members.begin(), members.end(),
+                                   [&](const std::string& worker) { return Serves(worker); });
+    if (whole) {
+      Serve();
+    } else if (NowUs() >= reform_at_us_) {
+      Reform();
+    }
+  } else if (state_ == State::kUp && !asked_.empty()) {
+    StartAsked();
+  }
+}
+
+void ReshardActor::StartAsked() {
+  ReshardAsked asked = std::move(asked_.front());
+  asked_.pop_front();
+  absl::StatusOr<Change> change = PlanRequest(asked.request);
+  if (!change.ok()) {
+    asked.tell(change.status());
+    return;
+  }
+  change->tell = std::move(asked.tell);
+  const uint32_t deadline_ms = asked.request.deadline_ms();
+  Start(*std::move(change),
+        NowUs() + (deadline_ms > 0 ? deadline_ms : config_.prepare_timeout_ms) * 1000);
+}
+
+void ReshardActor::FormFirst() {
+  std::vector<std::string> names = Spares({});
+  const auto world = static_cast<size_t>(config_.layout.world());
+  if (names.size() < world) return;
+  names.resize(world);
+  absl::StatusOr<ShardMap> map = BuildShardMap(*config_.model, config_.layout, 0);
+  absl::StatusOr<Change> change =
+      map.ok() ? MakeChange({*std::move(map), std::move(names)}) : map.status();
+  if (!change.ok()) {
+    LOG(ERROR) << config_.replica << ": the first layout cannot be: " << change.status();
+    Fail(change.status());
+    return;
+  }
+  Start(*std::move(change), NowUs() + config_.prepare_timeout_ms * 1000);
+}
+
+void ReshardActor::Reform() {
+  reform_at_us_ = NowUs() + config_.retry_ms * 1000;
+  std::vector<bool> alive;
+  for (const std::string& worker : decided_->members) {
+    alive.push_back(Serves(worker));
+  }
+  std::vector<std::string> whole;
+  for (size_t r = 0; r < alive.size(); ++r) {
+    if (alive[r]) whole.push_back(decided_->members[r]);
+  }
+  absl::StatusOr<SurvivorChoice> choice = ChooseSurvivors(
+      *config_.model, decided_->map, decided_->members, alive, Spares(whole), config_.sizing);
+  absl::StatusOr<Change> change =
+      choice.ok() ? MakeChange({std::move(choice->map), std::move(choice->members)})
+                  : choice.status();
+  if (!change.ok()) {
+    LOG(ERROR) << config_.replica << ": waits for ranks: " << change.status();
+    return;
+  }
+  LOG(WARNING) << config_.replica << ": " << whole.size() << " of " << alive.size()
+               << " ranks are left and form " << NameOf(change->to.map.layout);
+  Start(*std::move(change), NowUs() + config_.prepare_timeout_ms * 1000);
+}
+
+void ReshardActor::Serve() {
+  state_ = State::kStarting;
+  Observe("serve");
+  ReplicaSpec spec;
+  spec.name = config_.replica;
+  spec.map = Proto(*decided_);
+  for (const v1::RankMember& member : spec.map->members()) {
+    spec.members.push_back({.worker = member.worker(), .address = member.address()});
+  }
+  (void)fleet_.TellReply(ServeReplica{std::move(spec)});
+}
+
+std::optional<size_t> ReshardActor::MemberOf(const std::string& worker) const {
+  const auto found = std::find(change_->workers.begin(), change_->workers.end(), worker);
+  if (found == change_->workers.end()) return std::nullopt;
+  return static_cast<size_t>(found - change_->workers.begin());
+}
+
+bool ReshardActor::Serves(const std::string& worker) const {
+  return Live(worker) && ranks_.Holds(worker, decided_->map.epoch);
+}
+
+v1::ShardMap ReshardActor::Proto(const Placed& placed) const {
+  v1::ShardMap proto = ToProto(placed.map);
+  for (const std::string& worker : placed.members) *proto.add_members() = ranks_.Member(worker);
+  return proto;
+}
+
+void ReshardActor::Observe(const std::string& what) const {
+  if (observer_ != nullptr) observer_(what);
+}
+
+int64_t ReshardActor::NowUs() const { return clock().MonotonicNs() / 1000; }
+
+}  // namespace troupe

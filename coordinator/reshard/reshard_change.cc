@@ -1,0 +1,220 @@
+// One change of layout: its plan, what the transaction wants done, and its end. See
+// reshard_actor.h.
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status_util.h"
+#include "coordinator/reshard/reshard_actor.h"
+#include "sharding/layout_rules.h"
+#include "sharding/shard_map_proto.h"
+#include "sharding/survivor_layout.h"
+
+namespace troupe {
+
+absl::StatusOr<ReshardActor::Change> ReshardActor::PlanRequest(
+    const v1::ReshardRequest& request) const {
+  if (!decided_.has_value()) {
+    return absl::UnavailableError(absl::StrCat(config_.replica, " has no layout yet: found ",
+                                               Spares({}).size(), " ranks, wanted ",
+                                               config_.layout.world()));
+  }
+  v1::ShardMap wanted;
+  *wanted.mutable_layout() = request.layout();
+  TROUPE_ASSIGN_OR_RETURN(const ShardMap sizes, FromProto(wanted));
+  const Layout layout = sizes.layout;
+  TROUPE_ASSIGN_OR_RETURN(ShardMap map, BuildShardMap(*config_.model, layout, 0));
+  // Those that serve keep their numbers; then those that do not.
+  std::vector<std::string> names;
+  for (const std::string& worker : decided_->members) {
+    if (Live(worker)) names.push_back(worker);
+  }
+  for (std::string& worker : Spares(names)) names.push_back(std::move(worker));
+  const auto world = static_cast<size_t>(layout.world());
+  if (names.size() < world) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        NameOf(layout), " needs ", world, " ranks, found ", names.size(), "; start more workers"));
+  }
+  names.resize(world);
+  const std::vector<bool> alive(decided_->members.size(), true);
+  map = CarryExperts(decided_->map, map, MatchRanks(decided_->members, names, alive));
+  return MakeChange({std::move(map), std::move(names)});
+}
+
+absl::StatusOr<ReshardActor::Change> ReshardActor::MakeChange(Placed to) const {
+  Change change;
+  to.map.epoch = last_epoch_ + 1;
+  std::vector<std::string> old_names;
+  std::vector<bool> alive;
+  if (decided_.has_value()) old_names = decided_->members;
+  for (const std::string& worker : old_names) {
+    alive.push_back(Serves(worker));
+  }
+  const RankMatch match = MatchRanks(old_names, to.members, alive);
+  TROUPE_ASSIGN_OR_RETURN(
+      change.plan, PlanReshard(*config_.model, decided_.has_value() ? &decided_->map : nullptr,
+                               to.map, match, config_.sizing, config_.rates));
+  std::vector<ReshardMember> members;
+  for (size_t r = 0; r < to.members.size(); ++r) {
+    const std::vector<WeightPart> parts =
+        PartsOf(ShardOf(*config_.model, to.map, static_cast<int>(r)), config_.sizing.with_mtp);
+    members.push_back({.worker = to.members[r],
+                       .in_old = match.old_of_new[r] != kNoRank,
+                       .in_new = true,
+                       .digest = PartsDigest(*config_.model, config_.identity, parts)});
+  }
+  for (size_t r = 0; r < old_names.size(); ++r) {
+    const bool stays =
+        std::find(to.members.begin(), to.members.end(), old_names[r]) != to.members.end();
+    if (!stays && alive[r]) members.push_back({.worker = old_names[r], .in_old = true});
+  }
+  for (const ReshardMember& member : members) change.workers.push_back(member.worker);
+  change.transaction = std::make_unique<ReshardTransaction>(
+      ReshardTransaction::Config{.old_epoch = decided_.has_value() ? decided_->map.epoch : 0,
+                                 .new_epoch = to.map.epoch,
+                                 .retire_timeout_us = config_.retire_timeout_ms * 1000},
+      std::move(members));
+  change.to = std::move(to);
+  return change;
+}
+
+void ReshardActor::Start(Change change, int64_t deadline_us) {
+  last_epoch_ = change.to.map.epoch;
+  change.started_us = NowUs();
+  change_ = std::move(change);
+  LOG(INFO) << config_.replica << ": change to " << NameOf(change_->to.map.layout)
+            << " begins at epoch " << last_epoch_;
+  if (change_->tell.has_value()) {
+    v1::ReshardEvent event;
+    *event.mutable_plan() = Describe(*change_);
+    (*change_->tell)(std::move(event));
+  }
+  Apply(change_->transaction->Start(deadline_us));
+}
+
+void ReshardActor::Apply(ReshardActions actions) {
+  if (actions.empty()) return;
+  for (const ReshardAction& action : actions) {
+    std::visit(
+        Overloaded{[&](const WriteBegin&) { Append(DecisionKind::kBegin); },
+                   [&](const AskPrepare& ask) { Ask(ask); },
+                   [&](const WriteDecision&) { Append(DecisionKind::kDecide); },
+                   [&](const SwitchServing&) { Switch(); }, [&](const AskRetire& ask) { Ask(ask); },
+                   [&](const EndReshard& end) { End(end); }},
+        action);
+  }
+  if (change_.has_value()) TellProgress();
+}
+
+void ReshardActor::Ask(const AskPrepare& action) {
+  const std::string& worker = change_->workers[action.member];
+  Observe(absl::StrCat("prepare ", worker));
+  v1::PrepareShardRequest request;
+  *request.mutable_map() = Proto(change_->to);
+  // Members of the new map come first, in the order of its ranks.
+  request.set_rank(static_cast<uint32_t>(action.member));
+  if (decided_.has_value()) {
+    *request.mutable_serving() = Proto(*decided_);
+    for (v1::RankMember& member : *request.mutable_serving()->mutable_members()) {
+      if (!Serves(member.worker())) member.clear_address();
+    }
+  }
+  change_->calls[worker] = control_->Prepare(ranks_.Member(worker), request, self());
+}
+
+void ReshardActor::Ask(const AskRetire& action) {
+  const std::string& worker = change_->workers[action.member];
+  change_->calls.erase(worker);
+  Observe(absl::StrCat("retire ", worker));
+  control_->Retire(ranks_.Member(worker), action.keep_epoch, change_->to.map.epoch, self());
+}
+
+void ReshardActor::Append(DecisionKind kind) {
+  const uint64_t epoch = change_->to.map.epoch;
+  Observe(kind == DecisionKind::kBegin ? "write begin" : "write decision");
+  log_->Append(kind, Proto(change_->to), [actor = self(), epoch, kind](absl::Status status) {
+    (void)actor.TellReply(LogWritten{epoch, kind, std::move(status)});
+  });
+}
+
+void ReshardActor::Switch() {
+  change_->decided_us = NowUs();
+  decided_ = change_->to;
+  Serve();
+}
+
+void ReshardActor::End(const EndReshard& action) {
+  Change change = *std::move(change_);
+  change_.reset();
+  Observe(action.decided ? "ended" : "rolled back");
+  if (action.status.ok()) {
+    LOG(INFO) << config_.replica << ": serves " << NameOf(change.to.map.layout) << " at epoch "
+              << change.to.map.epoch;
+  } else {
+    LOG(WARNING) << config_.replica << ": change to " << NameOf(change.to.map.layout)
+                 << (action.decided ? " was decided, then ranks were lost: " : " was rolled back: ")
+                 << action.status;
+    reform_at_us_ = std::max(reform_at_us_, NowUs());
+    form_first_at_us_ = NowUs() + config_.retry_ms * 1000;
+  }
+  if (!change.tell.has_value()) return;
+  if (!action.status.ok()) {
+    const std::string what = action.decided ? absl::StrCat("decided at epoch ", change.to.map.epoch,
+                                                           ", then ranks were lost")
+                                            : "rolled back, the old layout stays";
+    (*change.tell)(absl::AbortedError(absl::StrCat(what, ": ", action.status.message())));
+    return;
+  }
+  v1::ReshardEvent event;
+  event.mutable_outcome()->set_epoch(change.to.map.epoch);
+  event.mutable_outcome()->set_prepare_us(change.decided_us - change.started_us);
+  event.mutable_outcome()->set_switch_us(change.ready_us - change.decided_us);
+  (*change.tell)(std::move(event));
+}
+
+void ReshardActor::TellProgress() {
+  if (!change_->tell.has_value()) return;
+  v1::ReshardEvent event;
+  v1::ReshardProgress& progress = *event.mutable_progress();
+  progress.set_phase(NameOf(change_->transaction->phase()));
+  uint64_t done = 0;
+  for (const auto& [worker, bytes] : change_->bytes_done) done += bytes;
+  progress.set_bytes_done(done);
+  int64_t total = 0;
+  for (const RankMove& move : change_->plan.ranks) total += move.load_bytes();
+  progress.set_bytes_total(total);
+  progress.set_ranks_prepared(change_->transaction->prepared());
+  progress.set_ranks(change_->transaction->to_prepare());
+  (*change_->tell)(std::move(event));
+}
+
+v1::ReshardPlan ReshardActor::Describe(const Change& change) const {
+  v1::ReshardPlan out;
+  if (decided_.has_value()) {
+    out.set_from(NameOf(decided_->map.layout));
+    out.set_from_epoch(decided_->map.epoch);
+  }
+  out.set_to(NameOf(change.to.map.layout));
+  out.set_to_epoch(change.to.map.epoch);
+  out.set_seconds(change.plan.seconds);
+  for (const RankMove& move : change.plan.ranks) {
+    v1::RankMove& rank = *out.add_ranks();
+    rank.set_worker(move.new_rank != kNoRank ? change.to.members[move.new_rank]
+                                             : decided_->members[move.old_rank]);
+    rank.set_from_rank(move.old_rank);
+    rank.set_to_rank(move.new_rank);
+    rank.set_keep_bytes(move.keep_bytes);
+    rank.set_peer_bytes(move.peer_bytes);
+    rank.set_disk_bytes(move.disk_bytes);
+    rank.set_drop_bytes(move.drop_bytes);
+    rank.set_peak_bytes(move.peak_bytes);
+    rank.set_memory_bytes(config_.sizing.memory_bytes);
+    rank.set_seconds(move.seconds);
+  }
+  return out;
+}
+
+}  // namespace troupe

@@ -1,0 +1,226 @@
+#include "coordinator/testing/sim_rank.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "base/check.h"
+#include "sharding/shard_map_proto.h"
+
+namespace troupe::testing {
+namespace {
+
+std::set<WeightPart> PartsIn(const ModelDescription& model, const v1::ShardMap& map, int rank) {
+  const std::vector<WeightPart> parts =
+      PartsOf(ShardOf(model, FromProto(map).value(), rank), false);
+  return {parts.begin(), parts.end()};
+}
+
+}  // namespace
+
+// Loads what a rank lacks, in a few gulps, so that it can be interrupted between them.
+class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
+ public:
+  Preparation(SimRank* rank, const v1::PrepareShardRequest& request, ActorRef<ReshardMessage> owner)
+      : rank_(rank), request_(request), owner_(std::move(owner)) {}
+
+  void Start() {
+    const uint64_t serving = request_.has_serving() ? request_.serving().epoch() : 0;
+    const auto here = rank_->held_.find(serving);
+    for (const WeightPart& part : PartsIn(rank_->ranks_->config().model, request_.map(),
+                                          static_cast<int>(request_.rank()))) {
+      if (here != rank_->held_.end() && here->second.contains(part)) {
+        parts_.insert(part);
+      } else {
+        lacks_.push_back(part);
+      }
+    }
+    gulp_ = std::max<size_t>(1, (lacks_.size() + 2) / 3);
+    rank_->ranks_->Event(absl::StrCat(rank_->name_, " starts to prepare"));
+    Next();
+  }
+
+  void End(const absl::Status& status) {
+    if (std::exchange(ended_, true)) return;
+    (void)owner_.TellReply(PrepareEnded{request_.map().epoch(), rank_->name_, status});
+  }
+  void Forget() { ended_ = true; }
+
+ private:
+  void Next() {
+    if (ended_) return;
+    SimRanks& ranks = *rank_->ranks_;
+    double us = 0;
+    for (size_t i = 0; i < gulp_ && !lacks_.empty(); ++i) {
+      const WeightPart part = lacks_.back();
+      lacks_.pop_back();
+      const auto bytes =
+          static_cast<double>(BytesOf(NumbersOf(ranks.config().model, part), WeightBits()));
+      us += bytes /
+            (FromPeer(part) ? ranks.config().peer_bytes_per_us : ranks.config().disk_bytes_per_us);
+      bytes_done_ += static_cast<uint64_t>(bytes);
+      parts_.insert(part);
+    }
+    const absl::Duration busy = absl::Microseconds(us) + ranks.Delay();
+    ranks.executor().PostAfter(busy, [weak = weak_from_this()] {
+      const std::shared_ptr<Preparation> self = weak.lock();
+      if (self == nullptr || self->ended_) return;
+      self->rank_->ranks_->Event(absl::StrCat(self->rank_->name_, " has loaded some"));
+      if (self->ended_) return;
+      (void)self->owner_.TellReply(
+          PrepareProgressed{self->request_.map().epoch(), self->rank_->name_, self->bytes_done_});
+      if (self->lacks_.empty()) {
+        self->Done();
+      } else {
+        self->Next();
+      }
+    });
+  }
+
+  // A peer that is gone by now is no reason to fail: there is the disk.
+  bool FromPeer(const WeightPart& part) const {
+    for (const v1::RankMember& member : request_.serving().members()) {
+      if (member.address().empty()) continue;
+      const SimRank& peer = rank_->ranks_->at(member.worker());
+      if (peer.on() && peer.HasPart(request_.serving().epoch(), part)) return true;
+    }
+    return false;
+  }
+
+  void Done() {
+    if (std::exchange(rank_->lose_a_part_, false)) parts_.erase(parts_.begin());
+    rank_->held_[request_.map().epoch()] = parts_;
+    rank_->ranks_->Event(absl::StrCat(rank_->name_, " has prepared"));
+    if (std::exchange(ended_, true)) return;
+    const std::vector<WeightPart> parts(parts_.begin(), parts_.end());
+    (void)owner_.TellReply(PrepareEnded{
+        request_.map().epoch(), rank_->name_,
+        PartsDigest(rank_->ranks_->config().model, rank_->ranks_->config().identity, parts)});
+  }
+
+  SimRank* const rank_;
+  const v1::PrepareShardRequest request_;
+  const ActorRef<ReshardMessage> owner_;
+  std::set<WeightPart> parts_;
+  std::vector<WeightPart> lacks_;
+  size_t gulp_ = 1;
+  uint64_t bytes_done_ = 0;
+  bool ended_ = false;
+};
+
+SimRank::SimRank(SimRanks* ranks, std::string name) : ranks_(ranks), name_(std::move(name)) {}
+SimRank::~SimRank() = default;
+
+void SimRank::Start() {
+  on_ = true;
+  Announce(++incarnation_);
+}
+
+void SimRank::Kill() {
+  if (!std::exchange(on_, false)) return;
+  ++incarnation_;
+  held_.clear();
+  if (const auto preparation = preparation_.lock()) {
+    preparation->End(absl::UnavailableError("connection reset"));
+  }
+  for (const auto& weak : std::exchange(on_kill_, {})) {
+    if (const auto told = weak.lock()) (*told)();
+  }
+}
+
+std::set<uint64_t> SimRank::epochs() const {
+  std::set<uint64_t> epochs;
+  for (const auto& [epoch, parts] : held_) epochs.insert(epoch);
+  return epochs;
+}
+
+void SimRank::Announce(uint64_t incarnation) {
+  if (incarnation != incarnation_) return;
+  v1::RegisterWorkerRequest request;
+  request.set_worker(name_);
+  request.set_address(absl::StrCat("sim:", name_));
+  request.set_incarnation(incarnation);
+  request.set_takes_assignment(true);
+  for (const uint64_t epoch : epochs()) request.add_map_epochs(epoch);
+  (void)ranks_->fleet().Tell(RegisterWorker{std::move(request), [](const auto& /*reply*/) {}});
+  ranks_->executor().PostAfter(absl::Microseconds(ranks_->config().heartbeat_us),
+                               [this, incarnation] { Announce(incarnation); });
+}
+
+namespace {
+
+// Ends what it holds when the coordinator lets go of it.
+class SimCall final : public RankControl::Call {
+ public:
+  explicit SimCall(std::function<void()> end) : end_(std::move(end)) {}
+  ~SimCall() override { end_(); }
+
+ private:
+  const std::function<void()> end_;
+};
+
+}  // namespace
+
+std::unique_ptr<RankControl::Call> SimRank::Prepare(const v1::PrepareShardRequest& request,
+                                                    ActorRef<ReshardMessage> owner) {
+  auto preparation = std::make_shared<Preparation>(this, request, std::move(owner));
+  preparation_ = preparation;
+  ranks_->executor().PostAfter(ranks_->Delay(), [this, preparation] {
+    if (on_) {
+      preparation->Start();
+    } else {
+      preparation->End(absl::UnavailableError("connection refused"));
+    }
+  });
+  return std::make_unique<SimCall>([preparation] { preparation->Forget(); });
+}
+
+void SimRank::Retire(uint64_t keep_epoch, uint64_t epoch, ActorRef<ReshardMessage> owner) {
+  ranks_->executor().PostAfter(
+      ranks_->Delay(), [this, keep_epoch, epoch, owner = std::move(owner)] {
+        absl::Status status;
+        if (on_) {
+          ranks_->Event(absl::StrCat(name_, " retires"));
+          std::erase_if(held_, [&](const auto& held) { return held.first != keep_epoch; });
+        } else {
+          status = absl::UnavailableError("connection refused");
+        }
+        (void)owner.TellReply(RetireEnded{epoch, name_, keep_epoch, status});
+      });
+}
+
+bool SimRank::Holds(const v1::ShardMap& map, int rank) const {
+  const auto found = held_.find(map.epoch());
+  return on_ && found != held_.end() && found->second == PartsIn(ranks_->config().model, map, rank);
+}
+
+bool SimRank::HasPart(uint64_t epoch, const WeightPart& part) const {
+  const auto found = held_.find(epoch);
+  return found != held_.end() && found->second.contains(part);
+}
+
+SimRanks::SimRanks(Config config, SimExecutor* executor,
+                   std::function<void(const std::string&)> event)
+    : config_(std::move(config)), executor_(executor), event_(std::move(event)) {}
+
+SimRank& SimRanks::Add(const std::string& name) {
+  return *(ranks_[name] = std::make_unique<SimRank>(this, name));
+}
+
+absl::Duration SimRanks::Delay() {
+  return absl::Microseconds(executor_->random().Below(config_.max_delay_us + 1));
+}
+
+void SimRanks::OnStep(uint64_t map_epoch) {
+  EXPECT_GE(map_epoch, last_step_epoch_) << "a step of an older map after one of a newer";
+  if (map_epoch != last_step_epoch_) Event(absl::StrCat("first step of epoch ", map_epoch));
+  last_step_epoch_ = map_epoch;
+  const int64_t now_us = executor_->clock().MonotonicNs() / 1000;
+  if (last_step_us_ > 0) longest_stall_us_ = std::max(longest_stall_us_, now_us - last_step_us_);
+  last_step_us_ = now_us;
+}
+
+}  // namespace troupe::testing

@@ -1,0 +1,162 @@
+#include "worker/nccl_family.h"
+
+#include <dlfcn.h>
+#include <signal.h>
+
+#include <chrono>
+#include <type_traits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+
+namespace troupe {
+namespace {
+
+constexpr char kLibrary[] = "libnccl.so.2";
+constexpr absl::Duration kPoll = absl::Milliseconds(50);
+// After which an abort is taken not to return.
+constexpr std::chrono::seconds kAbortLimit(30);
+
+// Null, or the first symbol that is missing.
+const char* Find(void* library, Nccl& nccl) {
+  const char* missing = nullptr;
+  const auto find = [&](const char* name, auto& function) {
+    function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
+    if (function == nullptr && missing == nullptr) missing = name;
+  };
+  find("ncclGetUniqueId", nccl.GetUniqueId);
+  find("ncclCommInitRankConfig", nccl.CommInitRankConfig);
+  find("ncclCommSplit", nccl.CommSplit);
+  find("ncclCommGetAsyncError", nccl.CommGetAsyncError);
+  find("ncclCommAbort", nccl.CommAbort);
+  find("ncclGetErrorString", nccl.GetErrorString);
+  find("ncclGroupStart", nccl.GroupStart);
+  find("ncclGroupEnd", nccl.GroupEnd);
+  find("ncclSend", nccl.Send);
+  find("ncclRecv", nccl.Recv);
+  find("ncclAllGather", nccl.AllGather);
+  return missing;
+}
+
+}  // namespace
+
+absl::StatusOr<Nccl> Nccl::Load() {
+  // Never closed: the library keeps threads and device state of its own.
+  void* library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat(kLibrary, ": ", dlerror()));
+  }
+  Nccl nccl;
+  if (const char* missing = Find(library, nccl)) {
+    return absl::FailedPreconditionError(absl::StrCat(kLibrary, " has no ", missing));
+  }
+  return nccl;
+}
+
+NcclFamily::NcclFamily(const Nccl& library, cudaStream_t queue, const NcclOptions& how)
+    : nccl(library), stream(queue), options(how), watcher_([this] { Watch(); }) {}
+
+NcclFamily::~NcclFamily() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  stopped_.notify_all();
+  watcher_.join();
+  AbortAll();
+}
+
+void NcclFamily::Settle(ncclComm_t comm, ncclResult_t result, absl::Duration limit) {
+  const absl::Time deadline = absl::Now() + limit;
+  while (result == ncclInProgress && !latch.tripped()) {
+    if (absl::Now() > deadline) {
+      return latch.Trip(absl::DeadlineExceededError(absl::StrCat(
+          "some rank of ", options.size, " did not come within ", absl::FormatDuration(limit))));
+    }
+    std::this_thread::yield();
+    const std::lock_guard lock(mutex_);
+    if (aborted_) return;
+    if (nccl.CommGetAsyncError(comm, &result) != ncclSuccess) result = ncclInternalError;
+  }
+  if (result != ncclSuccess && result != ncclInProgress) Fail(result);
+}
+
+void NcclFamily::Fail(ncclResult_t result) {
+  latch.Trip(absl::UnavailableError(
+      absl::StrCat("some rank of ", options.size, " is lost: ", nccl.GetErrorString(result))));
+}
+
+void NcclFamily::Add(ncclComm_t comm) {
+  const std::lock_guard lock(mutex_);
+  comms_.push_back(comm);
+}
+
+void NcclFamily::Watch() {
+  std::unique_lock lock(mutex_);
+  while (!stop_) {
+    stopped_.wait_for(lock, absl::ToChronoMilliseconds(kPoll));
+    lock.unlock();
+    CheckErrors();
+    CheckProgress();
+    if (latch.tripped()) AbortAll();
+    lock.lock();
+  }
+}
+
+void NcclFamily::CheckErrors() {
+  ncclResult_t found = ncclSuccess;
+  {
+    const std::lock_guard lock(mutex_);
+    if (aborted_) return;
+    for (ncclComm_t comm : comms_) {
+      ncclResult_t state = ncclSuccess;
+      if (nccl.CommGetAsyncError(comm, &state) != ncclSuccess) state = ncclInternalError;
+      if (state != ncclSuccess && state != ncclInProgress) found = state;
+    }
+  }
+  if (found != ncclSuccess) Fail(found);
+}
+
+void NcclFamily::CheckProgress() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!busy_since_.has_value()) return;
+    if (cudaStreamQuery(stream) != cudaErrorNotReady) {
+      busy_since_.reset();
+      return;
+    }
+    if (absl::Now() - *busy_since_ < options.timeout) return;
+  }
+  latch.Trip(absl::DeadlineExceededError(absl::StrCat("some rank of ", options.size,
+                                                      ": a step stood still for ",
+                                                      absl::FormatDuration(options.timeout))));
+}
+
+void NcclFamily::AbortAll() {
+  std::vector<ncclComm_t> comms;
+  {
+    const std::lock_guard lock(mutex_);
+    aborted_ = true;
+    comms.swap(comms_);
+  }
+  if (comms.empty()) return;
+  std::mutex done_mutex;
+  std::condition_variable done_changed;
+  bool done = false;
+  std::thread guard([&] {
+    std::unique_lock lock(done_mutex);
+    if (done_changed.wait_for(lock, kAbortLimit, [&] { return done; })) return;
+    LOG(ERROR) << "NCCL does not abort: this process ends";
+    raise(SIGKILL);
+  });
+  for (auto it = comms.rbegin(); it != comms.rend(); ++it) nccl.CommAbort(*it);
+  {
+    const std::lock_guard lock(done_mutex);
+    done = true;
+  }
+  done_changed.notify_all();
+  guard.join();
+}
+
+}  // namespace troupe

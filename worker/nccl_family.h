@@ -1,0 +1,93 @@
+// NCCL's library, and what a communicator shares with all that were split from it: they are watched
+// together and fail together.
+//
+// Thread model: Run, Settle and Add by the communicators' thread; the rest is thread-safe.
+// Ownership: owns NCCL's communicators, and a thread that watches. Invariants: once aborted,
+// nothing is called on a communicator again.
+#ifndef TROUPE_WORKER_NCCL_FAMILY_H_
+#define TROUPE_WORKER_NCCL_FAMILY_H_
+
+#include <nccl.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "worker/failure_latch.h"
+#include "worker/nccl_communicator.h"
+
+namespace troupe {
+
+// What is used of the library.
+struct Nccl {
+  decltype(&::ncclGetUniqueId) GetUniqueId;
+  decltype(&::ncclCommInitRankConfig) CommInitRankConfig;
+  decltype(&::ncclCommSplit) CommSplit;
+  decltype(&::ncclCommGetAsyncError) CommGetAsyncError;
+  decltype(&::ncclCommAbort) CommAbort;
+  decltype(&::ncclGetErrorString) GetErrorString;
+  decltype(&::ncclGroupStart) GroupStart;
+  decltype(&::ncclGroupEnd) GroupEnd;
+  decltype(&::ncclSend) Send;
+  decltype(&::ncclRecv) Recv;
+  decltype(&::ncclAllGather) AllGather;
+
+  // Opens the library. FailedPrecondition: it is not there, or lacks something.
+  static absl::StatusOr<Nccl> Load();
+};
+
+class NcclFamily {
+ public:
+  NcclFamily(const Nccl& library, cudaStream_t queue, const NcclOptions& how);
+  ~NcclFamily();
+  NcclFamily(const NcclFamily&) = delete;
+  NcclFamily& operator=(const NcclFamily&) = delete;
+
+  // Runs `call` on `comm` and waits until NCCL has taken it. Whatever fails trips the latch.
+  template <class Call>
+  void Run(ncclComm_t comm, const Call& call) {
+    if (latch.tripped()) return;
+    ncclResult_t result;
+    {
+      const std::lock_guard lock(mutex_);
+      if (aborted_) return;
+      if (!busy_since_.has_value()) busy_since_ = absl::Now();
+      result = call();
+    }
+    Settle(comm, result, options.timeout);
+  }
+
+  // Until `comm` is no longer in the middle of a call.
+  void Settle(ncclComm_t comm, ncclResult_t result, absl::Duration limit);
+  void Add(ncclComm_t comm);
+
+  const Nccl nccl;
+  const cudaStream_t stream;
+  const NcclOptions options;
+  FailureLatch latch;
+
+ private:
+  void Watch();
+  void CheckErrors();
+  void CheckProgress();
+  void AbortAll();
+  void Fail(ncclResult_t result);
+
+  std::mutex mutex_;
+  std::condition_variable stopped_;
+  // All below are guarded by mutex_.
+  bool stop_ = false;
+  bool aborted_ = false;
+  std::vector<ncclComm_t> comms_;
+  std::optional<absl::Time> busy_since_;  // the queue was last seen empty before
+  std::thread watcher_;                   // last: it uses all of the above
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_WORKER_NCCL_FAMILY_H_
