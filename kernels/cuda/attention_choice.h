@@ -75,27 +75,34 @@ inline AttentionChoice ChooseAttention(const AttentionShape& shape, int multipro
 // over many multiprocessors, and longer further on, so that a long one has not too many to merge.
 // Where a part begins depends on nothing but its number.
 
-inline constexpr int kShortPartTiles = 4;
-inline constexpr int kMiddlePartTiles = 8;
-inline constexpr int kLongPartTiles = 16;
-inline constexpr int kShortEndTile = 32;    // end of the short parts
-inline constexpr int kMiddleEndTile = 128;  // end of the middle ones
-inline constexpr int kShortParts = kShortEndTile / kShortPartTiles;
-inline constexpr int kMiddleParts = (kMiddleEndTile - kShortEndTile) / kMiddlePartTiles;
+// Parts of `part_tiles` tiles each up to `end_tile`; the last of these go on for ever.
+struct PartLengths {
+  int part_tiles;
+  int end_tile;
+};
+inline constexpr PartLengths kPartLengths[] = {{2, 16}, {4, 32}, {8, 128}, {16, 1 << 24}};
 
 // The part that a tile is in.
 constexpr int PartOfTile(int tile) {
-  if (tile < kShortEndTile) return tile / kShortPartTiles;
-  if (tile < kMiddleEndTile) return kShortParts + (tile - kShortEndTile) / kMiddlePartTiles;
-  return kShortParts + kMiddleParts + (tile - kMiddleEndTile) / kLongPartTiles;
+  int part = 0;
+  int begin = 0;
+  for (const PartLengths& lengths : kPartLengths) {
+    if (tile < lengths.end_tile) return part + (tile - begin) / lengths.part_tiles;
+    part += (lengths.end_tile - begin) / lengths.part_tiles;
+    begin = lengths.end_tile;
+  }
+  return part;
 }
 
 constexpr int FirstTileOfPart(int part) {
-  if (part < kShortParts) return part * kShortPartTiles;
-  if (part < kShortParts + kMiddleParts) {
-    return kShortEndTile + (part - kShortParts) * kMiddlePartTiles;
+  int begin = 0;
+  for (const PartLengths& lengths : kPartLengths) {
+    const int parts = (lengths.end_tile - begin) / lengths.part_tiles;
+    if (part < parts) return begin + part * lengths.part_tiles;
+    part -= parts;
+    begin = lengths.end_tile;
   }
-  return kMiddleEndTile + (part - kShortParts - kMiddleParts) * kLongPartTiles;
+  return begin;
 }
 
 // Parts of the tiles before `end_tile`.

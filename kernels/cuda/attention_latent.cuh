@@ -85,7 +85,7 @@ struct LatentLoader {
     if (!PhaseEnded(empty, filling.parity)) {
       WaitForCopies<0>();
       Announce(waiting);  // whoever is to free the slot may be waiting for one of these
-      WaitForPhase(empty, filling.parity);
+      WaitFor(empty, filling.parity);
     }
     const int row = static_cast<int>(threadIdx.x) / kThreadsARow;
     const int chunk = static_cast<int>(threadIdx.x) % kThreadsARow;
@@ -153,10 +153,10 @@ struct LatentComputer {
 
   __device__ __forceinline__ void StartScores() {
     keys_slot = scoring.slot;
-    FenceProducts();
+    BeginProducts();
 #pragma unroll
     for (int block = 0; block < kKeyBlocks; ++block) {
-      WaitForPhase(ring.full + scoring.slot, scoring.parity);
+      WaitFor(ring.full + scoring.slot, scoring.parity);
       const uint32_t keys = SharedAddress(ring.blocks) + scoring.slot * kColumnBlockBytes;
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
@@ -169,7 +169,7 @@ struct LatentComputer {
   }
 
   __device__ __forceinline__ void StartSums(const uint32_t (&weights)[4][4], bool add) {
-    FenceProducts();
+    BeginProducts();
 #pragma unroll
     for (int block = 0; block < kValueBlocks; ++block) {
       const uint32_t values = SharedAddress(ring.blocks) +
@@ -269,6 +269,8 @@ __global__ void __launch_bounds__(LatentSizes::kThreads, 1)
     LatentAttentionKernel(const __grid_constant__ UnitAttentionParams params) {
   extern __shared__ __align__(1024) std::byte unit_shared[];
   UnitTask task;
+  WaitForEarlierKernels();
+  LetNextKernelBegin();
   if (!FindTask<LatentSizes, Seen::kWindow>(params, task)) return;
   const auto part = static_cast<int>(blockIdx.z);
   task.seen.first_tile = max(task.seen.first_tile, FirstTileOfPart(part));

@@ -38,15 +38,17 @@ inline void LaunchLatentAttention(const AttentionParams& attention, int64_t most
   params.partial_softmax = context.scratch.Take<float2>(places);
   if (!context.errors.ok()) return;
   FindAlignment(params);
-  AllowSharedMemory(LatentAttentionKernel, LatentSizes::kSharedBytes, context.errors);
   const dim3 grid(static_cast<unsigned>(choice.row_blocks), static_cast<unsigned>(choice.slices),
                   static_cast<unsigned>(choice.parts));
   for (int64_t first = 0; first < tokens; first += choice.tokens_at_once) {
     params.first_token = static_cast<int>(first);
     params.end_token = static_cast<int>(std::min(tokens, first + choice.tokens_at_once));
-    LatentAttentionKernel<<<grid, LatentSizes::kThreads, LatentSizes::kSharedBytes,
-                            context.stream>>>(params);
-    LaunchMerge<Seen::kWindow, kMostLatentValueDim / kWarpSize>(params, context);
+    Launch(LatentAttentionKernel,
+           {.grid = grid,
+            .threads = LatentSizes::kThreads,
+            .shared_bytes = LatentSizes::kSharedBytes},
+           context, params);
+    LaunchMerge<Seen::kWindow>(params, context);
   }
 }
 

@@ -46,7 +46,11 @@ struct UnitSizes {
   static constexpr int kSums = kValueBlocks * 32;  // a thread has of O
   static constexpr int kSlotBytes =
       (kKeyBlocks > kValueBlocks ? kKeyBlocks : kValueBlocks) * kColumnBlockBytes;
-  static constexpr int kQueryBytes = kKeyBlocks * kColumnBlockBytes;  // of a warpgroup
+  // Products that read one operand in shared memory instead of two leave its bandwidth to others.
+  static constexpr bool kQueriesInRegisters =
+      kKeyBlocks <= 2 && (kWarpgroups == 2 || !kWhole);
+  static constexpr int kQueryBytes =  // of a warpgroup
+      kQueriesInRegisters ? 0 : kKeyBlocks * kColumnBlockBytes;
   // Two blocks share a multiprocessor where heads are not large.
   static constexpr bool kTwo = kWarpgroups == 1 && kKeyBlocks <= 2 && kValueBlocks <= 2;
   // Sums that do not fit in registers beside those in progress.
@@ -203,7 +207,7 @@ struct UnitLoader {
       const uint32_t parity = (filled / Sizes::kSlots - 1) & 1;
       if (!PhaseEnded(shared.empty + slot, parity)) {
         AnnounceAll();  // whoever is to free it may be waiting for one of these
-        WaitForPhase(shared.empty + slot, parity);
+        WaitFor(shared.empty + slot, parity);
       }
     }
     ++filled;

@@ -6,19 +6,19 @@
 
 #include "base/check.h"
 #include "kernels/cuda/attention_units_kernel.cuh"
-#include "kernels/cuda/context.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace troupe {
 
 template <class Sizes, Seen kSeen>
 void LaunchUnitKernel(const UnitAttentionParams& params, int64_t row_blocks,
                       const CudaContext& context) {
-  auto* kernel = UnitAttentionKernel<Sizes, kSeen>;
-  AllowSharedMemory(kernel, Sizes::kSharedBytes, context.errors);
   const dim3 grid(static_cast<unsigned>(row_blocks),
                   static_cast<unsigned>(params.attention.k.kv_heads * params.slices),
                   static_cast<unsigned>(params.attention.parts));
-  kernel<<<grid, Sizes::kThreads, Sizes::kSharedBytes, context.stream>>>(params);
+  Launch(UnitAttentionKernel<Sizes, kSeen>,
+         {.grid = grid, .threads = Sizes::kThreads, .shared_bytes = Sizes::kSharedBytes}, context,
+         params);
 }
 
 template <int kKeyBlocks, int kValueBlocks, Seen kSeen>
@@ -62,13 +62,20 @@ inline void FindAlignment(UnitAttentionParams& params) {
       reinterpret_cast<uintptr_t>(attention.out) % 8 == 0 && attention.out_stride % 2 == 0;
 }
 
-// Merges the parts of the tokens that `params` is for. A lane takes as many channels.
-template <Seen kSeen, int kMostChannels>
+// Merges the parts of the tokens that `params` is for.
+template <Seen kSeen>
 void LaunchMerge(const UnitAttentionParams& params, const CudaContext& context) {
   const AttentionParams& attention = params.attention;
   const dim3 grid(static_cast<unsigned>(params.end_token - params.first_token),
                   static_cast<unsigned>(CeilDiv(attention.heads, kMergeThreads / kWarpSize)));
-  MergeUnitPartsKernel<kSeen, kMostChannels><<<grid, kMergeThreads, 0, context.stream>>>(params);
+  const LaunchShape shape = {.grid = grid, .threads = kMergeThreads};
+  if (attention.v.head_dim <= 4 * kWarpSize) {
+    Launch(MergeUnitPartsKernel<kSeen, 1>, shape, context, params);
+  } else if (attention.v.head_dim <= 8 * kWarpSize) {
+    Launch(MergeUnitPartsKernel<kSeen, 2>, shape, context, params);
+  } else {
+    Launch(MergeUnitPartsKernel<kSeen, 4>, shape, context, params);
+  }
 }
 
 // Requires UnitsTake. `most_tiles`: that any token sees.
@@ -114,7 +121,7 @@ void LaunchUnitAttention(const AttentionParams& attention, int64_t most_tiles,
     default:
       LaunchUnitSizes<4, 4, kSeen>(params, choice, context);
   }
-  if (choice.parts > 1) LaunchMerge<kSeen, 256 / kWarpSize>(params, context);
+  if (choice.parts > 1) LaunchMerge<kSeen>(params, context);
 }
 
 }  // namespace troupe
