@@ -74,15 +74,33 @@ struct UnitComputer {
     const int all_end = min(rows.exists[0] ? rows.end_entry[0] : INT_MAX,
                             rows.exists[1] ? rows.end_entry[1] : INT_MAX);
     if (first < all_first || first + kAttentionTile > all_end) HideScores(rows, first, scores);
+    if (kSeen == Seen::kCompressed && params.scores != nullptr) StoreScores(params, rows, first, scores);
     return softmax.Weigh(scores, params.attention.scale_log2);
   }
 
-  // All tiles of the task. At the end the sums, and their softmax, are those of the last part.
+  // The sums, and their softmax, are those of a part that ends with `last_tile`.
+  __device__ __forceinline__ void EndPart(const UnitRows& rows, int last_tile) {
+    const float scale_log2 = params.attention.scale_log2;
+    if constexpr (Sizes::kWhole) {
+      merged.Add(sums, softmax, scale_log2);
+    } else {
+      const int part = PartOfTile(last_tile);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const PartMerge merge = softmax.Finish(r, scale_log2);
+        if (!SeesPart<kSeen>(rows, r, part)) continue;
+        StorePartial(params, rows, r, part, /*first_channel=*/0, sums);
+        StorePartialSoftmax(params, rows, r, part, merge);
+      }
+    }
+  }
+
+  // All tiles of the task.
   __device__ __forceinline__ void Run(const UnitRows& rows) {
     const SeenEntries& seen = task.seen;
     const bool idle = !__any_sync(kAllLanes, rows.exists[0] || rows.exists[1]);
     bool add = false;  // to what the part has summed so far
-    int next_part = Sizes::kWhole ? FirstTileOfPart(PartOfTile(seen.first_tile) + 1) : INT_MAX;
+    int next_part = FirstTileOfPart(PartOfTile(seen.first_tile) + 1);
 #pragma unroll
     for (int j = 0; j < Sizes::kSums; ++j) sums[j] = 0;
     PinSums(sums);
@@ -101,7 +119,7 @@ struct UnitComputer {
         next_part = FirstTileOfPart(PartOfTile(next_part) + 1);
         WaitForProducts<0>();
         PinSums(sums);
-        merged.Add(sums, softmax, params.attention.scale_log2);
+        EndPart(rows, tile);
         softmax = UnitSoftmax();
       }
       WaitForProducts<1>();
@@ -121,12 +139,13 @@ struct UnitComputer {
     StartSums(seen.end_tile - 1, add);
     WaitForProducts<0>();
     PinSums(sums);
+    EndPart(rows, seen.end_tile - 1);
   }
 };
 
 template <class Sizes, Seen kSeen>
 __device__ __forceinline__ void ComputeRows(const UnitAttentionParams& params, const UnitTask& task,
-                                            const UnitShared<Sizes>& shared, int part) {
+                                            const UnitShared<Sizes>& shared) {
   const auto warpgroup = static_cast<int>(threadIdx.x) / kWarpgroupThreads - 1;
   const auto thread = static_cast<int>(threadIdx.x) % kWarpgroupThreads;
   std::byte* queries = shared.queries + warpgroup * Sizes::kQueryBytes;
@@ -142,13 +161,7 @@ __device__ __forceinline__ void ComputeRows(const UnitAttentionParams& params, c
   }
   computer.merged.shared =
       reinterpret_cast<float4*>(shared.merged + warpgroup * Sizes::kMergedBytes) + thread;
-  const float scale_log2 = params.attention.scale_log2;
-  if (task.seen.first_tile < task.seen.end_tile) {
-    computer.Run(rows);
-    if constexpr (Sizes::kWhole) {
-      computer.merged.Add(computer.sums, computer.softmax, scale_log2);
-    }
-  }
+  if (task.seen.first_tile < task.seen.end_tile) computer.Run(rows);
   if constexpr (Sizes::kWhole) {
     computer.merged.Take(computer.sums);
 #pragma unroll
@@ -156,18 +169,11 @@ __device__ __forceinline__ void ComputeRows(const UnitAttentionParams& params, c
       if (!rows.exists[r]) continue;
       StoreUnitRow<Sizes>(params, rows, r, computer.merged.merge[r], computer.sums);
     }
-  } else {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const PartMerge merge = computer.softmax.Finish(r, scale_log2);
-      if (!SeesPart<kSeen>(rows, r, part)) continue;
-      StorePartial(params, rows, r, part, /*first_channel=*/0, computer.sums);
-      StorePartialSoftmax(params, rows, r, part, merge);
-    }
   }
 }
 
-// Grid: blocks of rows in x, KV heads and slices of their query heads in y, parts in z.
+// Grid: blocks of rows in x, KV heads and slices of their query heads in y, shares of the context in
+// z.
 template <class Sizes, Seen kSeen>
 __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
     UnitAttentionKernel(const __grid_constant__ UnitAttentionParams params) {
@@ -177,31 +183,28 @@ __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
   WaitForEarlierKernels();
   LetNextKernelBegin();
   if (!FindTask<Sizes, kSeen>(params, task)) return;
-  const auto part = static_cast<int>(blockIdx.z);
-  if constexpr (!Sizes::kWhole) {
-    task.seen.first_tile = max(task.seen.first_tile, FirstTileOfPart(part));
-    task.seen.end_tile = min(task.seen.end_tile, FirstTileOfPart(part + 1));
-    if (task.seen.first_tile >= task.seen.end_tile) return;
-  }
+  if (!Sizes::kWhole && !TakeShare(params, task)) return;
   if (!AnyOpen(params.attention, task)) {
     if (Sizes::kWhole && !params.attention.mix.accumulate) ClearRows(params, task);
     return;
   }
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < Sizes::kSlots; ++slot) {
-      InitBarrier(shared.full + slot, kWarpgroupThreads);
+      InitBarrier(shared.full + slot, 1);
       InitBarrier(shared.empty + slot, Sizes::kWarpgroups * kWarpgroupThreads / kWarpSize);
     }
+    InitBarrier(shared.edge, 1);
+    FenceBarriers();
   }
   __syncthreads();
   if (threadIdx.x < kWarpgroupThreads) {
     if constexpr (Sizes::kTwo) GiveUpRegisters<56>();
     if constexpr (Sizes::kWarpgroups == 2) GiveUpRegisters<40>();
-    UnitLoader<Sizes, kSeen>{params.attention, task, shared}.Run();
+    if (threadIdx.x < kWarpSize) UnitLoader<Sizes, kSeen>{params, task, shared}.Run();
   } else {
     if constexpr (Sizes::kTwo) TakeRegisters<200>();
     if constexpr (Sizes::kWarpgroups == 2) TakeRegisters<232>();
-    ComputeRows<Sizes, kSeen>(params, task, shared, part);
+    ComputeRows<Sizes, kSeen>(params, task, shared);
   }
 }
 

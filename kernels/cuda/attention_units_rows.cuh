@@ -199,6 +199,23 @@ __device__ __forceinline__ void HideScores(const UnitRows& rows, int first, floa
   }
 }
 
+__device__ __forceinline__ void StoreScores(const UnitAttentionParams& params, const UnitRows& rows,
+                                            int first, const float (&scores)[32]) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    if (!rows.exists[r]) continue;
+    const int64_t row =
+        static_cast<int64_t>(rows.token[r] - params.first_token) * params.attention.heads +
+        rows.head[r];
+    float* to = params.scores + row * params.score_stride + first +
+                static_cast<int>(threadIdx.x) % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      *reinterpret_cast<float2*>(to + j * 8) = {scores[j * 4 + 2 * r], scores[j * 4 + 2 * r + 1]};
+    }
+  }
+}
+
 __device__ __forceinline__ void PackWeights(const float (&weights)[32], uint32_t (&packed)[4][4]) {
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
