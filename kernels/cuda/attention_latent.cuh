@@ -274,14 +274,14 @@ __device__ __forceinline__ void ComputeLatents(const UnitAttentionParams& params
 // Grid: blocks of rows in x, slices of the query heads in y, shares of the context in z.
 __global__ void __launch_bounds__(LatentSizes::kThreads, 1)
     LatentAttentionKernel(const __grid_constant__ UnitAttentionParams params) {
-  extern __shared__ __align__(1024) std::byte unit_shared[];
+  extern __shared__ __align__(1024) std::byte latent_shared[];
   UnitTask task;
   WaitForEarlierKernels();
   LetNextKernelBegin();
   if (!FindTask<LatentSizes, Seen::kWindow>(params, task)) return;
   if (!TakeShare(params, task)) return;
   const int query_rows = min(kUnitRows, (params.tokens_a_warpgroup * task.heads + 15) / 16 * 16);
-  const LatentRing ring = MakeLatentRing(unit_shared, query_rows);
+  const LatentRing ring = MakeLatentRing(latent_shared, query_rows);
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < ring.slots; ++slot) {
       InitBarrier(ring.full + slot, 1);
@@ -296,7 +296,7 @@ __global__ void __launch_bounds__(LatentSizes::kThreads, 1)
     if (threadIdx.x < kWarpSize) LatentLoader{params, task, ring}.Run();
   } else {
     TakeRegisters<240>();
-    ComputeLatents(params, task, ring, unit_shared, query_rows);
+    ComputeLatents(params, task, ring, latent_shared, query_rows);
   }
 }
 

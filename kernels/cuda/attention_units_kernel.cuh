@@ -177,8 +177,8 @@ __device__ __forceinline__ void ComputeRows(const UnitAttentionParams& params, c
 template <class Sizes, Seen kSeen>
 __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
     UnitAttentionKernel(const __grid_constant__ UnitAttentionParams params) {
-  extern __shared__ __align__(1024) std::byte unit_shared[];
-  const UnitShared<Sizes> shared(unit_shared);
+  extern __shared__ __align__(1024) std::byte tile_shared[];
+  const UnitShared<Sizes> shared(tile_shared);
   UnitTask task;
   WaitForEarlierKernels();
   LetNextKernelBegin();
