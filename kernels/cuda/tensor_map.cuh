@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/errors.h"
+#include "kernels/tensor.h"
 
 namespace troupe {
 
@@ -30,6 +31,11 @@ struct PairedRows {
 };
 CUtensorMap MapPairedRows(const void* w, int64_t inputs, const PairedRows& rows,
                           CudaErrors& errors);
+
+// The pages of a bf16 stream, in tiles of 64 channels of kMapRows entries: coordinates are a channel,
+// an entry of the page (KV heads one after another) and a page. Requires head sizes, and pages'
+// bytes, that are whole 16 bytes.
+CUtensorMap MapPages(const KvStream& stream, CudaErrors& errors);
 
 }  // namespace troupe
 
