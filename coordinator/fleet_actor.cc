@@ -132,6 +132,7 @@ void FleetActor::On(ReplicaUp message) {
   }
   TellReadiness();
   PlacePending();
+  (void)replica->scheduler.ref().TellReply(WaitingAdded{});
 }
 
 void FleetActor::On(ReplicaHealth message) {
