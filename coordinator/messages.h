@@ -134,6 +134,7 @@ struct ReplicaDown {
   int rank = -1;  // whose fault it was, where that is known
   absl::Status status;
   std::vector<SequenceRequest> sequences;
+  bool handed_over = false;  // as it was told to: nobody's fault
 };
 // Asks for the whole cluster's status. From Admin's handler.
 struct DescribeFleet {

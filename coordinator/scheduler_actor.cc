@@ -42,7 +42,7 @@ void SchedulerActor::OnStart() {
 void SchedulerActor::Handle(SchedulerMessage message) {
   std::visit([this](auto&& m) { On(std::forward<decltype(m)>(m)); }, std::move(message));
   if (handing_over_) {
-    if (steps_.in_flight() == 0) GiveUp(/*rank=*/-1, absl::AbortedError("handed over"));
+    if (steps_.in_flight() == 0) GiveUp(/*rank=*/-1, absl::OkStatus());
   } else if (begun() && may_plan_) {
     PlanAndDispatch();
   }
@@ -312,7 +312,8 @@ void SchedulerActor::On(DescribeReplica message) {
 }
 
 void SchedulerActor::GiveUp(int rank, absl::Status reason) {
-  ReplicaDown down{spec_.name, spec_.epoch, rank, std::move(reason), {}};
+  const bool handed_over = reason.ok();
+  ReplicaDown down{spec_.name, spec_.epoch, rank, std::move(reason), {}, handed_over};
   for (size_t home = 0; home < homes_.size(); ++home) {
     for (SequenceRequest& sequence : homes_[home].scheduler->Evacuate()) {
       if (sequence.kept.has_value()) sequence.kept->home = static_cast<uint32_t>(home);

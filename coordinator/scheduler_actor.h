@@ -87,8 +87,8 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   void PlanAndDispatch();
   void Dispatch(JointSteps::Plans plans);
   void Retire(const JointSteps::Results& results);
-  // The session is over for `reason`, `rank`'s where it is not negative: everything goes back to
-  // the fleet.
+  // The session is over for `reason`, `rank`'s where it is not negative, or handed over where that
+  // is OK: everything goes back to the fleet.
   void GiveUp(int rank, absl::Status reason);
   void TellJob(const SequenceEvent& event, const v1::StepResult& result);
   void Forget(absl::flat_hash_map<uint64_t, Job>::iterator job);

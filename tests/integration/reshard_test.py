@@ -5,32 +5,14 @@ import time
 import unittest
 
 import grpc
-from harness import INFERENCE, ClusterTest, health, wait_until
+from elastic import ElasticTest
+from harness import wait_until
 from streams import Streams, reshard
 
 STREAMS = 64
 TOKENS = 192
 # Grow, shrink, from heads split to experts spread, and back.
 CHANGES = ["tp2 dp2 ep", "dp2 ep", "tp2"]
-
-
-class ElasticTest(ClusterTest):
-    def start_elastic(self, layout, count, *options):
-        coordinator = self.start_coordinator("--layout", layout, "--elastic", "--max-batch-size",
-                                             64, *options)
-        workers = [self.add_rank(coordinator, f"w{i}") for i in range(count)]
-        wait_until(lambda: health(coordinator.channel, INFERENCE) == "SERVING", "it serves")
-        return coordinator, workers
-
-    def add_rank(self, coordinator, name):
-        return self.start_worker(coordinator, "--sharded", "--dtype", "f32", "--max-rows", 64,
-                                 "--max-context", 2048, "--kv-memory-bytes", "320MiB", "--name",
-                                 name)
-
-    def layout(self, coordinator):
-        """The layout that serves, as its sizes."""
-        layout = self.status(coordinator).workers[0].map.layout
-        return layout.tp, layout.dp, layout.pp, layout.expert_parallel
 
 
 class Reshard(ElasticTest):
@@ -50,11 +32,15 @@ class Reshard(ElasticTest):
             self.assertEqual(streams.ended(), 0, "the change met no stream")
             outcome = events[-1].outcome
             moves = events[0].plan.ranks
-            wait_until(lambda: streams.moved(until), "every stream moves again")
+            moved = [len(times) for times in streams.times]
+            wait_until(lambda: all(len(times) > count + 1 or reply is not None for times, count, reply
+                                   in zip(streams.times, moved, streams.replies)),
+                       "every stream moves again")
             print(f"{name}: prepared in "
                   f"{outcome.prepare_us / 1e6:.2f} s, switched in {outcome.switch_us / 1e6:.2f} s, "
                   f"longest stall {streams.longest_stall_s(since, until):.2f} s, "
-                  f"{sum(m.disk_bytes + m.peer_bytes for m in moves) / 2**20:.1f} MiB loaded")
+                  f"{sum(m.disk_bytes + m.peer_bytes for m in moves) / 2**20:.1f} MiB loaded, "
+                  f"{self.replica(coordinator).tokens_kept} tokens kept")
         self.assertEqual(streams.join(), expected)
         self.assertEqual(self.layout(coordinator), (2, 1, 1, False))
         self.assert_idle(coordinator)

@@ -25,6 +25,7 @@ class Streams:
     def __init__(self, channel, count, tokens):
         self.replies = [None] * count
         self.times = [[] for _ in range(count)]  # of every token, seconds of time.monotonic
+        self.epochs = [[] for _ in range(count)]  # of every token: which replica's session it was
         self._tokens = tokens
         self._threads = [threading.Thread(target=self._run, args=(channel, i), daemon=True)
                          for i in range(count)]
@@ -34,7 +35,8 @@ class Streams:
     def _run(self, channel, position):
         def on_event(event):
             if event.WhichOneof("event") == "tokens":
-                self.times[position] += [time.monotonic()] * len(event.tokens.ids)
+                self.epochs[position].append(event.tokens.epoch)
+                self.times[position].append(time.monotonic())
 
         try:
             self.replies[position] = generate(channel, request_of(position, self._tokens), on_event)
@@ -63,15 +65,15 @@ class Streams:
                     for before, after in zip(times, times[1:]) if after > since and before < until),
                    default=0.0)
 
-    def moved(self, since):
-        """Every stream has ended or had a token after that time."""
-        return all(reply is not None or (times and times[-1] > since)
-                   for reply, times in zip(self.replies, self.times))
+    def moved(self):
+        """Every stream has had a token of a second session, or has ended without one."""
+        return all(reply is not None or (epochs and epochs[-1] > epochs[0])
+                   for reply, epochs in zip(self.replies, self.epochs))
 
-    def all_moved_s(self, since):
-        """Until the last of the streams that were under way had its next token."""
-        nexts = [next((t for t in times if t > since), since) for times in self.times]
-        return max(nexts) - since
+    def first_moved(self):
+        """When each stream that was moved had its first token of its last session."""
+        return [times[epochs.index(epochs[-1])] for times, epochs in zip(self.times, self.epochs)
+                if epochs and epochs[-1] > epochs[0]]
 
 
 def layout_of(name):
