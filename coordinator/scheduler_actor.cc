@@ -15,6 +15,12 @@
 #include "coordinator/replica_status.h"
 
 namespace troupe {
+namespace {
+
+// From a rank's word that it has lost another until the session ends without a culprit.
+constexpr absl::Duration kCulpritWait = absl::Milliseconds(100);
+
+}  // namespace
 
 SchedulerActor::SchedulerActor(const Config& config, ReplicaSpec spec, WorkerLinkFactory connect,
                                ActorRef<FleetMessage> fleet)
@@ -239,8 +245,16 @@ void SchedulerActor::On(LinkDown message) {
   if (links_.size() > 1) {
     reason = Annotate(reason, gathering_->Name(message.rank));
   }
-  GiveUp(message.rank, std::move(reason));
+  // A rank that has lost another is there, and often says so before the other's end is seen.
+  const bool complains = links_.size() > 1 && absl::IsAborted(reason);
+  if (!complains) return GiveUp(message.rank, std::move(reason));
+  if (complaint_.ok()) {
+    complaint_ = std::move(reason);
+    TellAfter(kCulpritWait, CulpritOverdue{});
+  }
 }
+
+void SchedulerActor::On(CulpritOverdue /*message*/) { GiveUp(/*rank=*/-1, complaint_); }
 
 void SchedulerActor::On(PlanAgain /*message*/) { wakeup_at_us_.reset(); }
 

@@ -74,6 +74,7 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   void On(RankContribution message);
   void On(StepDone message);
   void On(LinkDown message);
+  void On(CulpritOverdue message);
   void On(PlanAgain message);
   void On(HealthTick message);
   void On(HandOver message);
@@ -110,6 +111,7 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   std::optional<int64_t> wakeup_at_us_;
   int64_t last_step_us_ = 0;  // sent
   std::string problem_;       // as the fleet was told
+  absl::Status complaint_;    // of the first rank that has lost another
   bool may_plan_ = false;     // WaitingAdded has come
   bool handing_over_ = false;
   uint64_t plan_ns_total_ = 0;
