@@ -75,7 +75,8 @@ void PrintWorker(const v1::WorkerStatus& worker) {
       "  %d running, %d waiting; %d steps, %d tokens generated, %d prompt tokens computed, %d "
       "reused, %d tokens kept over changes; %d preemptions\n",
       worker.running(), worker.waiting(), worker.steps(), worker.tokens_generated(),
-      worker.prompt_tokens_computed(), worker.prompt_tokens_reused(), worker.tokens_kept(), worker.preemptions());
+      worker.prompt_tokens_computed(), worker.prompt_tokens_reused(), worker.tokens_kept(),
+      worker.preemptions());
   const double steps = worker.steps() == 0 ? 1 : static_cast<double>(worker.steps());
   std::cout << absl::StrFormat(
       "  a step: scheduler %.1f us, forward %.1f us; blocks: %d loaded, %d stored\n",

@@ -152,7 +152,7 @@ void FleetActor::On(ReplicaHealth message) {
 void FleetActor::On(ReplicaDown message) {
   Replica* replica = Find(message.replica, message.epoch);
   if (replica == nullptr) return;
-  if (message.handed_over) {
+  if (message.status.ok()) {
     LOG(INFO) << "worker " << message.replica << " hands " << message.sequences.size()
               << " sequences over to its next layout";
   } else {

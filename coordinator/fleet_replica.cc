@@ -70,10 +70,9 @@ void FleetActor::On(ServeReplica message) {
 }
 
 void FleetActor::DescribeSpareRanks(const std::shared_ptr<StatusCollector>& collector) {
-  (void)reshard_.ref().TellReply(
-      DescribeSpares{[collector](std::vector<v1::WorkerStatus> ranks) {
-        for (v1::WorkerStatus& rank : ranks) collector->Add(std::move(rank), {});
-      }});
+  (void)reshard_.ref().TellReply(DescribeSpares{[collector](std::vector<v1::WorkerStatus> ranks) {
+    for (v1::WorkerStatus& rank : ranks) collector->Add(std::move(rank), {});
+  }});
 }
 
 void FleetActor::OnLayoutDown(Replica down, const std::string& culprit,

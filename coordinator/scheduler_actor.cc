@@ -326,8 +326,7 @@ void SchedulerActor::On(DescribeReplica message) {
 }
 
 void SchedulerActor::GiveUp(int rank, absl::Status reason) {
-  const bool handed_over = reason.ok();
-  ReplicaDown down{spec_.name, spec_.epoch, rank, std::move(reason), {}, handed_over};
+  ReplicaDown down{spec_.name, spec_.epoch, rank, std::move(reason), {}};
   for (size_t home = 0; home < homes_.size(); ++home) {
     for (SequenceRequest& sequence : homes_[home].scheduler->Evacuate()) {
       if (sequence.kept.has_value()) sequence.kept->home = static_cast<uint32_t>(home);

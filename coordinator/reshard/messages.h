@@ -75,8 +75,8 @@ struct ReplicaLost {
 struct ReshardTick {};
 
 using ReshardMessage =
-    std::variant<RankSeen, ReshardAsked, DescribeSpares, LogRead, LogWritten, PrepareProgressed, PrepareEnded,
-                 RetireEnded, ReplicaServing, ReplicaLost, ReshardTick>;
+    std::variant<RankSeen, ReshardAsked, DescribeSpares, LogRead, LogWritten, PrepareProgressed,
+                 PrepareEnded, RetireEnded, ReplicaServing, ReplicaLost, ReshardTick>;
 
 // ---- To the FleetActor
 // The replica is to run on these ranks with this map from its next step on. From ReshardActor;

@@ -45,7 +45,8 @@ class PrepareStream final : public grpc::ClientReadReactor<v1::PrepareShardReply
     if (!ok) return;
     if (!reply_.digest().empty()) digest_ = reply_.digest();
     const double total = std::max<double>(1, static_cast<double>(reply_.bytes_total()));
-    const double done = reply_.digest().empty() ? static_cast<double>(reply_.bytes_done()) / total : 1;
+    const double done =
+        reply_.digest().empty() ? static_cast<double>(reply_.bytes_done()) / total : 1;
     (void)owner_.TellReply(
         PrepareProgressed{request_.map().epoch(), rank_.worker(), std::min(done, 1.0)});
     StartRead(&reply_);

@@ -23,7 +23,8 @@ absl::Status Scheduler::Resume(SequenceRequest request) {
   const uint64_t id = request.id;
   const std::optional<KeptState> kept = std::exchange(request.kept, std::nullopt);
   const absl::Status added = Add(std::move(request));
-  if (added.ok() && kept.has_value() && CanTake(*kept, Find(id)->request)) TakeKept(*Find(id), *kept);
+  if (added.ok() && kept.has_value() && CanTake(*kept, Find(id)->request))
+    TakeKept(*Find(id), *kept);
   return added;
 }
 

@@ -13,7 +13,8 @@ struct Resumed {
   explicit Resumed(int turns) {
     for (uint64_t id = 1; id <= 5; ++id) {
       const auto length = static_cast<uint32_t>(id == 5 ? 900 : 30 * id);
-      requests.push_back(Harness::Request(id, length, 120, id == 2 ? 1 : static_cast<uint32_t>(id)));
+      requests.push_back(
+          Harness::Request(id, length, 120, id == 2 ? 1 : static_cast<uint32_t>(id)));
     }
     for (const SequenceRequest& request : requests) old.Add(request);
     for (int i = 0; i < turns; ++i) old.Turn();
@@ -63,7 +64,8 @@ TEST(SchedulerKept, GoesOnFromStateThatIsThere) {
       ASSERT_TRUE(next.Resume(sequence).ok());
     }
     RunOn(next, r);
-    for (uint64_t id = 1; id <= 5; ++id) EXPECT_EQ(r.old.got[id].tokens, whole.got[id].tokens) << id;
+    for (uint64_t id = 1; id <= 5; ++id)
+      EXPECT_EQ(r.old.got[id].tokens, whole.got[id].tokens) << id;
     // A step beyond the end may have been planned for each.
     EXPECT_LE(r.old.worker.tokens_computed() - r.worker_before, lacking + 5) << turns;
     v1::WorkerStatus status;

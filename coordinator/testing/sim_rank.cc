@@ -201,9 +201,8 @@ SimPages& SimRank::TakePages(const v1::ShardMap& proto, int rank, uint64_t sessi
     pages_->worker->Reopen(session_epoch);
   } else {
     pages_.emplace();
-    pages_->worker =
-        std::make_shared<FakeWorker>(config.worker, ReplicaInfo::From(config.info).value(),
-                                     session_epoch, cache_, /*seed=*/1);
+    pages_->worker = std::make_shared<FakeWorker>(
+        config.worker, ReplicaInfo::From(config.info).value(), session_epoch, cache_, /*seed=*/1);
   }
   pages_->map = map;
   pages_->rank = rank;

@@ -33,7 +33,8 @@ class Reshard(ElasticTest):
             outcome = events[-1].outcome
             moves = events[0].plan.ranks
             moved = [len(times) for times in streams.times]
-            wait_until(lambda: all(len(times) > count + 1 or reply is not None for times, count, reply
+            wait_until(lambda: all(len(times) > count + 1 or reply is not None
+                                   for times, count, reply
                                    in zip(streams.times, moved, streams.replies)),
                        "every stream moves again")
             print(f"{name}: prepared in "
