@@ -36,7 +36,9 @@ class PrepareCall final : public grpc::ServerWriteReactor<v1::PrepareShardReply>
     LOG(INFO) << "prepares a shard" << Field("map", epoch) << Field("rank", request.rank());
     const absl::StatusOr<std::string> digest = member->Prepare(
         request.map(), static_cast<int>(request.rank()),
-        [this](absl::string_view /*what*/, int64_t done, int64_t total) { Report(done, total); });
+        [this](absl::string_view what, int64_t done, int64_t total) {
+          if (what == "weights") Report(done, total);
+        });
     if (!digest.ok()) {
       End(digest.status());
       return;
