@@ -108,8 +108,8 @@ class Planner {
     for (const WeightPart& part : lacks) AddLoad(part, move);
     move.keep_bytes = sizes_.Of(move.keeps);
     move.drop_bytes = sizes_.Of(move.drops);
-    move.peak_bytes = move.keep_bytes + move.drop_bytes + move.load_bytes() +
-                      Running(old_rank, new_rank);
+    move.peak_bytes =
+        move.keep_bytes + move.drop_bytes + move.load_bytes() + Running(old_rank, new_rank);
   }
 
   // From the holder that has been asked for least.
@@ -147,8 +147,8 @@ class Planner {
         ": rank ", move.new_rank == kNoRank ? move.old_rank : move.new_rank, " would hold ",
         GiB(move.keep_bytes), " of both maps + ", GiB(move.drop_bytes), " of the old one + ",
         GiB(move.load_bytes()), " of the new one + ", GiB(move.peak_bytes - weights),
-        " for activations and each map's pages of one sequence of the longest context = ", GiB(move.peak_bytes),
-        " while both are there, and has ", GiB(sizing_.memory_bytes)));
+        " for activations and each map's pages of one sequence of the longest context = ",
+        GiB(move.peak_bytes), " while both are there, and has ", GiB(sizing_.memory_bytes)));
   }
 
   const ModelDescription& model_;

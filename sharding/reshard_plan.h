@@ -62,7 +62,7 @@ struct RankMove {
   // Of weights of both maps, activations and one sequence's state; of both maps' pages for it,
   // unless they are the same.
   int64_t peak_bytes = 0;
-  double seconds = 0;      // until it is prepared
+  double seconds = 0;  // until it is prepared
 
   int64_t load_bytes() const { return peer_bytes + disk_bytes; }
 };

@@ -50,7 +50,7 @@ absl::Status ResolveContext(const ModelDescription& description, int* max_contex
 }
 
 absl::StatusOr<std::unique_ptr<KvPages>> PagesOf(Ops* ops, const RankShard& shard,
-                                                   const Rank::Config& config) {
+                                                 const Rank::Config& config) {
   KvPages::Options options;
   options.dtype = KvDType(config.mode);
   options.slots = config.max_rows;

@@ -79,7 +79,7 @@ struct Rank {
   // What the coordinator is told, but for name and addresses.
   v1::WorkerInfo Describe() const;
 
-  Config config;         // max_context resolved
+  Config config;  // max_context resolved
   ModelIdentity checkpoint;
   std::string identity;  // 32 bytes, see ServingIdentity
   // Under which its blocks lie in the cache service: identity, unless it holds a part of each

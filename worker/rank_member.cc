@@ -100,8 +100,8 @@ absl::StatusOr<std::string> RankMember::Prepare(const v1::ShardMap& proto, int r
   {
     const std::lock_guard lock(mutex_);
     prepared_.reset();  // makes room
-    if (serving_.has_value() && KeepSameState(model.description, serving_->map, serving_->rank,
-                                              prepared.part.map, rank)) {
+    if (serving_.has_value() &&
+        KeepSameState(model.description, serving_->map, serving_->rank, prepared.part.map, rank)) {
       prepared.pages_of = serving_;
     }
     given.pages = prepared.pages_of.has_value();

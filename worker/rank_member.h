@@ -102,8 +102,8 @@ class RankMember {
   std::optional<Rank::Part> part_;
   mutable std::mutex mutex_;
   // All up to prepared_ are guarded by mutex_.
-  uint64_t epoch_ = 0;  // of the map that rank_ was assigned last; 0: there is none
-  std::optional<Rank::Part> serving_;        // part_
+  uint64_t epoch_ = 0;                 // of the map that rank_ was assigned last; 0: there is none
+  std::optional<Rank::Part> serving_;  // part_
   std::optional<ModelIdentity> checkpoint_;  // of what was loaded first
   std::optional<Prepared> prepared_;
 
