@@ -64,6 +64,7 @@ struct LiveSequence {
   uint32_t loads_outstanding = 0;
   std::vector<uint32_t> blocks_loaded;  // bit g of element i: block i of group g was loaded
 
+  bool runs() const { return phase == Phase::kRunning; }
   uint32_t length() const {
     return static_cast<uint32_t>(request.tokens.size()) + samples_in_flight;
   }

@@ -10,17 +10,6 @@
 #include "coordinator/scheduler/token_limit.h"
 
 namespace troupe {
-namespace {
-
-// Removes `s` from a list that is sorted or short. False: not in it.
-bool Erase(std::vector<LiveSequence*>& list, const LiveSequence* s) {
-  const auto it = std::find(list.begin(), list.end(), s);
-  if (it == list.end()) return false;
-  list.erase(it);
-  return true;
-}
-
-}  // namespace
 
 absl::Status Scheduler::Config::Validate() const {
   const auto positive = [](absl::string_view name, double value) {
@@ -151,11 +140,12 @@ void Scheduler::Detach(LiveSequence& s) {
       break;
     case LiveSequence::Phase::kLoading:
       transfers_.DropLoads(s.load_batch);
-      CHECK(Erase(loading_, &s));
+      CHECK_EQ(loading_.erase(s.load_batch), 1u);
+      holders_.Remove(s.urgency);
       --s.tenant->running;
       break;
     case LiveSequence::Phase::kRunning:
-      CHECK(Erase(running_, &s));
+      holders_.Remove(s.urgency);
       slots_[s.slot].sequence = nullptr;
       finished_slots_.push_back(s.slot);
       --s.tenant->running;
