@@ -84,12 +84,13 @@ absl::Status Scheduler::Fork(uint64_t parent_id, SequenceRequest fork) {
 
   LiveSequence& child = Insert(std::move(request), *limit);
   child.fork_parent = parent_id;
-  if (parent->computed + 1 >= child.request.tokens.size()) {
+  if (parent->computed + 1 >= child.token_count) {
     Enqueue(child);
   } else {
     child.phase = LiveSequence::Phase::kHeld;
     ++held_;
     parent->held_forks.push_back(child.request.id);
+    parent->has_held_forks = true;
   }
   return absl::OkStatus();
 }
@@ -106,6 +107,7 @@ LiveSequence& Scheduler::Insert(SequenceRequest request, uint32_t limit_tokens) 
     s.keys = BlockKeys(s.root, request.tokens, replica_.block_tokens);
   }
   s.request = std::move(request);
+  s.token_count = static_cast<uint32_t>(s.request.tokens.size());
   sequences_.emplace(s.request.id, std::move(made));
   return s;
 }
@@ -175,6 +177,7 @@ void Scheduler::Remove(LiveSequence& s) {
 
 // The parent has computed what its held forks share, or never will.
 void Scheduler::ReleaseForks(LiveSequence& parent) {
+  parent.has_held_forks = false;
   for (const uint64_t id : std::exchange(parent.held_forks, {})) {
     LiveSequence* child = Find(id);
     if (child == nullptr || child->phase != LiveSequence::Phase::kHeld) continue;

@@ -169,6 +169,7 @@ class Scheduler {
   struct Draft {
     v1::StepPlan plan;
     StepInFlight record;
+    std::vector<LiveSequence*> prompts;  // running ones with more than one token to compute
   };
   struct Slot {
     LiveSequence* sequence = nullptr;
@@ -224,6 +225,7 @@ class Scheduler {
   void Grant(Draft& draft, const LiveSequence& s, uint32_t group, uint32_t block);
 
   // scheduler_retire.cc: what a result changes.
+  void FetchAhead(const std::vector<RowInFlight>& rows, size_t i) const;
   absl::Status CheckResult(const v1::StepResult& result) const;
   SequenceEvent RetireRow(LiveSequence& s, const RowInFlight& row, const RowResult& told,
                           const v1::StepResult& result);

@@ -295,6 +295,7 @@ void Scheduler::Start(Draft& draft, LiveSequence& s, uint32_t start_tokens) {
     }
   }
   counters_.set_prompt_tokens_reused(counters_.prompt_tokens_reused() + start_tokens);
+  if (s.remaining() > 1) draft.prompts.push_back(&s);
 }
 
 void Scheduler::Grant(Draft& draft, const LiveSequence& s, uint32_t group, uint32_t block) {

@@ -12,6 +12,9 @@
 namespace troupe {
 namespace {
 
+// Enough of them that fetching one from memory takes less than visiting these.
+constexpr size_t kSequencesAhead = 8;
+
 bool IsEmpty(const v1::StepPlan& plan) {
   return plan.row_slot().empty() && plan.finished_slots().empty() && plan.new_sequences().empty() &&
          plan.loads().empty() && plan.stores().empty();
@@ -77,9 +80,13 @@ Scheduler::Draft Scheduler::BeginStep() {
 // Preempted sequences are less urgent than the one that needs room, so they stand behind it.
 void Scheduler::AddDecodeRows(Draft& draft) {
   for (size_t i = 0; i < holders_.places(); ++i) {
+    const size_t soon = i + kSequencesAhead;
+    if (soon < holders_.places() && holders_.at(soon) != nullptr) PrefetchPlan(holders_.at(soon));
     if (holders_.at(i) == nullptr) continue;
     LiveSequence& s = *holders_.at(i);
-    if (!s.runs() || s.remaining() != 1 || s.length() >= s.limit_tokens) continue;
+    if (!s.runs()) continue;
+    if (s.remaining() > 1) draft.prompts.push_back(&s);
+    if (s.remaining() != 1 || s.length() >= s.limit_tokens) continue;
     if (Grow(draft, s, s.planned + 1) > s.planned) {
       AddRow(draft, s, 1);
       ++draft.record.decode_rows;
@@ -88,15 +95,12 @@ void Scheduler::AddDecodeRows(Draft& draft) {
 }
 
 void Scheduler::AddPrefillRows(Draft& draft) {
-  std::vector<LiveSequence*> prompts;
-  std::vector<uint32_t> remaining;
-  for (size_t i = 0; i < holders_.places(); ++i) {
-    LiveSequence* s = holders_.at(i);
-    if (s == nullptr || !s->runs() || s->remaining() <= 1) continue;
-    prompts.push_back(s);
-    remaining.push_back(s->remaining());
-  }
+  std::vector<LiveSequence*>& prompts = draft.prompts;
   if (prompts.empty()) return;
+  std::sort(prompts.begin(), prompts.end(), MoreUrgent);  // some have just been admitted
+  std::vector<uint32_t> remaining;
+  remaining.reserve(prompts.size());
+  for (const LiveSequence* s : prompts) remaining.push_back(s->remaining());
   const PrefillLimits limits = {
       .max_step_tokens = replica_.max_step_tokens,
       .mixed_tokens = config_.mixed_prefill_tokens,

@@ -24,6 +24,7 @@ absl::StatusOr<std::vector<SequenceEvent>> Scheduler::Retire(const v1::StepResul
                                              result.failed_slot().end());
   int sampled = 0;
   for (size_t i = 0; i < step.rows.size(); ++i) {
+    FetchAhead(step.rows, i);
     const RowInFlight& row = step.rows[i];
     RowResult told = {.heads_skipped = result.row_heads_skipped(static_cast<int>(i))};
     if (row.samples) {
@@ -42,6 +43,16 @@ absl::StatusOr<std::vector<SequenceEvent>> Scheduler::Retire(const v1::StepResul
   counters_.set_steps(counters_.steps() + 1);
   counters_.set_forward_us_total(counters_.forward_us_total() + result.forward_us());
   return events;
+}
+
+// Rows in order of urgency lie anywhere in memory: first the sequence, then what it points to.
+void Scheduler::FetchAhead(const std::vector<RowInFlight>& rows, size_t i) const {
+  constexpr size_t kRowsAhead = 8;
+  const auto sequence = [&](size_t row) -> const LiveSequence* {
+    return row < rows.size() ? slots_[rows[row].slot].sequence : nullptr;
+  };
+  if (const LiveSequence* s = sequence(i + 2 * kRowsAhead)) PrefetchResult(s);
+  if (const LiveSequence* s = sequence(i + kRowsAhead)) PrefetchToken(*s);
 }
 
 absl::Status Scheduler::CheckResult(const v1::StepResult& result) const {
@@ -100,20 +111,22 @@ SequenceEvent Scheduler::RetireRow(LiveSequence& s, const RowInFlight& row, cons
   } else if (row.samples) {
     event.has_token = true;
     event.token = result.sampled_token(told.sample_index);
-    event.index = static_cast<uint32_t>(s.request.tokens.size()) - s.request.prompt_tokens;
+    event.index = s.token_count - s.request.prompt_tokens;
     event.logprobs_index = result.logprobs().empty() ? -1 : told.sample_index;
     s.request.tokens.push_back(event.token);
+    ++s.token_count;
     --s.samples_in_flight;
     counters_.set_tokens_generated(counters_.tokens_generated() + 1);
-    const std::vector<uint32_t>& stops = s.request.stop_token_ids;
+    const auto& stops = s.request.stop_token_ids;
     if (std::find(stops.begin(), stops.end(), event.token) != stops.end()) {
       event.finish = FinishReason::kStopToken;
-    } else if (s.request.tokens.size() >= s.limit_tokens) {
+    } else if (s.token_count >= s.limit_tokens) {
       event.finish = FinishReason::kMaxTokens;
     }
-    if (!s.held_forks.empty()) ReleaseForks(s);
+    if (s.has_held_forks) ReleaseForks(s);
   }
-  event.figures = s.figures;
+  const bool is_one_more = row.count == 1 && event.index > 0;
+  if (!is_one_more || event.finish != FinishReason::kNone) event.figures = s.figures;
   // What damaged the logits may lie in the pages: they are not offered for reuse.
   if (event.finish != FinishReason::kDamaged && s.computed >= s.page_event_at) TurnPages(s);
   if (event.finish != FinishReason::kNone) Remove(s);
