@@ -210,11 +210,21 @@ ExpertLoads LoadsOf(const ModelDescription& model) {
   return {std::move(experts), kLoadHalfLife};
 }
 
+ExpertLoads LoadsOf(absl::Span<const ExpertPlacement> placements, size_t values) {
+  std::vector<int> experts;
+  for (const ExpertPlacement& placement : placements) {
+    const size_t count = std::min(values, placement.holders.size());
+    experts.push_back(static_cast<int>(count));
+    values -= count;
+  }
+  return {std::move(experts), kLoadHalfLife};
+}
+
 ExpertPlacement PlaceExperts(absl::Span<const double> loads, int ranks, int redundant) {
   CHECK(ranks >= 1 && redundant >= 0 && !loads.empty());
   const int64_t most = static_cast<int64_t>(loads.size()) * (ranks - 1);
-  Packing packing(
-      loads, Spread(loads, ranks, static_cast<int>(std::min<int64_t>(redundant, most))), ranks);
+  Packing packing(loads, Spread(loads, ranks, static_cast<int>(std::min<int64_t>(redundant, most))),
+                  ranks);
   packing.Exchange();
   return packing.placement();
 }

@@ -50,12 +50,16 @@ inline constexpr double kLoadHalfLife = 16;
 
 // Of a model's plain steps, which leave the MTP module out.
 ExpertLoads LoadsOf(const ModelDescription& model);
+// Where only a map is known: of its layers whose experts lie whole, as far as `values` numbers, a
+// report's, tell of them. What they leave out is the MTP module's layer, the last.
+ExpertLoads LoadsOf(absl::Span<const ExpertPlacement> placements, size_t values);
 
 // Places one layer's experts on `ranks` ranks of a stage, by the tokens that chose each expert:
-// `redundant` copies beyond one each, fewer where all ranks hold all experts, go where the load of a
-// copy is largest; copies go, experts of most copies first, to the least loaded ranks that have room
-// and do not hold the expert; then the busiest rank exchanges experts with others until none helps.
-// Ties go to the lower index. REQUIRES: ranks >= 1, loads not empty and not negative, redundant >= 0.
+// `redundant` copies beyond one each, fewer where all ranks hold all experts, go where the load of
+// a copy is largest; copies go, experts of most copies first, to the least loaded ranks that have
+// room and do not hold the expert; then the busiest rank exchanges experts with others until none
+// helps. Ties go to the lower index. REQUIRES: ranks >= 1, loads not empty and not negative,
+// redundant >= 0.
 ExpertPlacement PlaceExperts(absl::Span<const double> loads, int ranks, int redundant);
 
 // Of the holders of `expert`, the one that computes it for a token at `position` of its sequence.

@@ -50,8 +50,7 @@ TEST(Rebalance, SkewedRoutingIsEvenAfterwards) {
   const ModelDescription model = MoeModel(5, 32);
   const ShardMap from = Map(model, "dp8 ep");
   const ExpertLoads loads = Skewed(model);
-  const ShardMap to =
-      CarryExperts(from, Map(model, "dp8 ep +16"), Same(8));
+  const ShardMap to = CarryExperts(from, Map(model, "dp8 ep +16"), Same(8));
   const auto change = RebalanceExperts(model, from, to, loads, Same(8), {}, {});
   ASSERT_EQ(change.status(), absl::OkStatus());
   EXPECT_EQ(change->layers_moved, 4);
@@ -59,8 +58,8 @@ TEST(Rebalance, SkewedRoutingIsEvenAfterwards) {
   EXPECT_EQ(ValidateShardMap(model, change->map), absl::OkStatus());
   const StageBalance before = BalanceOf(loads, from.experts, 8);
   const StageBalance after = BalanceOf(loads, change->map.experts, 8);
-  RecordProperty("balance", absl::StrCat(before.mean, " (worst ", before.worst, ") -> ",
-                                         after.mean, " (worst ", after.worst, ")"));
+  RecordProperty("balance", absl::StrCat(before.mean, " (worst ", before.worst, ") -> ", after.mean,
+                                         " (worst ", after.worst, ")"));
   EXPECT_GT(before.worst, 1.8);
   EXPECT_LT(after.worst, 1.06);
   // Once is enough.
@@ -92,8 +91,7 @@ TEST(Rebalance, MovesTheLayersThatFitAndTheOthersNextTime) {
     ASSERT_EQ(change.status(), absl::OkStatus());
     EXPECT_EQ(change->layers_moved + change->layers_left, left);
     EXPECT_LT(change->layers_moved, 8);
-    for (const RankMove& move :
-         PlanReshard(model, &map, change->map, Same(4), sizing, {})->ranks) {
+    for (const RankMove& move : PlanReshard(model, &map, change->map, Same(4), sizing, {})->ranks) {
       EXPECT_LE(move.peak_bytes, sizing.memory_bytes);
     }
     left = change->layers_left;

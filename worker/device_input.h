@@ -17,8 +17,10 @@ namespace troupe {
 // The same as StepInput, but that pointers are to device memory; logit_tokens are the caller's.
 class DeviceInput {
  public:
-  DeviceInput(const StepInput& input, Ops& ops);
+  // The rows are those from `first_row` on of the step.
+  DeviceInput(const StepInput& input, int first_row, Ops& ops);
 
+  int first_row() const { return first_row_; }
   int rows() const { return batch_.rows; }
   int tokens() const { return batch_.tokens; }
   const BatchView& batch() const { return batch_; }
@@ -27,6 +29,7 @@ class DeviceInput {
   absl::Span<const int32_t> logit_tokens() const { return logit_tokens_; }
 
  private:
+  int first_row_;
   BatchView batch_;
   const uint32_t* token_ids_;
   const GateRule* gate_rules_;

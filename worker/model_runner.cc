@@ -9,6 +9,7 @@
 #include "worker/device_input.h"
 #include "worker/expert_exchange.h"
 #include "worker/ffn_layer.h"
+#include "worker/micro_batches.h"
 #include "worker/runner_arena.h"
 #include "worker/tensor_parts.h"
 
@@ -93,6 +94,12 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const LoadedMod
   };
   for (const LoadedLayer& layer : model->layers) add_state(layer);
   if (options.mtp) add_state(model->mtp->layer);
+  for (const LayerDescription& layer : model->description.layers) {
+    runner->cuts_rows_ = runner->cuts_rows_ && !layer.attention.mla.has_value();
+  }
+  if (runner->links_->pp->size() > 1) {
+    runner->parts_.assign(kMostMicroBatches, StepInput(options.max_rows, options.max_step_tokens));
+  }
   return runner;
 }
 
@@ -102,7 +109,10 @@ absl::Status ModelRunner::status() const {
   return ops_->status().ok() ? links_->status() : ops_->status();
 }
 
-StepOutput ModelRunner::Forward(const StepInput& input) {
+StepOutput ModelRunner::Forward(const StepInput& input, int micro_batches) {
+  CHECK(micro_batches == 1 ||
+        (micro_batches <= static_cast<int>(parts_.size()) && !options_.mtp && tap_ == nullptr))
+      << micro_batches;
   CHECK_LE(input.rows(), options_.max_rows);
   CHECK_LE(input.tokens(), options_.max_step_tokens);
   CHECK_LE(static_cast<int>(input.logit_tokens().size()), options_.max_logit_tokens);
@@ -112,8 +122,27 @@ StepOutput ModelRunner::Forward(const StepInput& input) {
   ops_->Clear(closed.data(), static_cast<int64_t>(closed.size() * sizeof(int32_t)));
   ops_->Clear(expert_tokens.data(), static_cast<int64_t>(expert_tokens.size() * sizeof(int32_t)));
 
+  int64_t logits = 0;
+  for (int part = 0; part < micro_batches; ++part) {
+    const bool whole = micro_batches == 1;
+    const int first_row = whole ? 0 : input.CutTo(part, micro_batches, cuts_rows_, parts_[part]);
+    const StepInput& rows = whole ? input : parts_[part];
+    RunStage(rows, first_row, logits);
+    logits += static_cast<int64_t>(rows.logit_tokens().size());
+  }
   StepOutput output;
-  const DeviceInput staged(input, *ops_);
+  if (model_->shard.last_stage) {
+    output.logits = Logits(arena_->logit_normed, input.logit_tokens().size());
+  }
+  const size_t counts = static_cast<size_t>(model_->moe_layers()) * model_->max_experts();
+  output.heads_closed = Fetched(*ops_, closed);
+  output.expert_tokens = Fetched(*ops_, expert_tokens.subspan(0, counts));
+  ops_->Synchronize();
+  return output;
+}
+
+void ModelRunner::RunStage(const StepInput& input, int first_row, int64_t first_logit) {
+  const DeviceInput staged(input, first_row, *ops_);
   const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
   Begin(staged, hidden);
   size_t exit = 0;
@@ -127,16 +156,12 @@ StepOutput ModelRunner::Forward(const StepInput& input) {
     }
   }
   if (model_->shard.last_stage) {
-    NormLogitTokens(model_->final_norm, input.logit_tokens(), arena_->logit_normed);
-    output.logits = Logits(arena_->logit_normed, input.logit_tokens().size());
+    const auto count = static_cast<int64_t>(input.logit_tokens().size());
+    NormLogitTokens(model_->final_norm, input.logit_tokens(),
+                    Rows(arena_->logit_normed, first_logit, count));
   } else {
     links_->pp->Send(links_->pp->rank() + 1, hidden.data, BytesOfRows(hidden));
   }
-  const size_t counts = static_cast<size_t>(model_->moe_layers()) * model_->max_experts();
-  output.heads_closed = Fetched(*ops_, closed);
-  output.expert_tokens = Fetched(*ops_, expert_tokens.subspan(0, counts));
-  ops_->Synchronize();
-  return output;
 }
 
 void ModelRunner::Begin(const DeviceInput& input, const Tensor& hidden) {
@@ -164,7 +189,7 @@ Tensor ModelRunner::ForwardMtp(const StepInput& input, absl::Span<const uint32_t
   const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
   const Tensor joined = FirstRows(arena_->mtp_joined, input.tokens());
   const Tensor embedding = FirstRows(arena_->normed, input.tokens());
-  const DeviceInput staged(input, *ops_);
+  const DeviceInput staged(input, /*first_row=*/0, *ops_);
   Embed(Staged(*ops_, next_tokens.data(), input.tokens()), embedding);
   ops_->RmsNorm({embedding, mtp.embedding_norm.view, eps, Columns(joined, 0, size)});
   ops_->RmsNorm({hidden, mtp.hidden_norm.view, eps, Columns(joined, size, size)});

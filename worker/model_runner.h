@@ -43,6 +43,11 @@ class StepInput {
   void AddRow(uint32_t slot, int32_t start, absl::Span<const uint32_t> tokens, GateRule gate,
               int logits);
 
+  // `part` becomes part `index` of `count` about equal ones of these tokens, in order; rows are cut
+  // where that is `within_rows`. The index of the part's first row here; where the part is empty,
+  // of the row that would follow.
+  int CutTo(int index, int count, bool within_rows, StepInput& part) const;
+
   int rows() const { return static_cast<int>(slot_.size()); }
   int tokens() const { return static_cast<int>(token_.size()); }
   BatchView batch() const;
@@ -120,7 +125,10 @@ class ModelRunner {
 
   // Runs the step. Its rows' pages were checked; sizes within the options are CHECKed. What comes
   // out means nothing when Ops::status() is an error.
-  StepOutput Forward(const StepInput& input);
+  //
+  // `micro_batches` > 1 cuts it (micro_batches.h): every rank of the replica gives the same number,
+  // and neither taps, early exits nor ForwardMtp are used with the step.
+  StepOutput Forward(const StepInput& input, int micro_batches = 1);
 
   // After Forward, with Options::early_exits: the logits of early head `exit` (an index into
   // early_exit_layers) for the same input. [logit_tokens, V] f32
@@ -138,6 +146,8 @@ class ModelRunner {
   ModelRunner(const LoadedModel* model, Ops* ops, const Options& options);
 
   void RunLayer(const LoadedLayer& layer, const AttentionState& state, const DeviceInput& input);
+  // Rows from `first_row` of the step on; their logits' norms go to row `first_logit`.
+  void RunStage(const StepInput& input, int first_row, int64_t first_logit);
   // The residual stream as the first layer here reads it.
   void Begin(const DeviceInput& input, const Tensor& hidden);
   void NormLogitTokens(const DeviceTensor& norm, absl::Span<const int32_t> logit_tokens,
@@ -156,6 +166,8 @@ class ModelRunner {
   std::unique_ptr<RunnerArena> arena_;
   std::unique_ptr<ExpertExchange> exchange_;
   std::vector<AttentionState> state_;  // [layers that are here], then the MTP layer's
+  std::vector<StepInput> parts_;       // [kMostMicroBatches], of a replica with stages
+  bool cuts_rows_ = true;  // a sequence's results do not depend on how it is cut, bit for bit
 };
 
 }  // namespace troupe

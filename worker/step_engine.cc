@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status_util.h"
+#include "worker/micro_batches.h"
 
 namespace troupe {
 namespace {
@@ -19,6 +20,10 @@ PlanLimits LimitsOf(const Rank& rank) {
   }
   return limits;
 }
+
+// Loads of experts change slowly, and in large models they are thousands of numbers. All ranks of a
+// replica count the same steps, so that they tell in the same one.
+constexpr int kStepsCounted = 64;
 
 v1::TokenLogprobs LogprobsOf(const SampledToken& sampled) {
   v1::TokenLogprobs logprobs;
@@ -48,6 +53,8 @@ StepEngine::StepEngine(Rank* rank, const Clock* clock)
 
 void StepEngine::Reset() {
   sequences_.Clear();
+  counted_steps_ = 0;
+  expert_tokens_.clear();
   for (uint32_t slot = 0; slot < limits_.max_rows; ++slot) {
     CHECK_OK(rank_->pages->ReleaseSlot(slot));
   }
@@ -97,11 +104,15 @@ absl::Status StepEngine::Compute(const v1::StepPlan& plan, v1::StepResult& resul
   if (!joins) return absl::OkStatus();
   TROUPE_RETURN_IF_ERROR(AddRows(plan));
   const int64_t start_ns = clock_->MonotonicNs();
-  const StepOutput output = rank_->runner->Forward(input_);
+  int64_t tokens = input_.tokens();
+  for (const uint32_t of_home : plan.home_tokens()) tokens = std::max<int64_t>(tokens, of_home);
+  const int stages = rank_->links == nullptr ? 1 : rank_->links->pp->size();
+  const StepOutput output = rank_->runner->Forward(
+      input_, MicroBatches(stages, tokens, PartTokens(rank_->config.device)));
   TROUPE_RETURN_IF_ERROR(rank_->runner->status());
   const int64_t forward_ns = clock_->MonotonicNs();
   for (const int32_t closed : output.heads_closed) result.add_row_heads_skipped(closed);
-  for (const int32_t tokens : output.expert_tokens) result.add_expert_tokens(tokens);
+  CountExperts(output.expert_tokens, result);
   if (rank_->model.shard.last_stage) {
     SampleRows(output, result);
     SendTokens(result);
@@ -112,6 +123,15 @@ absl::Status StepEngine::Compute(const v1::StepPlan& plan, v1::StepResult& resul
   result.set_forward_us((forward_ns - start_ns) / 1000);
   result.set_sample_us((clock_->MonotonicNs() - forward_ns) / 1000);
   return absl::OkStatus();
+}
+
+void StepEngine::CountExperts(absl::Span<const int32_t> tokens, v1::StepResult& result) {
+  expert_tokens_.resize(tokens.size());
+  for (size_t i = 0; i < tokens.size(); ++i) expert_tokens_[i] += static_cast<uint32_t>(tokens[i]);
+  if (++counted_steps_ < kStepsCounted) return;
+  result.mutable_expert_tokens()->Assign(expert_tokens_.begin(), expert_tokens_.end());
+  counted_steps_ = 0;
+  expert_tokens_.clear();
 }
 
 absl::Status StepEngine::AddRows(const v1::StepPlan& plan) {

@@ -39,6 +39,7 @@ class StepEngine {
  private:
   absl::Status ApplyGrants(const v1::StepPlan& plan);
   absl::Status ApplyCopies(const v1::StepPlan& plan);
+  void CountExperts(absl::Span<const int32_t> tokens, v1::StepResult& result);
   absl::Status AddRows(const v1::StepPlan& plan);
   void SampleRows(const StepOutput& output, v1::StepResult& result);
   // Between stages, the tokens of sampling_slots_ in order.
@@ -52,6 +53,9 @@ class StepEngine {
   StepInput input_;
   std::vector<uint32_t> sampling_slots_;  // of the step's rows that sample, in order
   SamplerScratch scratch_;
+  // Of the steps since they were last told: their number, and tokens by expert, as StepOutput's.
+  int counted_steps_ = 0;
+  std::vector<uint32_t> expert_tokens_;
   Buffer stage_tokens_;  // [max_rows] u32, of a replica with stages
 };
 

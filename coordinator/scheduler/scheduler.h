@@ -243,10 +243,10 @@ class Scheduler {
 
   absl::flat_hash_map<uint64_t, std::unique_ptr<LiveSequence>> sequences_;
   FairShare queue_;
-  UrgencyList holders_;                             // those that run or load
-  std::map<uint64_t, LiveSequence*> loading_;       // by load_batch
-  uint32_t held_ = 0;            // sequences in kHeld
-  int64_t batch_opened_us_ = 0;  // arrival of the first that waits
+  UrgencyList holders_;                        // those that run or load
+  std::map<uint64_t, LiveSequence*> loading_;  // by load_batch
+  uint32_t held_ = 0;                          // sequences in kHeld
+  int64_t batch_opened_us_ = 0;                // arrival of the first that waits
   // The most urgent running sequence that lacks a page: less urgent ones get none before it.
   LiveSequence* short_ = nullptr;
   // The head of the queue and what it lacked, so that it is looked at again only when that is

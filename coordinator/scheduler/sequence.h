@@ -16,7 +16,7 @@ namespace troupe {
 // One generation to run. The caller fills it once; Scheduler::Evacuate gives it back with the
 // tokens generated so far, ready to be added to another replica.
 struct SequenceRequest {
-  uint64_t id = 0;  // the caller's; unique among the replica's live sequences
+  uint64_t id = 0;                 // the caller's; unique among the replica's live sequences
   std::vector<uint32_t> tokens;    // prompt, then what was generated before
   uint32_t prompt_tokens = 0;      // how many of `tokens` are the prompt; at least 1
   uint32_t max_output_tokens = 0;  // generated tokens in all; 0: what fits

@@ -21,8 +21,8 @@ TEST(UrgencyList, KeepsTheOrderOfAMap) {
   const auto key = [](const Urgency& u) { return Key(u.due_us, u.arrival_us, u.id); };
   for (uint64_t id = 0; id < sequences.size(); ++id) {
     // Ties in time are common, so that ids must decide.
-    sequences[id].urgency = {static_cast<int64_t>(random() % 40), static_cast<int64_t>(random() % 3),
-                             id};
+    sequences[id].urgency = {static_cast<int64_t>(random() % 40),
+                             static_cast<int64_t>(random() % 3), id};
   }
   for (int step = 0; step < 200; ++step) {
     for (LiveSequence& s : sequences) {
@@ -31,7 +31,8 @@ TEST(UrgencyList, KeepsTheOrderOfAMap) {
     }
     EXPECT_EQ(list.size(), expected.size());
     for (LiveSequence& s : sequences) {
-      if (random() % 20 == 0 && expected.emplace(key(s.urgency), &s).second) list.Add(s.urgency, &s);
+      if (random() % 20 == 0 && expected.emplace(key(s.urgency), &s).second)
+        list.Add(s.urgency, &s);
     }
     EXPECT_EQ(list.size(), expected.size());
     list.Settle();
