@@ -2,6 +2,7 @@
 //
 //   kernels_device_bench [cuda]     the device's name, as MakeOps takes it
 //   kernels_device_bench own        the first GPU without cuBLASLt
+//   kernels_device_bench cuda,preview   the first GPU with what is in preview
 //   kernels_device_bench cuda rows  only what has "rows" in its name, for a profiler
 //
 // Prints, for each shape, microseconds a call, the bytes that it must move, the rate, its share of
@@ -187,6 +188,7 @@ void TimeExperts(Bench& bench, const std::vector<int64_t>& tokens) {
     expert.gate_up = bench.Weights(2 * kSize, kHidden, Precision::kBf16);
     expert.down = bench.Weights(kHidden, kSize, Precision::kBf16);
   }
+  const auto list = bench.ops().ListExperts(experts);
   const int64_t expert_bytes = 3 * kSize * kHidden * 2;
   std::mt19937 random(2);
   for (const int64_t count : tokens) {
@@ -204,8 +206,7 @@ void TimeExperts(Bench& bench, const std::vector<int64_t>& tokens) {
     const int64_t active = std::count(used.begin(), used.end(), true);
     const MoeExpertsParams params = {
         .x = bench.Random(count, kHidden, DType::kF32),
-        .expert_count = kExperts,
-        .experts = experts.data(),
+        .experts = list.get(),
         .top_k = kTopK,
         .chosen = bench.Put(chosen),
         .weights = bench.Put(std::vector<float>(count * kTopK, 0.125F)),
@@ -305,13 +306,60 @@ void TimeRows(Bench& bench, int64_t tokens) {
   });
   constexpr int kExperts = 128;
   constexpr int kTopK = 8;
-  const MoeRouteParams route = {.logits = bench.Random(tokens, kExperts, DType::kF32),
-                                .top_k = kTopK,
-                                .experts = static_cast<int32_t*>(bench.New(tokens * kTopK * 4)),
-                                .weights = static_cast<float*>(bench.New(tokens * kTopK * 4)),
-                                .scoring = RouterScoring::kSoftmax};
+  MoeRouteParams route = {.logits = bench.Random(tokens, kExperts, DType::kF32),
+                          .top_k = kTopK,
+                          .experts = static_cast<int32_t*>(bench.New(tokens * kTopK * 4)),
+                          .weights = static_cast<float*>(bench.New(tokens * kTopK * 4)),
+                          .scoring = RouterScoring::kSoftmax};
   bench.Time(absl::StrCat("moe_route ", tokens, " rows"), tokens * kExperts * 4, 0,
              [&](int) { bench.ops().MoeRoute(route); });
+  std::vector<const PackedMatrix*> routers;
+  for (int i = 0; i < 16; ++i) {
+    routers.push_back(bench.Weights(kExperts, kHidden, Precision::kF32));
+  }
+  route.x = x;
+  bench.Time(absl::StrCat("moe_route with router, ", tokens, " rows"),
+             kExperts * kHidden * 2 + tokens * kHidden * 4, 2 * tokens * kExperts * kHidden,
+             [&](int i) {
+               route.router = routers[i % routers.size()];
+               bench.ops().MoeRoute(route);
+             });
+}
+
+// One new token for each sequence, queries and keys normed and rotated.
+void TimeQkvWrite(Bench& bench, int sequences) {
+  constexpr int kHeads = 32;
+  constexpr int kKvHeads = 4;
+  constexpr int kHeadDim = 128;
+  constexpr int kLength = 1024;
+  constexpr int64_t kCols = (kHeads + 2 * kKvHeads) * kHeadDim;
+  const Cache cache = MakeCache(bench, sequences, kLength / kBlockTokens, kKvHeads, kHeadDim);
+  const Tensor projected = bench.Random(sequences, kCols, DType::kF32);
+  const auto columns = [&](int first, int heads) {
+    Tensor part = projected;
+    part.data = projected.f32() + int64_t{first} * kHeadDim;
+    part.cols = int64_t{heads} * kHeadDim;
+    return part;
+  };
+  QkvWriteParams params;
+  params.kv = {.batch = MakeBatch(bench, sequences, kLength, 1),
+               .k = columns(kHeads, kKvHeads),
+               .v = columns(kHeads + kKvHeads, kKvHeads),
+               .k_stream = cache.k,
+               .v_stream = cache.v,
+               .tables = cache.tables};
+  params.q = {.x = columns(0, kHeads),
+              .heads = kHeads,
+              .head_dim = kHeadDim,
+              .norm_weight = bench.Random(1, kHeadDim, DType::kF32).f32(),
+              .eps = 1e-6F,
+              .inverse_frequency = bench.Random(1, kHeadDim / 2, DType::kF32).f32(),
+              .position = params.kv.batch.position};
+  params.k = params.q;
+  params.k.x = params.kv.k;
+  params.k.heads = kKvHeads;
+  bench.Time(absl::StrCat("qkv_write ", sequences, " tokens"), sequences * kCols * 8, 0,
+             [&](int) { bench.ops().QkvWrite(params); });
 }
 
 }  // namespace
@@ -323,6 +371,8 @@ int main(int argc, char** argv) {
   troupe::TimeCopies(bench);
   troupe::TimeRows(bench, 1);
   troupe::TimeRows(bench, 256);
+  troupe::TimeQkvWrite(bench, 1);
+  troupe::TimeQkvWrite(bench, 256);
   troupe::TimeLinear(bench, "8192 x 8192", 8192, 8192, troupe::Precision::kBf16, {8192});
   troupe::TimeLinear(bench, "qkv 5120 x 2048", 5120, 2048, troupe::Precision::kBf16, rows);
   troupe::TimeLinear(bench, "out 2048 x 4096", 2048, 4096, troupe::Precision::kBf16, rows);
@@ -333,6 +383,7 @@ int main(int argc, char** argv) {
   for (const int sequences : {1, 8, 64}) troupe::TimeAttention(bench, sequences, 8192, 1);
   troupe::TimeAttention(bench, 256, 1152, 1);
   troupe::TimeAttention(bench, 1, 2048, 2048);
+  troupe::TimeAttention(bench, 1, 8192, 8192);
   troupe::TimeAttention(bench, 1, 8192, 512);
   return 0;
 }

@@ -25,4 +25,8 @@ std::unique_ptr<PackedMatrix> Ops::PackCoded(absl::Span<const CodedMatrix> parts
   return Pack({tensor}, precision);
 }
 
+std::unique_ptr<ExpertList> Ops::ListExperts(absl::Span<const ExpertWeights> experts) {
+  return std::make_unique<ExpertList>(experts);
+}
+
 }  // namespace troupe

@@ -6,7 +6,7 @@
 // (kernels/ops_test.cc).
 //
 // Memory: every pointer in an operation's parameters is to device memory, except for the
-// PackedMatrix objects and the lists of ExpertWeights, which name some. Device memory comes from
+// PackedMatrix objects and the lists of experts, which name some. Device memory comes from
 // Allocate and from Stage. The caller may address it only on a device that computes in the caller's
 // own memory, which callers do not ask: they hand bytes over with Upload, Clear and Stage and get
 // them back with Fetch, and where the memory is shared, Stage and Fetch copy nothing.
@@ -44,6 +44,7 @@
 #include "kernels/nsa_select/nsa_select.h"
 #include "kernels/page_copy/page_copy.h"
 #include "kernels/paged_attention/paged_attention.h"
+#include "kernels/qkv_write/qkv_write.h"
 #include "kernels/rms_norm/rms_norm.h"
 #include "kernels/row_add/row_add.h"
 #include "kernels/swiglu/swiglu.h"
@@ -96,6 +97,10 @@ class Ops {
   // cudaStream_t. Null: operations are over when they return.
   virtual void* Queue() { return nullptr; }
 
+  // Lists a layer's experts, of which there is one at least and all are of one shape and format.
+  // The list borrows the weights it names. By default it holds nothing else.
+  virtual std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts);
+
   virtual void Synchronize() = 0;
   // OK, or the first thing that went wrong on the device, as of the last Synchronize().
   virtual absl::Status status() const = 0;
@@ -106,6 +111,7 @@ class Ops {
   virtual void Linear(const LinearParams& params) = 0;
   virtual void HeadNormRope(const HeadNormRopeParams& params) = 0;
   virtual void KvWrite(const KvWriteParams& params) = 0;
+  virtual void QkvWrite(const QkvWriteParams& params) = 0;
   virtual void HeadGate(const HeadGateParams& params) = 0;
   virtual void PagedAttention(const PagedAttentionParams& params) = 0;
   virtual void MlaAttention(const MlaAttentionParams& params) = 0;
@@ -133,6 +139,8 @@ struct CudaOpsOptions {
   // Dense bf16 products by cuBLASLt where this machine has it, else, and without, by our own
   // kernels.
   bool cublas = true;
+  // What has not run on a GPU yet (docs/gpu.md); without it operations launch what has.
+  bool preview = false;
 };
 
 // FailedPrecondition when there is no such device, its driver is too old, or this build has no

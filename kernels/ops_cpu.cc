@@ -23,6 +23,7 @@
 #include "kernels/ops.h"
 #include "kernels/page_copy/page_copy_cpu.h"
 #include "kernels/paged_attention/paged_attention_cpu.h"
+#include "kernels/qkv_write/qkv_write_cpu.h"
 #include "kernels/rms_norm/rms_norm_cpu.h"
 #include "kernels/row_add/row_add_cpu.h"
 #include "kernels/swiglu/swiglu_cpu.h"
@@ -96,6 +97,7 @@ class CpuOps : public HostOps {
   }
   void HeadNormRope(const HeadNormRopeParams& params) override { HeadNormRopeCpu(params, Begin()); }
   void KvWrite(const KvWriteParams& params) override { KvWriteCpu(params, Begin()); }
+  void QkvWrite(const QkvWriteParams& params) override { QkvWriteCpu(params, Begin()); }
   void HeadGate(const HeadGateParams& params) override { HeadGateCpu(params, Begin()); }
   void PagedAttention(const PagedAttentionParams& params) override {
     PagedAttentionCpu(params, Begin());
@@ -121,6 +123,9 @@ class CpuOps : public HostOps {
   }
   void MoeRoute(const MoeRouteParams& params) override {
     CheckF32(params.logits);
+    if (params.router != nullptr) {
+      Linear({params.x, params.router, params.logits, /*accumulate=*/false, params.router_bias});
+    }
     CHECK_LE(params.top_k, params.logits.cols);
     CHECK_EQ(params.logits.cols % params.groups, 0);
     CHECK_LE(params.groups_chosen, params.groups);
@@ -133,7 +138,8 @@ class CpuOps : public HostOps {
     CheckF32(params.out);
     CHECK_EQ(params.x.cols, params.out.cols);
     CHECK_EQ(params.x.rows, params.out.rows);
-    for (int e = 0; e < params.expert_count; ++e) CheckExpert(params.experts[e], params.x.cols);
+    for (int e = 0; e < params.experts->size(); ++e)
+      CheckExpert((*params.experts)[e], params.x.cols);
     if (params.shared != nullptr) CheckExpert(*params.shared, params.x.cols);
     MoeExpertsCpu(params, Begin());
   }

@@ -20,6 +20,7 @@
 #include "kernels/linear/linear_cuda.h"
 #include "kernels/mla_attention/mla_attention_cuda.h"
 #include "kernels/moe_assign/moe_assign_cuda.h"
+#include "kernels/moe_experts/expert_list.cuh"
 #include "kernels/moe_experts/moe_experts_cuda.h"
 #include "kernels/moe_route/moe_route_cuda.h"
 #include "kernels/nsa_attention/nsa_attention_cuda.h"
@@ -28,6 +29,7 @@
 #include "kernels/ops.h"
 #include "kernels/page_copy/page_copy_cuda.h"
 #include "kernels/paged_attention/paged_attention_cuda.h"
+#include "kernels/qkv_write/qkv_write_cuda.h"
 #include "kernels/rms_norm/rms_norm_cuda.h"
 #include "kernels/row_add/row_add_cuda.h"
 #include "kernels/swiglu/swiglu_cuda.h"
@@ -54,8 +56,10 @@ class Stream {
 
 class CudaOps : public Ops {
  public:
-  CudaOps(int device, const cudaDeviceProp& properties, std::unique_ptr<CublasLt> cublas)
-      : device_(device),
+  CudaOps(const CudaOpsOptions& options, const cudaDeviceProp& properties,
+          std::unique_ptr<CublasLt> cublas)
+      : device_(options.device),
+        preview_(options.preview),
         name_(properties.name),
         multiprocessors_(properties.multiProcessorCount),
         stream_(errors_),
@@ -63,7 +67,15 @@ class CudaOps : public Ops {
         scratch_(&errors_),
         transfers_(stream_.get(), &errors_),
         pointer_tables_(&arena_, stream_.get(), &errors_),
-        cublas_(std::move(cublas)) {}
+        cublas_(std::move(cublas)) {
+    if (!preview_) return;
+    auto arrivals = arena_.Allocate(kArrivalCounters * sizeof(unsigned));
+    if (arrivals.ok()) {
+      arrivals_ = *std::move(arrivals);
+    } else {
+      errors_.Note(arrivals.status());
+    }
+  }
 
   ~CudaOps() override {
     cudaSetDevice(device_);
@@ -72,7 +84,8 @@ class CudaOps : public Ops {
 
   std::string Describe() const override {
     return absl::StrCat("cuda:", device_, ", ", name_, ", ", multiprocessors_, " multiprocessors, ",
-                        cublas_ != nullptr ? "with cuBLASLt" : "without cuBLASLt");
+                        cublas_ != nullptr ? "with cuBLASLt" : "without cuBLASLt",
+                        preview_ ? ", preview" : "");
   }
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
@@ -118,6 +131,10 @@ class CudaOps : public Ops {
   }
 
   void* Queue() override { return stream_.get(); }
+  std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts) override {
+    Use();
+    return CudaExpertList::Make(experts, /*maps=*/preview_, arena_, stream_.get(), errors_);
+  }
 
   void Synchronize() override {
     if (Use()) Ok(cudaStreamSynchronize(stream_.get()), "synchronize");
@@ -134,6 +151,7 @@ class CudaOps : public Ops {
     Run(HeadNormRopeCuda, params, "head_norm_rope");
   }
   void KvWrite(const KvWriteParams& params) override { Run(KvWriteCuda, params, "kv_write"); }
+  void QkvWrite(const QkvWriteParams& params) override { Run(QkvWriteCuda, params, "qkv_write"); }
   void HeadGate(const HeadGateParams& params) override { Run(HeadGateCuda, params, "head_gate"); }
   void PagedAttention(const PagedAttentionParams& params) override {
     Run(PagedAttentionCuda, params, "paged_attention");
@@ -173,12 +191,13 @@ class CudaOps : public Ops {
     if (!Use()) return;
     transfers_.Flush();
     scratch_.Reset();
-    operation(params,
-              {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_, errors_});
+    operation(params, {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_,
+                       errors_, preview_, reinterpret_cast<unsigned*>(arrivals_.get())});
     Ok(cudaGetLastError(), name);
   }
 
   int device_;
+  bool preview_;
   std::string name_;
   int multiprocessors_;
   CudaErrors errors_;
@@ -187,6 +206,7 @@ class CudaOps : public Ops {
   CudaScratch scratch_;
   CudaTransfers transfers_;
   PointerTables pointer_tables_;
+  Buffer arrivals_;
   std::unique_ptr<CublasLt> cublas_;  // null: not on this machine, or not asked for
 };
 
@@ -218,7 +238,7 @@ absl::StatusOr<std::unique_ptr<Ops>> MakeCudaOps(const CudaOpsOptions& options) 
     auto loaded = CublasLt::Load();
     if (loaded.ok()) cublas = *std::move(loaded);
   }
-  return std::make_unique<CudaOps>(options.device, properties, std::move(cublas));
+  return std::make_unique<CudaOps>(options, properties, std::move(cublas));
 }
 
 }  // namespace troupe

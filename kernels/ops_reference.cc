@@ -19,6 +19,7 @@
 #include "kernels/ops.h"
 #include "kernels/page_copy/page_copy_reference.h"
 #include "kernels/paged_attention/paged_attention_reference.h"
+#include "kernels/qkv_write/qkv_write_reference.h"
 #include "kernels/rms_norm/rms_norm_reference.h"
 #include "kernels/row_add/row_add_reference.h"
 #include "kernels/swiglu/swiglu_reference.h"
@@ -54,6 +55,7 @@ class ReferenceOps : public HostOps {
   void Linear(const LinearParams& params) override { LinearReference(params); }
   void HeadNormRope(const HeadNormRopeParams& params) override { HeadNormRopeReference(params); }
   void KvWrite(const KvWriteParams& params) override { KvWriteReference(params); }
+  void QkvWrite(const QkvWriteParams& params) override { QkvWriteReference(params); }
   void HeadGate(const HeadGateParams& params) override { HeadGateReference(params); }
   void PagedAttention(const PagedAttentionParams& params) override {
     PagedAttentionReference(params);

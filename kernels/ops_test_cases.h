@@ -76,6 +76,19 @@ struct KvWriteCase {
 };
 Outputs RunKvWrite(const KvWriteCase& c, const Run& run);
 
+struct QkvWriteCase {
+  int heads = 6;
+  int kv_heads = 2;
+  int head_dim = 64;
+  int value_dim = 0;  // 0: head_dim
+  bool norm = true;
+  bool rope = true;
+  int rotated_dims = 0;
+  bool interleaved = false;
+  DType dtype = DType::kBf16;
+};
+Outputs RunQkvWrite(const QkvWriteCase& c, const Run& run);
+
 struct HeadGateCase {
   int heads = 8;
   int branches = 3;
@@ -140,6 +153,8 @@ struct MoeRouteCase {
   GroupScore group_score = GroupScore::kNone;
   int groups = 1;
   int groups_chosen = 1;
+  int inputs = 0;  // of the router; 0: logits are given
+  DType router_dtype = DType::kBf16;
 };
 Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run);
 

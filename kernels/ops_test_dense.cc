@@ -234,6 +234,21 @@ Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run) {
   for (float& value : logits.values) value = (std::round(value * 16) + 0.25F) / 16;
   std::vector<float> bias(c.experts);
   for (float& value : bias) value = -2.0F * static_cast<float>(random() % 2);
+  // The same steps come out of small whole numbers, whose sums every order forms exactly.
+  const auto whole = [&](int64_t rows, int most, float unit) {
+    Matrix matrix = RandomMatrix(rows, c.inputs, random);
+    for (float& value : matrix.values) {
+      value = static_cast<float>(static_cast<int>(random() % (2 * most + 1)) - most) * unit;
+    }
+    return matrix;
+  };
+  const Matrix x = whole(TokensOf(run.sequences), 2, 1);
+  std::unique_ptr<PackedMatrix> router;
+  if (c.inputs > 0) {
+    const Tensor values = run.device.Keep(whole(c.experts, 1, 1.0F / 16), c.router_dtype);
+    router = run.device.ops().Pack({values}, Precision::kF32);
+  }
+  const float* router_bias = run.device.Put(std::vector<float>(c.experts, 0.25F / 16));
   TokenOutput experts(run, "experts", c.top_k, 0);
   TokenOutput weights(run, "weights", c.top_k, 1e-6F);
   int32_t* load = run.device.Put(std::vector<int32_t>(c.experts, 3));
@@ -243,7 +258,10 @@ Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run) {
     const size_t count = batch.tokens.size() * c.top_k;
     int32_t* to_experts = run.device.Put(std::vector<int32_t>(count));
     float* to_weights = run.device.Put(std::vector<float>(count));
-    run.device.ops().MoeRoute({.logits = run.device.Put(logits.Pick(batch.tokens)),
+    run.device.ops().MoeRoute({.x = run.device.Put(x.Pick(batch.tokens)),
+                               .router = router.get(),
+                               .router_bias = router_bias,
+                               .logits = run.device.Put(logits.Pick(batch.tokens)),
                                .bias = c.bias ? run.device.Put(bias) : nullptr,
                                .top_k = c.top_k,
                                .normalize = c.normalize,
@@ -283,6 +301,7 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
     expert.gate_up_bias = run.device.Put(RandomVector(2 * int64_t{c.size}, random));
     expert.down_bias = run.device.Put(RandomVector(c.hidden, random));
   }
+  const auto list = run.device.ops().ListExperts(absl::MakeConstSpan(experts).first(c.experts));
   const int tokens = TokensOf(run.sequences);
   const Matrix x = RandomMatrix(tokens, c.hidden, random);
   const Matrix before = RandomMatrix(tokens, c.hidden, random);
@@ -317,8 +336,7 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
     }
     const Tensor to = run.device.Put(before.Pick(batch.tokens));
     run.device.ops().MoeExperts({.x = run.device.Put(x.Pick(batch.tokens)),
-                                 .expert_count = c.experts,
-                                 .experts = experts.data(),
+                                 .experts = list.get(),
                                  .shared = c.shared ? &experts.back() : nullptr,
                                  .top_k = c.top_k,
                                  .chosen = run.device.Put(step_chosen),

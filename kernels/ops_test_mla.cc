@@ -1,4 +1,5 @@
 // Runner of multi-head latent attention.
+#include <algorithm>
 #include <cmath>
 #include <memory>
 
@@ -58,7 +59,9 @@ Outputs RunMlaAttention(const MlaCase& c, const Run& run) {
   // With inputs of products in bf16, what lies on the edge between two of its numbers may be
   // rounded either way: queries and attended latents when absorbed, nothing that counts when
   // expanded. A device that always absorbs rounds them all, each by up to 2^-9 of its value.
-  const float tolerance = c.precision == Precision::kBf16 ? 8e-3F : 2 * kAttentionTolerance;
+  const float tolerance =
+      std::max(c.precision == Precision::kBf16 ? 8e-3F : 2 * kAttentionTolerance,
+               run.device.AttentionTolerance(c.dtype));
   TokenOutput out(run, "out", cols, tolerance * std::max(1.0F, c.sharpness));
   for (const Step& step : run.steps) {
     const StepBatch batch = PutStep(run.device, run.sequences, slots, step);

@@ -34,17 +34,21 @@ std::vector<std::byte> SpreadRows(const Matrix& matrix, DType dtype) {
   return host;
 }
 
-// With cuBLASLt, where there is any, and without.
+// With cuBLASLt, where there is any, and without; and with what is in preview.
 void AddCudaBackends(std::vector<Backend>& backends) {
   if (!CudaMissing().ok()) return;
-  for (const bool cublas : {true, false}) {
-    const CudaOpsOptions options = {.cublas = cublas};
-    backends.push_back({cublas ? "cuda" : "cuda_own_products", [options] {
+  const auto add = [&](const std::string& name, const CudaOpsOptions& options) {
+    backends.push_back({name,
+                        [options] {
                           auto ops = MakeCudaOps(options);
                           CHECK_OK(ops);
                           return *std::move(ops);
-                        }});
-  }
+                        },
+                        /*rounds_attention=*/options.preview});
+  };
+  add("cuda", {});
+  add("cuda_own_products", {.cublas = false});
+  add("cuda_preview", {.preview = true});
 }
 
 }  // namespace
@@ -83,7 +87,17 @@ Matrix Matrix::Pick(const std::vector<int>& picked) const {
   return out;
 }
 
-TestDevice::TestDevice(const Backend& backend) : ops_(backend.make()) {}
+TestDevice::TestDevice(const Backend& backend)
+    : ops_(backend.make()), rounds_attention_(backend.rounds_attention) {}
+
+float TestDevice::AttentionTolerance(DType dtype) const {
+  // Sums of some hundred products in f32, and weights within a few units of the last place.
+  constexpr float kExact = 2e-5F;
+  // Of values of 3 standard deviations: a weight rounded to 8 bits, and one of a score whose query
+  // was.
+  constexpr float kRounded = 0x1p-6F;
+  return rounds_attention_ && dtype == DType::kBf16 ? kRounded : kExact;
+}
 
 void* TestDevice::New(int64_t bytes) {
   absl::StatusOr<Buffer> buffer = ops_->Allocate(std::max<int64_t>(bytes, 1));

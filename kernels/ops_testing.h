@@ -48,6 +48,8 @@ class TestRandom {
 struct Backend {
   std::string name;
   std::function<std::unique_ptr<Ops>()> make;
+  // Over keys and values of bf16, attention rounds queries and weights to bf16 too.
+  bool rounds_attention = false;
 };
 
 Backend ReferenceBackend();
@@ -73,6 +75,8 @@ class TestDevice {
   explicit TestDevice(const Backend& backend);
 
   Ops& ops() { return *ops_; }
+  // By how much attention over keys and values of `dtype` may be off.
+  float AttentionTolerance(DType dtype) const;
 
   template <class T>
   T* Put(const std::vector<T>& host) {
@@ -101,6 +105,7 @@ class TestDevice {
   void* New(int64_t bytes);
 
   std::unique_ptr<Ops> ops_;
+  bool rounds_attention_;
   std::vector<Buffer> buffers_;
   std::deque<std::vector<std::byte>> kept_;
 };

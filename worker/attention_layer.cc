@@ -7,30 +7,51 @@
 namespace troupe {
 namespace {
 
-void WriteKeysAndValues(const LayerContext& context, const AttentionState& state,
+KvWriteParams KvWriteOf(const LayerContext& context, const AttentionState& state, size_t branch,
+                        const Tensor& projected) {
+  const AttentionDescription& description = context.attention();
+  const LoadedKv& kv = context.layer.attention.kv[branch];
+  return {context.input.batch(),
+          Columns(projected, kv.k_column, description.key_size()),
+          Columns(projected, kv.v_column, description.value_size()),
+          state.kv[branch].k,
+          state.kv[branch].v,
+          state.kv[branch].tables};
+}
+
+// NSA's branches, and keys that are normed over all heads.
+void WriteBranches(const LayerContext& context, const AttentionState& state,
+                   const Tensor& projected) {
+  const LoadedAttention& attention = context.layer.attention;
+  for (size_t b = 0; b < attention.kv.size(); ++b) {
+    const KvWriteParams write = KvWriteOf(context, state, b, projected);
+    // NSA's raw keys have no norm, and no NSA layer has rope.
+    NormAndRotate(context, write.k, context.attention().kv_heads, attention.kv[b].k_norm);
+    context.ops.KvWrite(write);
+  }
+  if (attention.nsa.has_value()) CompressNsa(context, state);
+}
+
+void NormRotateAndWrite(const LayerContext& context, const AttentionState& state, const Tensor& q,
                         const Tensor& projected) {
   const AttentionDescription& description = context.attention();
   const LoadedAttention& attention = context.layer.attention;
-  for (size_t b = 0; b < attention.kv.size(); ++b) {
-    const LoadedKv& kv = attention.kv[b];
-    const Tensor k = Columns(projected, kv.k_column, description.key_size());
-    const Tensor v = Columns(projected, kv.v_column, description.value_size());
-    // NSA's raw keys have no norm, and no NSA layer has rope.
-    NormAndRotate(context, k, description.kv_heads, kv.k_norm);
-    context.ops.KvWrite(
-        {context.input.batch(), k, v, state.kv[b].k, state.kv[b].v, state.kv[b].tables});
+  if (attention.kv.size() > 1 || description.qk_norm == QkNorm::kFullWidth) {
+    NormAndRotate(context, q, description.heads, attention.q_norm);
+    return WriteBranches(context, state, projected);
   }
-  if (attention.nsa.has_value()) CompressNsa(context, state);
+  const KvWriteParams write = KvWriteOf(context, state, 0, projected);
+  context.ops.QkvWrite(
+      {NormAndRotation(context, q, description.heads, attention.q_norm),
+       NormAndRotation(context, write.k, description.kv_heads, attention.kv[0].k_norm), write});
 }
 
 // From what LoadedAttention::in gave, over pages, to [T, H * Dv].
 void AttendToKeysAndValues(const LayerContext& context, const AttentionState& state,
                            const Tensor& projected, const Tensor& attended) {
-  const AttentionDescription& description = context.attention();
   const LoadedAttention& attention = context.layer.attention;
-  const Tensor q = Columns(projected, 0, description.query_size());
-  NormAndRotate(context, q, description.heads, attention.q_norm);
-  WriteKeysAndValues(context, state, projected);
+  const Tensor q = Columns(projected, 0, context.attention().query_size());
+  NormRotateAndWrite(context, state, q, projected);
   ComputeGates(context, projected);
   if (attention.nsa.has_value()) {
     AttendNsa(context, state, q, attended);

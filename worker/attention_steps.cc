@@ -15,31 +15,15 @@ AttentionState LocateState(const KvPages& pages, int index, const LoadedAttentio
   return state;
 }
 
-void NormAndRotate(const LayerContext& context, const Tensor& x, int heads,
-                   const DeviceTensor& norm, int first_rotated) {
+HeadNormRopeParams NormAndRotation(const LayerContext& context, const Tensor& x, int heads,
+                                   const DeviceTensor& norm, int first_rotated) {
   const AttentionDescription& description = context.attention();
   const DeviceTensor& inverse_frequency = context.layer.attention.inverse_frequency;
-  const bool full_width = description.qk_norm == QkNorm::kFullWidth;
-  if (full_width && !norm.empty()) {
-    // Copies of KV heads count alike on all ranks, and leave the mean as it is.
-    Communicator& tp = *context.links.tp;
-    float* sums = context.arena.square_sums.data();
-    context.ops.SquareSums({x, sums});
-    tp.AllReduceSum(sums, x.rows);
-    context.ops.RmsNorm({.x = x,
-                         .weight = norm.view,
-                         .eps = context.rms_epsilon(),
-                         .out = x,
-                         .square_sums = sums,
-                         .parts = tp.size()});
-  }
-  const bool norm_heads = !full_width && !norm.empty();
-  if (!norm_heads && inverse_frequency.empty()) return;
   HeadNormRopeParams params;
   params.x = x;
   params.heads = heads;
   params.head_dim = static_cast<int>(x.cols / heads);
-  params.norm_weight = norm_heads ? norm.f32() : nullptr;
+  params.norm_weight = norm.empty() ? nullptr : norm.f32();
   params.eps = context.rms_epsilon();
   params.inverse_frequency = inverse_frequency.empty() ? nullptr : inverse_frequency.f32();
   params.position = context.input.batch().position;
@@ -47,6 +31,36 @@ void NormAndRotate(const LayerContext& context, const Tensor& x, int heads,
   params.rotated_dims = description.rope.rotated_dims;
   params.interleaved = description.rope.kind == RopeKind::kInterleaved;
   params.amplitude = description.rope.amplitude;
+  return params;
+}
+
+namespace {
+
+// Norms x [T, all ranks' heads], of which this rank holds some.
+void NormFullWidth(const LayerContext& context, const Tensor& x, const DeviceTensor& norm) {
+  // Copies of KV heads count alike on all ranks, and leave the mean as it is.
+  Communicator& tp = *context.links.tp;
+  float* sums = context.arena.square_sums.data();
+  context.ops.SquareSums({x, sums});
+  tp.AllReduceSum(sums, x.rows);
+  context.ops.RmsNorm({.x = x,
+                       .weight = norm.view,
+                       .eps = context.rms_epsilon(),
+                       .out = x,
+                       .square_sums = sums,
+                       .parts = tp.size()});
+}
+
+}  // namespace
+
+void NormAndRotate(const LayerContext& context, const Tensor& x, int heads,
+                   const DeviceTensor& norm, int first_rotated) {
+  const bool full_width = context.attention().qk_norm == QkNorm::kFullWidth;
+  if (full_width && !norm.empty()) NormFullWidth(context, x, norm);
+  const DeviceTensor none;
+  const HeadNormRopeParams params =
+      NormAndRotation(context, x, heads, full_width ? none : norm, first_rotated);
+  if (params.norm_weight == nullptr && params.inverse_frequency == nullptr) return;
   context.ops.HeadNormRope(params);
 }
 

@@ -20,6 +20,11 @@ struct AttentionState {
 // `index` is the layer's, as streams name it.
 AttentionState LocateState(const KvPages& pages, int index, const LoadedAttention& attention);
 
+// How queries or keys, [T, heads * D], are normed and rotated in place; `norm`, of single heads,
+// may be empty. Rope begins with dimension `first_rotated` of each head.
+HeadNormRopeParams NormAndRotation(const LayerContext& context, const Tensor& x, int heads,
+                                   const DeviceTensor& norm, int first_rotated = 0);
+
 // Norms and rotates queries or keys, [T, heads * D], in place; `norm` may be empty. Rope begins
 // with dimension `first_rotated` of each head.
 void NormAndRotate(const LayerContext& context, const Tensor& x, int heads,

@@ -41,6 +41,7 @@ class CalibrationOps : public Ops {
   }
   void HeadNormRope(const HeadNormRopeParams& params) override { inner_->HeadNormRope(params); }
   void KvWrite(const KvWriteParams& params) override { inner_->KvWrite(params); }
+  void QkvWrite(const QkvWriteParams& params) override { inner_->QkvWrite(params); }
   void HeadGate(const HeadGateParams& params) override { inner_->HeadGate(params); }
   void PagedAttention(const PagedAttentionParams& params) override {
     inner_->PagedAttention(params);
@@ -101,7 +102,8 @@ void CalibrationOps::AddExpert(const ExpertWeights& expert, const Share& share,
 
 void CalibrationOps::MoeExperts(const MoeExpertsParams& params) {
   inner_->Synchronize();
-  std::vector<Share> shares(params.expert_count);
+  const ExpertList& experts = *params.experts;
+  std::vector<Share> shares(experts.size());
   Share everyone;
   for (int64_t token = 0; token < params.x.rows; ++token) {
     for (int k = 0; k < params.top_k; ++k) {
@@ -114,7 +116,7 @@ void CalibrationOps::MoeExperts(const MoeExpertsParams& params) {
     everyone.weights.push_back(1.0F);
     if (!params.accumulate) std::fill_n(params.out.f32(token), params.out.cols, 0.0F);
   }
-  for (int e = 0; e < params.expert_count; ++e) AddExpert(params.experts[e], shares[e], params);
+  for (int e = 0; e < experts.size(); ++e) AddExpert(experts[e], shares[e], params);
   if (params.shared != nullptr) AddExpert(*params.shared, everyone, params);
 }
 

@@ -86,9 +86,9 @@ TEST(CalibrationTest, ExpertsComputeTheSame) {
     }
     std::vector<float> x = random.Values(3 * kHidden);
     std::vector<float> out = random.Values(3 * kHidden);
+    const auto list = ops->ListExperts(absl::MakeConstSpan(experts).first(kExperts));
     ops->MoeExperts({.x = View(x, kHidden),
-                     .expert_count = kExperts,
-                     .experts = experts.data(),
+                     .experts = list.get(),
                      .shared = &experts.back(),
                      .top_k = 2,
                      .chosen = chosen.data(),

@@ -15,8 +15,7 @@ namespace {
 
 MoeExpertsParams ParamsOf(const MoeFfn& description, const LoadedMoe& moe) {
   MoeExpertsParams params;
-  params.expert_count = static_cast<int>(moe.experts.size());
-  params.experts = moe.experts.data();
+  params.experts = moe.list.get();
   params.top_k = description.experts_per_token;
   params.activation = description.activation;
   return params;
@@ -124,8 +123,7 @@ class ExpertsOfHomes : public ExpertExchange {
     const std::vector<float> weights(context.tokens(), 1);
     MoeExpertsParams params;
     params.x = x;
-    params.expert_count = 1;
-    params.experts = &*moe.shared;
+    params.experts = moe.shared_list.get();
     params.top_k = 1;
     params.chosen = Staged(context.ops, chosen.data(), context.tokens());
     params.weights = Staged(context.ops, weights.data(), context.tokens());

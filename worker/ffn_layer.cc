@@ -27,9 +27,10 @@ void Route(const LayerContext& context, const MoeFfn& description, const LoadedM
   const RouterDescription& router = description.router;
   const int64_t tokens = context.tokens();
   const Tensor logits = Columns(FirstRows(arena.router_logits, tokens), 0, description.experts);
-  context.ops.Linear({x, moe.router.get(), logits, /*accumulate=*/false, moe.router_bias.data()});
-
   MoeRouteParams params;
+  params.x = x;
+  params.router = moe.router.get();
+  params.router_bias = moe.router_bias.data();
   params.logits = logits;
   params.bias = moe.correction_bias.data();
   params.top_k = description.experts_per_token;

@@ -55,9 +55,11 @@ LoadedMoe LoadMoe(const RankShard& shard, int layer, const MoeWeights& weights,
     moe.owned.push_back(LoadSwiglu(weights.experts[expert], loader));
     moe.experts.push_back(moe.owned.back().view());
   }
+  moe.list = loader.ListExperts(moe.experts);
   if (weights.shared.has_value()) {
     moe.owned.push_back(LoadSwiglu(*weights.shared, loader));
     moe.shared = moe.owned.back().view();
+    moe.shared_list = loader.ListExperts({&*moe.shared, 1});
   }
   return moe;
 }

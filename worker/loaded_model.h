@@ -121,11 +121,13 @@ struct LoadedMoe {
   DeviceTensor correction_bias;          // [E] f32; empty: none
   std::vector<LoadedSwiglu> owned;       // experts, then the shared one if there is one
   std::vector<ExpertWeights> experts;    // those that are here, ascending, into `owned`
+  std::unique_ptr<ExpertList> list;      // of `experts`
   // Where ranks hold experts whole: copies of expert e are [begin[e], begin[e + 1]), and `local`
   // says which of `experts` each is, or -1 (kernels/moe_assign/moe_assign.h). Null: all are here.
   Buffer copies_begin;
   Buffer copies_local;
-  std::optional<ExpertWeights> shared;  // into `owned`
+  std::optional<ExpertWeights> shared;      // into `owned`
+  std::unique_ptr<ExpertList> shared_list;  // of `shared` alone; null: none
 };
 
 // Norms of a sublayer's input and of its result; empty where there is none.

@@ -182,6 +182,12 @@ Precision WeightLoader::PrecisionOf(const std::vector<LinearWeights>& parts, Pre
   return wanted[0];
 }
 
+std::unique_ptr<ExpertList> WeightLoader::ListExperts(absl::Span<const ExpertWeights> experts) {
+  std::unique_ptr<ExpertList> list = ops_->ListExperts(experts);
+  Fail(ops_->status());
+  return list;
+}
+
 std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights>& parts,
                                                  Precision precision,
                                                  const std::optional<IntegerFormat>& quantize) {

@@ -54,6 +54,7 @@ class WeightLoader {
   std::unique_ptr<PackedMatrix> Rows(const LinearWeights& weights, int64_t first, int64_t count);
   std::unique_ptr<PackedMatrix> TransposedRows(const LinearWeights& weights, int64_t first,
                                                int64_t count);
+  std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts);
   // The parts' biases, one after another, zeros for those that have none; empty when none has.
   DeviceTensor Bias(const std::vector<LinearWeights>& parts);
 

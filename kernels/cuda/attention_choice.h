@@ -69,6 +69,145 @@ inline AttentionChoice ChooseAttention(const AttentionShape& shape, int multipro
   return choice;
 }
 
+// ---- Attention on the matrix units (kernels/cuda/attention_units.cuh) ----
+//
+// There, parts are short where a context begins, so that the few parts of a short one still spread
+// over many multiprocessors, and longer further on, so that a long one has not too many to merge.
+// Where a part begins depends on nothing but its number.
+
+inline constexpr int kShortPartTiles = 4;
+inline constexpr int kMiddlePartTiles = 8;
+inline constexpr int kLongPartTiles = 16;
+inline constexpr int kShortEndTile = 32;    // end of the short parts
+inline constexpr int kMiddleEndTile = 128;  // end of the middle ones
+inline constexpr int kShortParts = kShortEndTile / kShortPartTiles;
+inline constexpr int kMiddleParts = (kMiddleEndTile - kShortEndTile) / kMiddlePartTiles;
+
+// The part that a tile is in.
+constexpr int PartOfTile(int tile) {
+  if (tile < kShortEndTile) return tile / kShortPartTiles;
+  if (tile < kMiddleEndTile) return kShortParts + (tile - kShortEndTile) / kMiddlePartTiles;
+  return kShortParts + kMiddleParts + (tile - kMiddleEndTile) / kLongPartTiles;
+}
+
+constexpr int FirstTileOfPart(int part) {
+  if (part < kShortParts) return part * kShortPartTiles;
+  if (part < kShortParts + kMiddleParts) {
+    return kShortEndTile + (part - kShortParts) * kMiddlePartTiles;
+  }
+  return kMiddleEndTile + (part - kShortParts - kMiddleParts) * kLongPartTiles;
+}
+
+// Parts of the tiles before `end_tile`.
+constexpr int PartsOfTiles(int64_t end_tile) {
+  return end_tile <= 0 ? 0 : PartOfTile(static_cast<int>(end_tile - 1)) + 1;
+}
+
+inline constexpr int kUnitRows = 64;  // (token, query head) pairs of a warpgroup
+
+struct UnitAttentionShape {
+  int64_t tokens = 0;
+  int64_t rows = 0;  // sequences
+  int kv_heads = 0;
+  int group_heads = 0;
+  int64_t most_tiles = 0;     // that any token sees
+  int value_blocks = 1;       // see UnitBlocks
+  bool tokens_alone = false;  // tokens of a sequence see tiles of their own
+};
+
+struct UnitAttentionChoice {
+  int slices = 1;      // blocks that share out a KV head's query heads
+  int warpgroups = 1;  // that share a block's keys and values, kUnitRows each
+  int tokens_a_warpgroup = 1;
+  int64_t row_blocks = 0;  // blocks of threads for each KV head and part: an upper bound
+  int parts = 1;           // 1: a block walks over all of a token's context
+};
+
+// Keys and values in column blocks of 64 channels, as there are kernels for; 0: there is none.
+struct UnitBlocks {
+  int keys = 0;
+  int values = 0;
+};
+constexpr UnitBlocks FindUnitBlocks(int key_dim, int value_dim) {
+  const int keys = (key_dim + 63) / 64;
+  const int values = (value_dim + 63) / 64;
+  if (keys <= 1 && values <= 1) return {1, 1};
+  if (keys <= 2 && values <= 2) return {2, 2};
+  if (keys <= 3 && values <= 2) return {3, 2};
+  if (keys <= 4 && values <= 4) return {4, 4};
+  return {};
+}
+
+// Two warpgroups with larger values would have no room for their sums.
+constexpr bool UnitsMayPair(int value_blocks) { return value_blocks <= 2; }
+
+// The first of a sequence's blocks; `first_token`: its first in the step. This leaves room for all
+// of its tokens whatever the other sequences have, so that every block finds its own by itself.
+constexpr int FirstRowBlock(int first_token, int row, int tokens_a_block) {
+  return first_token / tokens_a_block + row;
+}
+
+inline UnitAttentionChoice ChooseUnitAttention(const UnitAttentionShape& shape,
+                                               int multiprocessors) {
+  UnitAttentionChoice choice;
+  choice.slices = (shape.group_heads + kUnitRows - 1) / kUnitRows;
+  const int heads = shape.kv_heads * choice.slices;
+  const bool one_each = shape.tokens_alone || shape.tokens == shape.rows;
+  if (!one_each) {
+    choice.tokens_a_warpgroup = std::max(1, kUnitRows / shape.group_heads);
+    // Two share what they load; not where one would mostly be idle, or blocks too few.
+    const int64_t blocks = shape.tokens / (2 * choice.tokens_a_warpgroup) * heads;
+    const bool long_rows = shape.tokens >= 2 * choice.tokens_a_warpgroup * shape.rows;
+    if (UnitsMayPair(shape.value_blocks) && long_rows && blocks >= multiprocessors) {
+      choice.warpgroups = 2;
+    }
+  }
+  const int tokens_a_block = choice.tokens_a_warpgroup * choice.warpgroups;
+  choice.row_blocks = one_each ? shape.tokens : shape.tokens / tokens_a_block + shape.rows;
+  if (choice.warpgroups == 1 && choice.row_blocks * heads < int64_t{4} * multiprocessors) {
+    choice.parts = std::clamp(PartsOfTiles(shape.most_tiles), 1, 65535);
+  }
+  return choice;
+}
+
+// ---- Attention over latents on the matrix units (kernels/cuda/attention_latent.cuh) ----
+
+inline constexpr int kMostLatentKeyDim = 576;
+inline constexpr int kMostLatentValueDim = 512;
+// Smaller values would leave more than half of the sums idle.
+inline constexpr int kLeastLatentValueDim = 264;
+
+struct LatentAttentionShape {
+  int64_t tokens = 0;
+  int64_t rows = 0;  // sequences
+  int heads = 0;
+  int value_dim = 0;
+  int64_t most_tiles = 0;  // that any token sees
+};
+
+struct LatentAttentionChoice {
+  int slices = 1;  // blocks that share out the query heads, kUnitRows each
+  int tokens_a_block = 1;
+  int64_t row_blocks = 0;  // blocks of threads for each slice and part: an upper bound
+  int parts = 1;
+  int64_t tokens_at_once = 1;  // that a launch is for: all parts' results go to memory
+};
+
+inline LatentAttentionChoice ChooseLatentAttention(const LatentAttentionShape& shape) {
+  constexpr int64_t kMostPartialBytes = int64_t{512} << 20;
+  LatentAttentionChoice choice;
+  choice.slices = (shape.heads + kUnitRows - 1) / kUnitRows;
+  choice.row_blocks = shape.tokens;
+  if (shape.tokens != shape.rows) {
+    choice.tokens_a_block = std::max(1, kUnitRows / shape.heads);
+    choice.row_blocks = shape.tokens / choice.tokens_a_block + shape.rows;
+  }
+  choice.parts = std::clamp(PartsOfTiles(shape.most_tiles), 1, 65535);
+  const int64_t a_token = int64_t{shape.heads} * choice.parts * (shape.value_dim + 2) * 4;
+  choice.tokens_at_once = std::clamp<int64_t>(kMostPartialBytes / a_token, 1, shape.tokens);
+  return choice;
+}
+
 }  // namespace troupe
 
 #endif  // TROUPE_KERNELS_CUDA_ATTENTION_CHOICE_H_

@@ -1,8 +1,13 @@
 // What CUDA launches choose, without a GPU.
 #include <gtest/gtest.h>
 
+#include <random>
+#include <vector>
+
 #include "kernels/cuda/attention_choice.h"
 #include "kernels/linear/linear_choice.h"
+#include "kernels/linear/stream_choice.h"
+#include "kernels/moe_experts/moe_experts_choice.h"
 
 namespace troupe {
 namespace {
@@ -52,6 +57,89 @@ TEST(ChooseAttentionTest, LargeHeadsGetOneTileAtATimeAndTooLargeOnesNone) {
   EXPECT_EQ(ChooseAttention(shape, kMultiprocessors).shared_bytes, -1);
 }
 
+TEST(AttentionPartsTest, FollowOneAnother) {
+  int part = 0;
+  for (int tile = 0; tile < 5000; ++tile) {
+    if (tile == FirstTileOfPart(part + 1)) ++part;
+    ASSERT_EQ(PartOfTile(tile), part);
+    ASSERT_GE(tile, FirstTileOfPart(part));
+    ASSERT_LT(tile, FirstTileOfPart(part + 1));
+    ASSERT_EQ(PartsOfTiles(tile + 1), part + 1);
+  }
+  EXPECT_EQ(PartsOfTiles(0), 0);
+}
+
+TEST(ChooseUnitAttentionTest, CutsTheContextOnlyWhereBlocksAreFew) {
+  UnitAttentionShape shape = {
+      .tokens = 1, .rows = 1, .kv_heads = 4, .group_heads = 8, .most_tiles = 128};
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 20);
+  shape.tokens = shape.rows = 131;
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 20);
+  shape.tokens = shape.rows = 132;
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 1);
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).row_blocks, 132);
+}
+
+TEST(ChooseUnitAttentionTest, PairsWarpgroupsForPrompts) {
+  UnitAttentionShape shape = {
+      .tokens = 2048, .rows = 1, .kv_heads = 4, .group_heads = 8, .most_tiles = 32};
+  const UnitAttentionChoice prompt = ChooseUnitAttention(shape, kMultiprocessors);
+  EXPECT_EQ(prompt.warpgroups, 2);
+  EXPECT_EQ(prompt.tokens_a_warpgroup, 8);
+  EXPECT_EQ(prompt.parts, 1);
+  shape.value_blocks = 4;
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).warpgroups, 1);
+  shape.value_blocks = 2;
+  shape.tokens = 64;  // blocks would be too few
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).warpgroups, 1);
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 8);
+  shape.tokens = 2048;
+  shape.tokens_alone = true;
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).tokens_a_warpgroup, 1);
+  shape.tokens_alone = false;
+  shape.group_heads = 128;
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).slices, 2);
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).tokens_a_warpgroup, 1);
+}
+
+TEST(ChooseUnitAttentionTest, SequencesHaveRoomForTheirBlocks) {
+  std::mt19937 random(std::random_device{}());
+  for (int round = 0; round < 200; ++round) {
+    std::vector<int> first = {0};
+    const int rows = static_cast<int>(random() % 20) + 1;
+    for (int row = 0; row < rows; ++row) {
+      first.push_back(first.back() + static_cast<int>(random() % (row % 3 == 0 ? 200 : 4)) + 1);
+    }
+    const UnitAttentionChoice choice =
+        ChooseUnitAttention({.tokens = first.back(),
+                             .rows = rows,
+                             .kv_heads = 4,
+                             .group_heads = static_cast<int>(random() % 70) + 1,
+                             .most_tiles = 40},
+                            kMultiprocessors);
+    if (first.back() == rows) continue;
+    const int tokens = choice.tokens_a_warpgroup * choice.warpgroups;
+    for (int row = 0; row < rows; ++row) {
+      const int begin = FirstRowBlock(first[row], row, tokens);
+      const int end = row + 1 < rows ? FirstRowBlock(first[row + 1], row + 1, tokens)
+                                     : static_cast<int>(choice.row_blocks);
+      ASSERT_GE((end - begin) * tokens, first[row + 1] - first[row]);
+    }
+  }
+}
+
+TEST(UnitBlocksTest, CoverTheHead) {
+  for (int key_dim = 8; key_dim <= 256; key_dim += 8) {
+    for (int value_dim = 8; value_dim <= 256; value_dim += 8) {
+      const UnitBlocks blocks = FindUnitBlocks(key_dim, value_dim);
+      EXPECT_GE(blocks.keys * 64, key_dim);
+      EXPECT_GE(blocks.values * 64, value_dim);
+    }
+  }
+  EXPECT_EQ(FindUnitBlocks(264, 64).keys, 0);
+  EXPECT_EQ(FindUnitBlocks(64, 264).keys, 0);
+}
+
 // Nothing that decides the order of sums may depend on the number of rows.
 TEST(ChooseProductTest, OnlyTheTileDependsOnTheRows) {
   for (const int64_t inputs : {33, 36, 64, 768}) {
@@ -81,6 +169,51 @@ TEST(ChooseProductTest, TakesTheMatrixUnitsForBf16AlignedRows) {
   EXPECT_EQ(ChooseProduct(shape).unit, 4);
   shape.x_aligned = false;
   EXPECT_EQ(ChooseProduct(shape).unit, 1);
+}
+
+constexpr int64_t kMostSharedBytes = 227 << 10;
+
+TEST(ChooseStreamTest, SpreadsTilesOverTheMultiprocessors) {
+  const StreamChoice choice =
+      ChooseStream(/*tiles=*/320, /*x_rows=*/1, /*inputs=*/2048, 0, kMultiprocessors);
+  EXPECT_EQ(choice.warps, 3);
+  EXPECT_EQ(choice.blocks, 107);
+  EXPECT_EQ(choice.stages, 8);
+  EXPECT_EQ(ChooseStream(128, 1, 4096, 0, kMultiprocessors).blocks, 128);
+  EXPECT_EQ(ChooseStream(9496, 1, 2048, 0, kMultiprocessors).blocks, kMultiprocessors);
+}
+
+TEST(ChooseStreamTest, FitsSharedMemoryOrSaysNo) {
+  for (const int64_t rows : {1, 2, 7, 8, 16}) {
+    for (const int64_t inputs : {16, 768, 2048, 4096, 12288}) {
+      for (const int64_t tiles : {1, 100, 320, 9496}) {
+        const StreamChoice choice = ChooseStream(tiles, rows, inputs, 512, kMultiprocessors);
+        if (choice.blocks == 0) continue;
+        EXPECT_LE(choice.shared_bytes, kMostSharedBytes);
+        EXPECT_GE(choice.stages, 2);
+        EXPECT_GE(choice.shared_bytes, rows * inputs * 2 + 512);
+      }
+    }
+  }
+  EXPECT_EQ(ChooseStream(320, 16, 12288, 0, kMultiprocessors).blocks, 0);
+  EXPECT_EQ(ChooseStream(320, 17, 2048, 0, kMultiprocessors).blocks, 0);
+  EXPECT_EQ(ChooseStream(320, 1, 2056, 0, kMultiprocessors).blocks, 0);
+}
+
+TEST(ChooseFewTokensTest, TakesDecodeStepsOfFewTokens) {
+  ExpertsShape shape = {.tokens = 1, .experts = 128, .top_k = 8, .hidden = 2048, .size = 768};
+  EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).down.blocks, 128);
+  for (shape.tokens = 1; shape.tokens <= kMostFewTokens; ++shape.tokens) {
+    const FewTokensChoice choice = ChooseFewTokens(shape, kMultiprocessors);
+    ASSERT_GT(choice.gate_up.blocks, 0) << shape.tokens;
+    EXPECT_LE(choice.gate_up.shared_bytes, kMostSharedBytes);
+    EXPECT_LE(choice.down.shared_bytes, kMostSharedBytes);
+    EXPECT_GE(choice.down.stages, 2);
+  }
+  EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).gate_up.blocks, 0);  // 9 tokens
+  shape.tokens = 1;
+  shape.size = 24;
+  EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).gate_up.blocks, 0);
 }
 
 }  // namespace

@@ -20,6 +20,9 @@ namespace troupe {
 class CublasLt;
 class PointerTables;
 
+// How many blocks of a launch may count their arrivals at once.
+inline constexpr int kArrivalCounters = 64;
+
 struct CudaContext {
   cudaStream_t stream;
   int multiprocessors;
@@ -27,6 +30,8 @@ struct CudaContext {
   CublasLt* cublas;      // null: dense products by our own kernels
   PointerTables& pointer_tables;
   CudaErrors& errors;
+  bool preview;        // see CudaOpsOptions
+  unsigned* arrivals;  // [kArrivalCounters] on the device, zero when a kernel begins and ends
 };
 
 // Takes note of a failed runtime call; true where it succeeded.

@@ -7,6 +7,9 @@ namespace troupe {
 
 struct CudaContext;
 
+// The same, checked, with every size filled in.
+HeadNormRopeParams ResolvedHeadNormRope(const HeadNormRopeParams& params);
+
 void HeadNormRopeCuda(const HeadNormRopeParams& params, const CudaContext& context);
 
 }  // namespace troupe

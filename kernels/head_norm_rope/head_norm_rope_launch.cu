@@ -5,7 +5,7 @@
 
 namespace troupe {
 
-void HeadNormRopeCuda(const HeadNormRopeParams& params, const CudaContext& context) {
+HeadNormRopeParams ResolvedHeadNormRope(const HeadNormRopeParams& params) {
   CHECK_EQ(params.x.cols, static_cast<int64_t>(params.heads) * params.head_dim);
   HeadNormRopeParams resolved = params;
   if (params.inverse_frequency != nullptr) {
@@ -13,6 +13,11 @@ void HeadNormRopeCuda(const HeadNormRopeParams& params, const CudaContext& conte
     CHECK_EQ(resolved.rotated_dims % 2, 0);
     CHECK_LE(params.first_rotated + resolved.rotated_dims, params.head_dim);
   }
+  return resolved;
+}
+
+void HeadNormRopeCuda(const HeadNormRopeParams& params, const CudaContext& context) {
+  const HeadNormRopeParams resolved = ResolvedHeadNormRope(params);
   const int64_t threads = params.x.rows * params.heads * kWarpSize;
   if (threads == 0) return;
   HeadNormRopeKernel<<<static_cast<unsigned>(CeilDiv(threads, kHeadNormRopeThreads)),

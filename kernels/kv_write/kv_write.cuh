@@ -7,6 +7,15 @@
 
 namespace troupe {
 
+// Where one head's entry begins.
+template <class Element>
+__device__ __forceinline__ Element* EntryFor(const KvStream& stream, const BlockTables& tables,
+                                             uint32_t slot, int64_t entry, int64_t head) {
+  const uint32_t page = tables.pages[slot * tables.stride + entry / stream.entries_per_page];
+  return reinterpret_cast<Element*>(stream.base + page * stream.page_bytes) +
+         (head * stream.entries_per_page + entry % stream.entries_per_page) * stream.head_dim;
+}
+
 template <class Element>
 __device__ void WriteEntry(const float* from, const KvStream& stream, const BlockTables& tables,
                            uint32_t slot, int64_t entry) {

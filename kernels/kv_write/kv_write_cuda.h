@@ -7,6 +7,8 @@ namespace troupe {
 
 struct CudaContext;
 
+void CheckKvWrite(const KvWriteParams& params);
+
 void KvWriteCuda(const KvWriteParams& params, const CudaContext& context);
 
 }  // namespace troupe

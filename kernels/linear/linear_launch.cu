@@ -1,7 +1,9 @@
 #include "base/check.h"
 #include "kernels/cuda/cublas_lt.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/matrix.cuh"
 #include "kernels/linear/linear_cuda.h"
+#include "kernels/linear/linear_few_rows.cuh"
 #include "kernels/linear/linear_products.cuh"
 
 namespace troupe {
@@ -48,8 +50,34 @@ void LaunchUnitsWith(const UnitProduct& product, int rows_a_tile, const dim3& gr
   }
 }
 
+// By streaming, where that takes the shape.
+bool RunFewRows(const LinearParams& params, const CudaMatrix& w, const CudaContext& context) {
+  if (!context.preview || !RowsAligned(params.x)) return false;
+  const StreamChoice choice = ChooseStream(CeilDiv(w.outputs(), kStreamRows), params.x.rows,
+                                           w.inputs(), /*other_bytes=*/0, context.multiprocessors);
+  if (choice.blocks == 0) return false;
+  const FewRowsProduct product = {.x = static_cast<const float*>(params.x.data),
+                                  .x_stride = params.x.stride,
+                                  .rows = static_cast<int>(params.x.rows),
+                                  .w = static_cast<const CudaBf16*>(w.data()),
+                                  .bias = params.bias,
+                                  .out = static_cast<float*>(params.out.data),
+                                  .out_stride = params.out.stride,
+                                  .inputs = static_cast<int>(w.inputs()),
+                                  .outputs = static_cast<int>(w.outputs()),
+                                  .accumulate = params.accumulate,
+                                  .choice = choice};
+  Launch(product.rows <= kStreamColumns ? FewRowsKernel<1> : FewRowsKernel<2>,
+         {.grid = static_cast<unsigned>(choice.blocks),
+          .threads = kStreamThreads,
+          .shared_bytes = choice.shared_bytes},
+         context, product);
+  return true;
+}
+
 void RunUnits(const LinearParams& params, const CudaMatrix& w, const ProductChoice& choice,
               const CudaContext& context) {
+  if (RunFewRows(params, w, context)) return;
   const int64_t rows = params.x.rows;
   auto* rounded = context.scratch.Take<CudaBf16>(rows * params.x.cols);
   if (!context.errors.ok()) return;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/cuda/attention_kernel.cuh"
+#include "kernels/cuda/attention_latent_launch.cuh"
 #include "kernels/cuda/matrix.cuh"
 #include "kernels/cuda/pointer_tables.cuh"
 #include "kernels/linear/linear_products.cuh"
@@ -110,9 +111,13 @@ void MlaAttentionCuda(const MlaAttentionParams& params, const CudaContext& conte
   attention.tables = params.tables;
   attention.out = static_cast<float*>(attended.data);
   attention.out_stride = attended.stride;
-  LaunchAttention<Seen::kWindow>(
-      attention, TilesOfTables(params.batch, params.tables, params.latent.entries_per_page),
-      context);
+  const int64_t most_tiles =
+      TilesOfTables(params.batch, params.tables, params.latent.entries_per_page);
+  if (context.preview && LatentUnitsTake(attention)) {
+    LaunchLatentAttention(attention, most_tiles, context);
+  } else {
+    LaunchAttention<Seen::kWindow>(attention, most_tiles, context);
+  }
   if (!context.errors.ok()) return;
   MultiplyHeads(params, value_up, table.value_up, attended, dims.latent_dim, params.out,
                 dims.value_dim, context);

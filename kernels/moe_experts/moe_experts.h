@@ -4,6 +4,9 @@
 #ifndef TROUPE_KERNELS_MOE_EXPERTS_MOE_EXPERTS_H_
 #define TROUPE_KERNELS_MOE_EXPERTS_MOE_EXPERTS_H_
 
+#include <vector>
+
+#include "absl/types/span.h"
 #include "kernels/activation.h"
 #include "kernels/linear/linear.h"
 #include "kernels/tensor.h"
@@ -17,11 +20,25 @@ struct ExpertWeights {
   const float* down_bias = nullptr;       // [d]; null: none
 };
 
+// A layer's experts, as a device likes to have them listed. Made by Ops::ListExperts, read-only
+// after; the matrices and biases it names must outlive it.
+class ExpertList {
+ public:
+  explicit ExpertList(absl::Span<const ExpertWeights> experts)
+      : experts_(experts.begin(), experts.end()) {}
+  virtual ~ExpertList() = default;
+
+  int size() const { return static_cast<int>(experts_.size()); }
+  const ExpertWeights& operator[](int expert) const { return experts_[expert]; }
+
+ private:
+  std::vector<ExpertWeights> experts_;
+};
+
 struct MoeExpertsParams {
-  Tensor x;  // [T, d] f32
-  int expert_count = 0;
-  const ExpertWeights* experts = nullptr;  // [E]
-  const ExpertWeights* shared = nullptr;   // null: none
+  Tensor x;                               // [T, d] f32
+  const ExpertList* experts = nullptr;    // [E]
+  const ExpertWeights* shared = nullptr;  // null: none
   int top_k = 0;
   const int32_t* chosen = nullptr;  // [T, top_k]; negative: none, as when another rank computes it
   const float* weights = nullptr;   // [T, top_k]

@@ -36,6 +36,7 @@ void BM_MoeExperts(benchmark::State& state) {
     weights.push_back(
         ExpertWeights{AddMatrix(matrices, 2 * inner, hidden), AddMatrix(matrices, hidden, inner)});
   }
+  const auto list = BenchOps().ListExperts(absl::MakeConstSpan(weights).first(experts));
   std::vector<float> x(tokens * hidden, 0.5f);
   std::vector<float> out(tokens * hidden);
   std::vector<int32_t> chosen;
@@ -53,8 +54,7 @@ void BM_MoeExperts(benchmark::State& state) {
   for (auto _ : state) {
     BenchOps().MoeExperts(
         MoeExpertsParams{.x = Tensor{x.data(), DType::kF32, tokens, hidden, hidden},
-                         .expert_count = experts,
-                         .experts = weights.data(),
+                         .experts = list.get(),
                          .shared = &weights[experts],
                          .top_k = top_k,
                          .chosen = chosen.data(),

@@ -101,7 +101,7 @@ Segment& ExpertsPass::AddSegment(const ExpertWeights& weights, int64_t rows) {
 void ExpertsPass::MakeSegments() {
   const int64_t tokens = params_.x.rows;
   const int64_t choices = tokens * params_.top_k;
-  const int64_t experts = params_.expert_count;
+  const int64_t experts = params_.experts->size();
   segments_ = context_.scratch.Take<Segment>(experts + 1);
   int64_t* ends = context_.scratch.Take<int64_t>(experts + 1);
   std::fill_n(ends, experts + 1, 0);
@@ -120,7 +120,7 @@ void ExpertsPass::MakeSegments() {
   }
   for (int64_t e = 0, begin = 0; e < experts; begin = ends[e++]) {
     if (ends[e] == begin) continue;
-    Segment& segment = AddSegment(params_.experts[e], ends[e] - begin);
+    Segment& segment = AddSegment((*params_.experts)[static_cast<int>(e)], ends[e] - begin);
     segment.x.index = segment.out.index = token_of + begin;
     segment.out.scale = scale_of + begin;
   }

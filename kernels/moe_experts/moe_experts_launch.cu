@@ -1,14 +1,17 @@
 #include <algorithm>
-#include <utility>
-#include <vector>
 
 #include "base/check.h"
-#include "kernels/cuda/context.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/matrix.cuh"
-#include "kernels/cuda/pointer_tables.cuh"
+#include "kernels/cuda/tensor_map.cuh"
 #include "kernels/linear/linear_products.cuh"
+#include "kernels/moe_experts/expert_list.cuh"
 #include "kernels/moe_experts/expert_rows.cuh"
+#include "kernels/moe_experts/expert_tiles.cuh"
+#include "kernels/moe_experts/few_tokens.cuh"
+#include "kernels/moe_experts/grouped_product.cuh"
 #include "kernels/moe_experts/moe_experts.cuh"
+#include "kernels/moe_experts/moe_experts_choice.h"
 #include "kernels/moe_experts/moe_experts_cuda.h"
 #include "kernels/swiglu/swiglu_cuda.h"
 
@@ -26,39 +29,6 @@ struct ExpertLayer {
   ProductChoice choice;
   Activation activation;
 };
-
-// Where the experts' weights and biases lie, [experts] each, on the device.
-struct ExpertTable {
-  const void* const* gate_up = nullptr;
-  const void* const* down = nullptr;
-  const float* const* gate_up_bias = nullptr;
-  const float* const* down_bias = nullptr;
-};
-
-ExpertTable FindTable(const ExpertWeights* experts, int count, const CudaContext& context) {
-  std::vector<const void*> pointers;
-  pointers.reserve(4 * static_cast<size_t>(count));
-  for (int e = 0; e < count; ++e) pointers.push_back(AsCuda(experts[e].gate_up).data());
-  for (int e = 0; e < count; ++e) pointers.push_back(AsCuda(experts[e].down).data());
-  for (int e = 0; e < count; ++e) pointers.push_back(experts[e].gate_up_bias);
-  for (int e = 0; e < count; ++e) pointers.push_back(experts[e].down_bias);
-  const void* const* table = context.pointer_tables.Find(experts, std::move(pointers));
-  if (table == nullptr) return {};
-  const auto* biases = reinterpret_cast<const float* const*>(table) + 2 * count;
-  return {table, table + count, biases, biases + count};
-}
-
-void CheckExpert(const ExpertWeights& expert, const ExpertWeights& like, int64_t hidden) {
-  const CudaMatrix& gate_up = AsCuda(expert.gate_up);
-  const CudaMatrix& down = AsCuda(expert.down);
-  CHECK_EQ(gate_up.inputs(), hidden);
-  CHECK_EQ(gate_up.outputs(), 2 * down.inputs());
-  CHECK_EQ(down.outputs(), hidden);
-  CHECK_EQ(down.inputs(), like.down->inputs()) << "experts of different sizes";
-  CHECK(gate_up.dtype() == AsCuda(like.gate_up).dtype() && down.dtype() == gate_up.dtype() &&
-        gate_up.precision() == like.gate_up->precision() && down.precision() == gate_up.precision())
-      << "experts of different dtypes";
-}
 
 // One kernel for both products: the choice must suit the shorter rows too.
 ProductChoice ChooseExperts(const ExpertWeights& expert, int64_t rows_an_expert, bool x_aligned) {
@@ -145,12 +115,12 @@ float* RunExperts(const ExpertLayer& layer, const Tensor& x, const CudaContext& 
 }
 
 // Sorts the pairs and fills in what the products need to know of them; false where memory is short.
-bool SortRows(const MoeExpertsParams& params, ExpertLayer& layer, ExpertRows& rows,
-              const CudaContext& context) {
+bool SortRows(const MoeExpertsParams& params, const CudaExpertList& experts, ExpertLayer& layer,
+              ExpertRows& rows, const CudaContext& context) {
   rows.chosen = params.chosen;
   rows.pairs = static_cast<int>(params.x.rows * params.top_k);
   rows.top_k = params.top_k;
-  rows.experts = params.expert_count;
+  rows.experts = experts.size();
   rows.rows_a_tile = layer.choice.rows_a_tile;
   layer.rows = rows.pairs;
   // Every expert may have a tile that is not full.
@@ -161,7 +131,6 @@ bool SortRows(const MoeExpertsParams& params, ExpertLayer& layer, ExpertRows& ro
   rows.tile_count = context.scratch.Take<int32_t>(1);
   rows.source = context.scratch.Take<int32_t>(rows.pairs);
   rows.place = context.scratch.Take<int32_t>(rows.pairs);
-  const ExpertTable table = FindTable(params.experts, params.expert_count, context);
   if (!context.errors.ok()) return false;
   const size_t shared_bytes = static_cast<size_t>(rows.experts) * sizeof(int32_t);
   SortByExpertKernel<<<1, kExpertRowsThreads, shared_bytes, context.stream>>>(rows);
@@ -171,10 +140,10 @@ bool SortRows(const MoeExpertsParams& params, ExpertLayer& layer, ExpertRows& ro
   layer.gate_up_rows.tile_count = rows.tile_count;
   layer.gate_up_rows.group_end = rows.end;
   layer.down_rows = layer.gate_up_rows;
-  layer.gate_up_rows.group_weights = table.gate_up;
-  layer.gate_up_rows.group_bias = table.gate_up_bias;
-  layer.down_rows.group_weights = table.down;
-  layer.down_rows.group_bias = table.down_bias;
+  layer.gate_up_rows.group_weights = experts.gate_up();
+  layer.gate_up_rows.group_bias = experts.gate_up_bias();
+  layer.down_rows.group_weights = experts.down();
+  layer.down_rows.group_bias = experts.down_bias();
   layer.gate_up_rows.source = rows.source;
   return true;
 }
@@ -197,42 +166,186 @@ ExpertLayer SharedLayer(const ExpertWeights& shared, const Activation& activatio
   return layer;
 }
 
-}  // namespace
+void CheckShared(const ExpertWeights& shared, int64_t hidden) {
+  CHECK_EQ(shared.gate_up->inputs(), hidden);
+  CHECK_EQ(shared.gate_up->outputs(), 2 * shared.down->inputs());
+  CHECK_EQ(shared.down->outputs(), hidden);
+  CHECK(AsCuda(shared.gate_up).dtype() == AsCuda(shared.down).dtype() &&
+        shared.gate_up->precision() == shared.down->precision())
+      << "a shared expert of different dtypes";
+}
 
-void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) {
-  const int64_t tokens = params.x.rows;
-  CHECK_EQ(params.out.rows, tokens);
-  CHECK_EQ(params.out.cols, params.x.cols);
-  if (tokens == 0) return;
-  for (int e = 0; e < params.expert_count; ++e) {
-    CheckExpert(params.experts[e], params.experts[0], params.x.cols);
-  }
-  if (params.shared != nullptr) CheckExpert(*params.shared, *params.shared, params.x.cols);
-  const bool x_aligned = RowsAligned(params.x);
+// [T, hidden]: the shared expert's, in scratch memory; null where there is none or memory is short.
+const float* RunShared(const MoeExpertsParams& params, const CudaContext& context) {
+  if (params.shared == nullptr || !context.errors.ok()) return nullptr;
+  const ExpertLayer shared =
+      SharedLayer(*params.shared, params.activation, params.x.rows, RowsAligned(params.x));
+  return RunExperts(shared, params.x, context);
+}
 
-  ExpertLayer routed;
-  routed.activation = params.activation;
-  routed.gate_up = &AsCuda(params.experts[0].gate_up);
-  routed.down = &AsCuda(params.experts[0].down);
-  routed.choice = ChooseExperts(params.experts[0],
-                                CeilDiv(tokens * params.top_k, params.expert_count), x_aligned);
-  ExpertRows rows;
-  if (!SortRows(params, routed, rows, context)) return;
+void Combine(const MoeExpertsParams& params, const float* routed, const float* shared,
+             const int32_t* place, const CudaContext& context) {
   ExpertSums sums;
-  sums.routed = RunExperts(routed, params.x, context);
-  if (params.shared != nullptr && context.errors.ok()) {
-    const ExpertLayer shared = SharedLayer(*params.shared, params.activation, tokens, x_aligned);
-    sums.shared = RunExperts(shared, params.x, context);
-  }
-  if (!context.errors.ok()) return;
-  sums.place = rows.place;
+  sums.routed = routed;
+  sums.shared = shared;
+  sums.place = place;
   sums.weights = params.weights;
   sums.top_k = params.top_k;
   sums.out = params.out;
   sums.accumulate = params.accumulate;
-  const dim3 grid(static_cast<unsigned>(tokens),
+  const dim3 grid(static_cast<unsigned>(params.x.rows),
                   static_cast<unsigned>(CeilDiv(params.out.cols, kCombineThreads)));
   CombineExpertsKernel<<<grid, kCombineThreads, 0, context.stream>>>(sums);
+}
+
+// By kernels/moe_experts/few_tokens.cuh.
+void RunFewTokens(const MoeExpertsParams& params, const CudaExpertList& experts,
+                  const FewTokensChoice& choice, const float* shared, const CudaContext& context) {
+  FewTokensExperts few = {.chosen = params.chosen,
+                          .weights = params.weights,
+                          .tokens = static_cast<int>(params.x.rows),
+                          .top_k = params.top_k,
+                          .experts = experts.size(),
+                          .x = static_cast<const float*>(params.x.data),
+                          .x_stride = params.x.stride,
+                          .hidden = static_cast<int>(experts.hidden()),
+                          .size = static_cast<int>(experts.inner_size()),
+                          .gate_up = experts.gate_up(),
+                          .down = experts.down(),
+                          .gate_up_bias = experts.gate_up_bias(),
+                          .down_bias = experts.down_bias(),
+                          .activation = params.activation,
+                          .shared = shared,
+                          .out = static_cast<float*>(params.out.data),
+                          .out_stride = params.out.stride,
+                          .accumulate = params.accumulate,
+                          .choice = choice};
+  few.inner = context.scratch.Take<CudaBf16>(int64_t{few.tokens} * few.top_k * few.size);
+  if (!context.errors.ok()) return;
+  constexpr int kColumnTiles = kMostFewTokens / kStreamColumns;
+  Launch(FewTokensGateUpKernel<kColumnTiles>,
+         {.grid = static_cast<unsigned>(choice.gate_up.blocks),
+          .threads = kStreamThreads,
+          .shared_bytes = choice.gate_up.shared_bytes},
+         context, few);
+  Launch(FewTokensDownKernel<kColumnTiles>,
+         {.grid = static_cast<unsigned>(choice.down.blocks),
+          .threads = kStreamThreads,
+          .shared_bytes = choice.down.shared_bytes},
+         context, few);
+}
+
+// Sorts the pairs for the products below; false where memory is short.
+bool SortIntoTiles(const MoeExpertsParams& params, ExpertTiles& tiles, const CudaContext& context) {
+  const int64_t pairs = params.x.rows * params.top_k;
+  // Every expert may have a tile that is not full.
+  const int64_t most_tiles =
+      pairs / kGroupedRows + std::min<int64_t>(pairs, params.experts->size());
+  tiles.chosen = params.chosen;
+  tiles.pairs = static_cast<int>(pairs);
+  tiles.experts = params.experts->size();
+  tiles.most_rows = kGroupedRows;
+  tiles.group = context.scratch.Take<int32_t>(most_tiles);
+  tiles.first = context.scratch.Take<int32_t>(most_tiles);
+  tiles.rows = context.scratch.Take<int32_t>(most_tiles);
+  tiles.count = context.scratch.Take<int32_t>(1);
+  tiles.place = context.scratch.Take<int32_t>(pairs);
+  if (!context.errors.ok()) return false;
+  Launch(SortIntoTilesKernel,
+         {.grid = 1,
+          .threads = kExpertTilesThreads,
+          .shared_bytes = tiles.experts * static_cast<int64_t>(sizeof(int32_t))},
+         context, tiles);
+  return true;
+}
+
+// By kernels/moe_experts/grouped_product.cuh: [pairs, hidden], sorted by expert, in scratch memory.
+const float* RunGrouped(const MoeExpertsParams& params, const CudaExpertList& experts,
+                        const ExpertTiles& tiles, const CudaContext& context) {
+  const int64_t pairs = tiles.pairs;
+  const int64_t hidden = experts.hidden();
+  const int64_t size = experts.inner_size();
+  auto* x = context.scratch.Take<CudaBf16>(pairs * hidden);
+  auto* inner = context.scratch.Take<CudaBf16>(pairs * size);
+  auto* out = context.scratch.Take<float>(pairs * hidden);
+  if (!context.errors.ok()) return nullptr;
+  const SpreadRows spread = {.x = params.x, .place = tiles.place, .top_k = params.top_k, .to = x};
+  Launch(SpreadRowsKernel,
+         {.grid = static_cast<unsigned>(params.x.rows), .threads = kSpreadThreads}, context,
+         spread);
+  const LaunchShape shape = {.grid = static_cast<unsigned>(context.multiprocessors),
+                             .threads = kGroupedThreads,
+                             .shared_bytes = kGroupedSharedBytes};
+  GroupedProduct product = {.weights = experts.gate_up_maps(),
+                            .bias = experts.gate_up_bias(),
+                            .tile_group = tiles.group,
+                            .tile_first = tiles.first,
+                            .tile_rows = tiles.rows,
+                            .tile_count = tiles.count,
+                            .inputs = static_cast<int>(hidden),
+                            .weight_rows = static_cast<int>(2 * size),
+                            .out = inner,
+                            .out_stride = size,
+                            .activation = params.activation};
+  Launch(GroupedProductKernel<true>, shape, context, MapRows(x, pairs, hidden, context.errors),
+         product);
+  product.weights = experts.down_maps();
+  product.bias = experts.down_bias();
+  product.inputs = static_cast<int>(size);
+  product.weight_rows = static_cast<int>(hidden);
+  product.out = out;
+  product.out_stride = hidden;
+  Launch(GroupedProductKernel<false>, shape, context, MapRows(inner, pairs, size, context.errors),
+         product);
+  return out;
+}
+
+// False where these kernels are not the ones to take.
+bool RunPreview(const MoeExpertsParams& params, const CudaExpertList& experts,
+                const CudaContext& context) {
+  if (experts.gate_up_maps() == nullptr || !RowsAligned(params.x)) return false;
+  const ExpertsShape shape = {.tokens = params.x.rows,
+                              .experts = experts.size(),
+                              .top_k = params.top_k,
+                              .hidden = experts.hidden(),
+                              .size = experts.inner_size()};
+  const FewTokensChoice few = ChooseFewTokens(shape, context.multiprocessors);
+  if (few.gate_up.blocks == 0 && !WantsGroupedProduct(shape)) return false;
+  const float* shared = RunShared(params, context);
+  if (!context.errors.ok()) return true;
+  if (few.gate_up.blocks > 0) {
+    RunFewTokens(params, experts, few, shared, context);
+    return true;
+  }
+  ExpertTiles tiles;
+  if (!SortIntoTiles(params, tiles, context)) return true;
+  const float* routed = RunGrouped(params, experts, tiles, context);
+  if (context.errors.ok()) Combine(params, routed, shared, tiles.place, context);
+  return true;
+}
+
+}  // namespace
+
+void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) {
+  const CudaExpertList& experts = AsCuda(params.experts);
+  CHECK_EQ(params.x.cols, experts.hidden());
+  CHECK_EQ(params.out.rows, params.x.rows);
+  CHECK_EQ(params.out.cols, params.x.cols);
+  if (params.shared != nullptr) CheckShared(*params.shared, params.x.cols);
+  if (params.x.rows == 0) return;
+  if (context.preview && RunPreview(params, experts, context)) return;
+
+  ExpertLayer routed;
+  routed.activation = params.activation;
+  routed.gate_up = &AsCuda(experts[0].gate_up);
+  routed.down = &AsCuda(experts[0].down);
+  routed.choice = ChooseExperts(experts[0], CeilDiv(params.x.rows * params.top_k, experts.size()),
+                                RowsAligned(params.x));
+  ExpertRows rows;
+  if (!SortRows(params, experts, routed, rows, context)) return;
+  const float* results = RunExperts(routed, params.x, context);
+  const float* shared = RunShared(params, context);
+  if (context.errors.ok()) Combine(params, results, shared, rows.place, context);
 }
 
 }  // namespace troupe

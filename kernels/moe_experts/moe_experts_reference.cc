@@ -40,8 +40,8 @@ void MoeExpertsReference(const MoeExpertsParams& params) {
     for (int k = 0; k < params.top_k; ++k) {
       const int64_t at = token * params.top_k + k;
       if (params.chosen[at] < 0) continue;
-      CHECK_LT(params.chosen[at], params.expert_count);
-      add(params.experts[params.chosen[at]], params.weights[at]);
+      CHECK_LT(params.chosen[at], params.experts->size());
+      add((*params.experts)[params.chosen[at]], params.weights[at]);
     }
     if (params.shared != nullptr) add(*params.shared, 1.0);
     float* out = params.out.f32(token);

@@ -30,9 +30,10 @@ class Model {
       weights_.push_back(ExpertWeights{Matrix(ops, 2 * kInner, kHidden, engine),
                                        Matrix(ops, kHidden, kInner, engine)});
     }
+    list_ = ops.ListExperts(absl::MakeConstSpan(weights_).first(kExperts));
   }
 
-  const ExpertWeights* experts() const { return weights_.data(); }
+  const ExpertList* experts() const { return list_.get(); }
   const ExpertWeights* shared() const { return &weights_[kExperts]; }
 
  private:
@@ -47,6 +48,7 @@ class Model {
 
   std::vector<std::unique_ptr<PackedMatrix>> matrices_;
   std::vector<ExpertWeights> weights_;
+  std::unique_ptr<ExpertList> list_;
 };
 
 struct Tokens {
@@ -82,7 +84,6 @@ std::vector<float> Apply(Ops& ops, Tokens tokens, bool with_shared) {
   std::vector<float> out(count * kHidden, 0.125f);
   ops.MoeExperts(
       MoeExpertsParams{.x = Tensor{tokens.x.data(), DType::kF32, count, kHidden, kHidden},
-                       .expert_count = kExperts,
                        .experts = model.experts(),
                        .shared = with_shared ? model.shared() : nullptr,
                        .top_k = kTopK,

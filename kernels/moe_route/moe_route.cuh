@@ -85,14 +85,13 @@ __device__ __forceinline__ void LimitToGroups(const MoeRouteParams& params, int 
   __syncwarp();
 }
 
-// One warp a block. Dynamic shared memory: two numbers an expert and one a group.
-__global__ void __launch_bounds__(kWarpSize) MoeRouteKernel(MoeRouteParams params) {
-  extern __shared__ float shared[];
+// By the first warp of a block. `shared`: two numbers an expert and one a group.
+__device__ __forceinline__ void RouteToken(const MoeRouteParams& params, int64_t token,
+                                           float* shared) {
   const auto experts = static_cast<int>(params.logits.cols);
   const int lane = static_cast<int>(threadIdx.x);
   float* scores = shared;
   float* ranks = shared + experts;  // c; -inf once chosen
-  const int64_t token = blockIdx.x;
   const float* logits =
       static_cast<const float*>(params.logits.data) + token * params.logits.stride;
   ScoreExperts(params.scoring, logits, experts, scores);
@@ -123,6 +122,12 @@ __global__ void __launch_bounds__(kWarpSize) MoeRouteKernel(MoeRouteParams param
   for (int k = 0; k < params.top_k; ++k) {
     weights[k] = (params.normalize ? weights[k] / (sum + 1e-20F) : weights[k]) * params.scale;
   }
+}
+
+// One warp a block. Dynamic shared memory as RouteToken's.
+__global__ void __launch_bounds__(kWarpSize) MoeRouteKernel(MoeRouteParams params) {
+  extern __shared__ float route_shared[];
+  RouteToken(params, blockIdx.x, route_shared);
 }
 
 }  // namespace troupe

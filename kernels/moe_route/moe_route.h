@@ -1,6 +1,8 @@
-// Choice of experts, in f32: DeepSeek-V3's "noaux_tc" (sigmoid, correction bias, groups), V2's
-// "group_limited_greedy", and the plain softmax or sigmoid of others.
+// The router: its product and the choice of experts, both in f32. The choices: DeepSeek-V3's
+// "noaux_tc" (sigmoid, correction bias, groups), V2's "group_limited_greedy", and the plain softmax
+// or sigmoid of others.
 //
+//     logits = x router^T + router_bias, or as they are where there is no router
 //     s = sigmoid(logits) or softmax(logits);  c = s + bias
 //     with groups: only experts of the groups_chosen groups of the highest score are chosen from
 //     chosen = the top_k largest of c, ties to the lower index
@@ -9,7 +11,7 @@
 #ifndef TROUPE_KERNELS_MOE_ROUTE_MOE_ROUTE_H_
 #define TROUPE_KERNELS_MOE_ROUTE_MOE_ROUTE_H_
 
-#include "kernels/tensor.h"
+#include "kernels/linear/linear.h"
 
 namespace troupe {
 
@@ -26,8 +28,11 @@ enum class GroupScore : uint8_t {
 };
 
 struct MoeRouteParams {
-  Tensor logits;                // [T, E] f32
-  const float* bias = nullptr;  // [E]; null: none
+  Tensor x;                              // [T, d] f32; with a router only
+  const PackedMatrix* router = nullptr;  // [E, d]; null: the caller has formed the logits
+  const float* router_bias = nullptr;    // [E]; null: none
+  Tensor logits;                         // [T, E] f32; out with a router
+  const float* bias = nullptr;           // [E]; null: none
   int top_k = 0;
   bool normalize = true;
   float scale = 1;

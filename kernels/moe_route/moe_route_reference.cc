@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/linear/linear_reference.h"
 
 namespace troupe {
 namespace {
@@ -52,6 +53,10 @@ void LimitToGroups(const MoeRouteParams& params, std::vector<float>& c) {
 }  // namespace
 
 void MoeRouteReference(const MoeRouteParams& params) {
+  if (params.router != nullptr) {
+    LinearReference(
+        {params.x, params.router, params.logits, /*accumulate=*/false, params.router_bias});
+  }
   const int64_t count = params.logits.cols;
   CHECK_LE(params.top_k, count);
   for (int64_t token = 0; token < params.logits.rows; ++token) {

@@ -1,4 +1,5 @@
 #include "kernels/cuda/attention_kernel.cuh"
+#include "kernels/cuda/attention_units_launch.cuh"
 #include "kernels/nsa_attention/nsa_attention_cuda.h"
 
 namespace troupe {
@@ -8,7 +9,11 @@ void NsaAttentionCuda(const NsaAttentionParams& params, const CudaContext& conte
   AttentionParams attention = CommonAttention(params);
   attention.selected = params.selected;
   attention.selected_blocks = params.selected_blocks;
-  LaunchAttention<Seen::kSelected>(attention, params.selected_blocks, context);
+  if (context.preview && UnitsTake(attention)) {
+    LaunchUnitAttention<Seen::kSelected>(attention, params.selected_blocks, context);
+  } else {
+    LaunchAttention<Seen::kSelected>(attention, params.selected_blocks, context);
+  }
 }
 
 }  // namespace troupe

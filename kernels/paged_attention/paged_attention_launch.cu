@@ -1,6 +1,5 @@
-#include <algorithm>
-
 #include "kernels/cuda/attention_kernel.cuh"
+#include "kernels/cuda/attention_units_launch.cuh"
 #include "kernels/paged_attention/paged_attention_cuda.h"
 
 namespace troupe {
@@ -10,8 +9,12 @@ void PagedAttentionCuda(const PagedAttentionParams& params, const CudaContext& c
   AttentionParams attention = CommonAttention(params);
   attention.window = params.window;
   attention.sinks = params.sinks;
-  LaunchAttention<Seen::kWindow>(
-      attention, TilesOfTables(params.batch, params.tables, params.k.entries_per_page), context);
+  const int64_t most_tiles = TilesOfTables(params.batch, params.tables, params.k.entries_per_page);
+  if (context.preview && UnitsTake(attention)) {
+    LaunchUnitAttention<Seen::kWindow>(attention, most_tiles, context);
+  } else {
+    LaunchAttention<Seen::kWindow>(attention, most_tiles, context);
+  }
 }
 
 }  // namespace troupe

@@ -1,0 +1,64 @@
+#include <cuda_runtime.h>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/context.cuh"
+#include "kernels/cuda/tensor_map.cuh"
+
+namespace troupe {
+namespace {
+
+constexpr int64_t kElementBytes = 2;
+
+// The driver's function, found without linking the driver: programs start where there is none.
+decltype(&cuTensorMapEncodeTiled) FindEncode(CudaErrors& errors) {
+  constexpr unsigned kSince = 12000;
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+  CudaOk(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, kSince,
+                                          cudaEnableDefault, &found),
+         "cuTensorMapEncodeTiled", errors);
+  return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
+}
+
+template <int kDims>
+CUtensorMap Encode(const void* memory, const cuuint64_t (&sizes)[kDims],
+                   const cuuint64_t (&step_bytes)[kDims - 1], const cuuint32_t (&box)[kDims],
+                   CudaErrors& errors) {
+  static const auto encode = FindEncode(errors);
+  CUtensorMap map = {};
+  cuuint32_t every_element[kDims];
+  for (cuuint32_t& step : every_element) step = 1;
+  const CUresult result =
+      encode == nullptr
+          ? CUDA_ERROR_NOT_FOUND
+          : encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, kDims, const_cast<void*>(memory), sizes,
+                   step_bytes, box, every_element, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                   CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) {
+    errors.Note(absl::InternalError(absl::StrCat("CUDA: a tensor map of rows of ", sizes[0],
+                                                 ": error ", static_cast<int>(result))));
+  }
+  return map;
+}
+
+}  // namespace
+
+CUtensorMap MapRows(const void* x, int64_t rows, int64_t inputs, CudaErrors& errors) {
+  return Encode<2>(x, {static_cast<cuuint64_t>(inputs), static_cast<cuuint64_t>(rows)},
+                   {static_cast<cuuint64_t>(inputs * kElementBytes)}, {kMapInputs, kMapRows},
+                   errors);
+}
+
+CUtensorMap MapPairedRows(const void* w, int64_t inputs, const PairedRows& rows,
+                          CudaErrors& errors) {
+  const auto bytes = [&](int64_t steps) {
+    return static_cast<cuuint64_t>(steps * inputs * kElementBytes);
+  };
+  return Encode<4>(w, {static_cast<cuuint64_t>(inputs), 8, 2, static_cast<cuuint64_t>(rows.groups)},
+                   {bytes(rows.row_step), bytes(rows.half_step), bytes(rows.group_step)},
+                   {kMapInputs, 8, 2, 8}, errors);
+}
+
+}  // namespace troupe

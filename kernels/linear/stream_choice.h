@@ -1,0 +1,64 @@
+// How products of few rows stream their weights (kernels/linear/weight_stream.cuh): pure functions
+// of the shape, tested without a GPU.
+#ifndef TROUPE_KERNELS_LINEAR_STREAM_CHOICE_H_
+#define TROUPE_KERNELS_LINEAR_STREAM_CHOICE_H_
+
+#include <algorithm>
+#include <cstdint>
+
+namespace troupe {
+
+inline constexpr int kStreamRows = 16;                      // weight rows of a tile
+inline constexpr int kStreamColumns = 8;                    // rows of x in a column tile
+inline constexpr int kStreamInputs = 256;                   // of a stage
+inline constexpr int kStreamUnit = 16;                      // what `inputs` are a multiple of
+inline constexpr int kMostStreamRows = 2 * kStreamColumns;  // of x
+inline constexpr int kStreamWarps = 8;                      // of a block
+inline constexpr int kStreamThreads = 32 * kStreamWarps;
+// Rows lie 16 bytes further apart than they are long: 8 of them meet all banks.
+inline constexpr int kStreamRowBytes = kStreamInputs * 2 + 16;
+inline constexpr int kStreamBarrierBytes = 8;  // of a stage
+// What a block may use, less what kernels declare themselves.
+inline constexpr int64_t kStreamSharedBytes = (227 << 10) - (6 << 10);
+// Beyond these more would only wait: what is on its way fills the memory's pipes.
+inline constexpr int kMostStreamStages = 8;
+
+// A stage of `rows` rows, with its barrier.
+constexpr int64_t StreamStageBytes(int rows) {
+  return int64_t{rows} * kStreamRowBytes + kStreamBarrierBytes;
+}
+
+// A row of x in shared memory.
+constexpr int64_t StreamXBytes(int64_t inputs) { return inputs * 2 + 16; }
+
+struct StreamChoice {
+  int blocks = 0;  // 0: the shape does not fit
+  int warps = 0;   // of a block that stream; all of them bring x
+  int stages = 0;  // of a warp
+  int64_t shared_bytes = 0;
+};
+
+// As many warps as there are tiles, evenly over the multiprocessors; with what memory x and
+// `other_bytes` leave.
+inline StreamChoice ChooseStream(int64_t tiles, int64_t x_rows, int64_t inputs, int64_t other_bytes,
+                                 int multiprocessors) {
+  if (x_rows > kMostStreamRows || inputs % kStreamUnit != 0 || tiles == 0) return {};
+  const int64_t fixed_bytes = x_rows * StreamXBytes(inputs) + other_bytes;
+  const int64_t stages = (kStreamSharedBytes - fixed_bytes) / StreamStageBytes(kStreamRows);
+  if (stages < 2) return {};
+  StreamChoice choice;
+  const int64_t warps =
+      std::min<int64_t>(kStreamWarps, (tiles + multiprocessors - 1) / multiprocessors);
+  // Two stages a warp at least: one is read while another comes.
+  choice.warps = static_cast<int>(std::min<int64_t>(warps, stages / 2));
+  choice.stages = static_cast<int>(std::min<int64_t>(kMostStreamStages, stages / choice.warps));
+  choice.blocks = static_cast<int>(
+      std::min<int64_t>(multiprocessors, (tiles + choice.warps - 1) / choice.warps));
+  choice.shared_bytes =
+      fixed_bytes + int64_t{choice.warps} * choice.stages * StreamStageBytes(kStreamRows);
+  return choice;
+}
+
+}  // namespace troupe
+
+#endif  // TROUPE_KERNELS_LINEAR_STREAM_CHOICE_H_

@@ -1,0 +1,97 @@
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/cuda/context.cuh"
+#include "kernels/cuda/tensor_map.cuh"
+#include "kernels/linear/linear_choice.h"
+#include "kernels/moe_experts/expert_list.cuh"
+#include "kernels/moe_experts/moe_experts_choice.h"
+
+namespace troupe {
+namespace {
+
+void CheckExpert(const ExpertWeights& expert, const ExpertWeights& like) {
+  const CudaMatrix& gate_up = AsCuda(expert.gate_up);
+  const CudaMatrix& down = AsCuda(expert.down);
+  CHECK_EQ(gate_up.inputs(), like.gate_up->inputs()) << "experts of different sizes";
+  CHECK_EQ(gate_up.outputs(), 2 * down.inputs());
+  CHECK_EQ(down.outputs(), gate_up.inputs());
+  CHECK_EQ(down.inputs(), like.down->inputs()) << "experts of different sizes";
+  CHECK(gate_up.dtype() == AsCuda(like.gate_up).dtype() && down.dtype() == gate_up.dtype() &&
+        gate_up.precision() == like.gate_up->precision() && down.precision() == gate_up.precision())
+      << "experts of different dtypes";
+}
+
+template <class T>
+std::shared_ptr<std::byte> OnDevice(const std::vector<T>& values, CudaArena& arena,
+                                    cudaStream_t stream, CudaErrors& errors) {
+  const size_t bytes = values.size() * sizeof(T);
+  auto memory = arena.Allocate(static_cast<int64_t>(bytes));
+  if (!memory.ok()) {
+    errors.Note(memory.status());
+    return nullptr;
+  }
+  CudaOk(cudaMemcpyAsync(memory->get(), values.data(), bytes, cudaMemcpyHostToDevice, stream),
+         "copy of a list of experts", errors);
+  // The driver may read pageable memory after it has returned.
+  CudaOk(cudaStreamSynchronize(stream), "copy of a list of experts", errors);
+  return *std::move(memory);
+}
+
+// A thread's two rows are an output's gate and up; for `down`, two neighbours.
+PairedRows GateUpRows(int64_t size) {
+  return {.groups = size / 8, .group_step = 8, .half_step = size, .row_step = 1};
+}
+PairedRows DownRows(int64_t hidden) {
+  return {.groups = hidden / 16, .group_step = 16, .half_step = 1, .row_step = 2};
+}
+
+}  // namespace
+
+CudaExpertList::CudaExpertList(absl::Span<const ExpertWeights> experts)
+    : ExpertList(experts),
+      hidden_(experts[0].down->outputs()),
+      inner_size_(experts[0].down->inputs()),
+      dtype_(AsCuda(experts[0].down).dtype()),
+      precision_(experts[0].down->precision()) {}
+
+std::unique_ptr<CudaExpertList> CudaExpertList::Make(absl::Span<const ExpertWeights> experts,
+                                                     bool maps, CudaArena& arena,
+                                                     cudaStream_t stream, CudaErrors& errors) {
+  CHECK(!experts.empty());
+  for (const ExpertWeights& expert : experts) CheckExpert(expert, experts[0]);
+  std::unique_ptr<CudaExpertList> list(new CudaExpertList(experts));
+  if (!errors.ok()) return list;
+  std::vector<const void*> pointers;
+  for (const ExpertWeights& expert : experts) pointers.push_back(AsCuda(expert.gate_up).data());
+  for (const ExpertWeights& expert : experts) pointers.push_back(AsCuda(expert.down).data());
+  for (const ExpertWeights& expert : experts) pointers.push_back(expert.gate_up_bias);
+  for (const ExpertWeights& expert : experts) pointers.push_back(expert.down_bias);
+  list->pointers_ = OnDevice(pointers, arena, stream, errors);
+  if (!maps ||
+      !TakesGroupedProduct(list->hidden_, list->inner_size_, list->dtype_, list->precision_)) {
+    return list;
+  }
+  std::vector<CUtensorMap> lists;
+  for (const ExpertWeights& expert : experts) {
+    lists.push_back(MapPairedRows(AsCuda(expert.gate_up).data(), list->hidden_,
+                                  GateUpRows(list->inner_size_), errors));
+  }
+  for (const ExpertWeights& expert : experts) {
+    lists.push_back(MapPairedRows(AsCuda(expert.down).data(), list->inner_size_,
+                                  DownRows(list->hidden_), errors));
+  }
+  list->maps_ = OnDevice(lists, arena, stream, errors);
+  list->gate_up_maps_ = reinterpret_cast<const CUtensorMap*>(list->maps_.get());
+  list->down_maps_ = list->gate_up_maps_ + experts.size();
+  return list;
+}
+
+const CudaExpertList& AsCuda(const ExpertList* experts) {
+  const auto* cuda = dynamic_cast<const CudaExpertList*>(experts);
+  CHECK(cuda != nullptr) << "the experts were listed by another Ops";
+  return *cuda;
+}
+
+}  // namespace troupe

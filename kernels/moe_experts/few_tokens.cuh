@@ -1,0 +1,303 @@
+// Experts of few tokens in two kernels: every block finds out by itself which experts were chosen,
+// and warps stream those experts' rows (kernels/linear/weight_stream.cuh).
+//
+// Invariant: the order of every sum is that of the kernels for many tokens.
+#ifndef TROUPE_KERNELS_MOE_EXPERTS_FEW_TOKENS_CUH_
+#define TROUPE_KERNELS_MOE_EXPERTS_FEW_TOKENS_CUH_
+
+#include "kernels/cuda/activation.cuh"
+#include "kernels/linear/weight_stream.cuh"
+#include "kernels/moe_experts/moe_experts_choice.h"
+
+namespace troupe {
+
+struct FewTokensExperts {
+  const int32_t* chosen = nullptr;  // [tokens, top_k]; negative: none
+  const float* weights = nullptr;   // [tokens, top_k]
+  int tokens = 0;
+  int top_k = 0;
+  int experts = 0;
+  const float* x = nullptr;  // [tokens, hidden]
+  int64_t x_stride = 0;
+  int hidden = 0;
+  int size = 0;
+  const void* const* gate_up = nullptr;  // [experts]
+  const void* const* down = nullptr;
+  const float* const* gate_up_bias = nullptr;  // [experts], null: none
+  const float* const* down_bias = nullptr;
+  Activation activation;
+  CudaBf16* inner = nullptr;      // [tokens * top_k, size], between the kernels
+  const float* shared = nullptr;  // [tokens, hidden]; null: none
+  float* out = nullptr;           // [tokens, hidden]
+  int64_t out_stride = 0;
+  bool accumulate = true;
+  FewTokensChoice choice;
+};
+
+// The experts that were chosen, with the pairs that chose each.
+struct ExpertSlots {
+  int count;
+  int expert[kMostFewPairs];
+  int size[kMostFewPairs];
+  uint8_t pairs[kMostFewPairs][kMostFewTokens];
+};
+
+// By all threads of the block. `first` has room for a number for every expert.
+__device__ __forceinline__ void FindSlots(const FewTokensExperts& params, ExpertSlots& slots,
+                                          int* first) {
+  __shared__ int leaders_of_warp[kStreamThreads / kWarpSize];
+  __shared__ int slot_of[kMostFewPairs];
+  const int pairs = params.tokens * params.top_k;
+  const int pair = static_cast<int>(threadIdx.x);
+  const int expert = pair < pairs ? __ldcg(params.chosen + pair) : -1;
+  for (int e = pair; e < params.experts; e += kStreamThreads) first[e] = kMostFewPairs;
+  if (pair < kMostFewPairs) slots.size[pair] = 0;
+  __syncthreads();
+  if (expert >= 0) atomicMin(&first[expert], pair);
+  __syncthreads();
+  const bool leads = expert >= 0 && first[expert] == pair;
+  const unsigned leaders = __ballot_sync(kAllLanes, leads);
+  const int lane = pair % kWarpSize;
+  if (lane == 0) leaders_of_warp[pair / kWarpSize] = __popc(leaders);
+  __syncthreads();
+  if (leads) {
+    int slot = __popc(leaders & ((1U << lane) - 1));
+    for (int warp = 0; warp < pair / kWarpSize; ++warp) slot += leaders_of_warp[warp];
+    slot_of[pair] = slot;
+    slots.expert[slot] = expert;
+  }
+  if (pair == 0) {
+    slots.count = 0;
+    for (const int count : leaders_of_warp) slots.count += count;
+  }
+  __syncthreads();
+  if (expert >= 0) {
+    const int slot = slot_of[first[expert]];
+    slots.pairs[slot][atomicAdd(&slots.size[slot], 1)] = static_cast<uint8_t>(pair);
+  }
+  __syncthreads();
+}
+
+template <int kColumnTiles>
+__device__ __forceinline__ void StoreInner(const FewTokensExperts& params, const ExpertSlots& slots,
+                                           int slot, int output,
+                                           const float (&sums)[kColumnTiles][4]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const float* bias = params.gate_up_bias[slots.expert[slot]];
+  const float gate_bias = bias == nullptr ? 0.0F : bias[output];
+  const float up_bias = bias == nullptr ? 0.0F : bias[params.size + output];
+#pragma unroll
+  for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+      const int column = n * kStreamColumns + lane % 4 * 2 + part;
+      if (column >= slots.size[slot]) continue;
+      params.inner[slots.pairs[slot][column] * params.size + output] = Narrow<CudaBf16>(
+          Activate(params.activation, sums[n][part] + gate_bias, sums[n][part + 2] + up_bias));
+    }
+  }
+}
+
+// inner = activation(gate_up x). Dynamic shared memory: StreamMemory, a number an expert.
+template <int kColumnTiles>
+__global__ void __launch_bounds__(kStreamThreads, 1)
+    FewTokensGateUpKernel(FewTokensExperts params) {
+  extern __shared__ __align__(128) std::byte few_tokens_shared[];
+  __shared__ ExpertSlots slots;
+  const StreamChoice& choice = params.choice.gate_up;
+  const StreamMemory memory(few_tokens_shared, choice, params.tokens, params.hidden);
+  const WarpRing<kStreamRows> ring = memory.Ring(choice);
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  WaitForEarlierKernels();
+  FindSlots(params, slots, static_cast<int*>(memory.other));
+  LetNextKernelBegin();
+
+  const int tiles_an_expert = params.size / kGatedOutputs;
+  // Rows of the gate, then the same ones of `up`.
+  const auto row_of = [&](int tile, int row) {
+    const void* w = params.gate_up[slots.expert[tile / tiles_an_expert]];
+    const int output = tile % tiles_an_expert * kGatedOutputs + row % kGatedOutputs;
+    const int64_t at = row < kGatedOutputs ? output : params.size + output;
+    return static_cast<const CudaBf16*>(w) + at * params.hidden;
+  };
+  const int blocks = static_cast<int>(gridDim.x);
+  const int step = blocks * choice.warps;
+  const int count = ring.stages() > 0 ? slots.count * tiles_an_expert : 0;
+  const int first =
+      static_cast<int>(threadIdx.x) / kWarpSize * blocks + static_cast<int>(blockIdx.x);
+  TileStream stream(ring, first, step, count, params.hidden, row_of);
+  stream.FillStages();
+  RoundRowsToShared(params.x, params.x_stride, params.tokens, params.hidden, memory.x);
+  __syncthreads();
+  for (int tile = first; tile < count; tile += step) {
+    const int slot = tile / tiles_an_expert;
+    uint32_t x_at[kColumnTiles];
+#pragma unroll
+    for (int n = 0; n < kColumnTiles; ++n) {
+      const int column = min(n * kStreamColumns + lane % 8, slots.size[slot] - 1);
+      x_at[n] = memory.RowOfX(slots.pairs[slot][column] / params.top_k, params.hidden);
+    }
+    float sums[kColumnTiles][4] = {};
+    stream.Multiply(x_at, sums);
+    StoreInner<kColumnTiles>(params, slots, slot, tile % tiles_an_expert * kGatedOutputs + lane / 4,
+                             sums);
+  }
+}
+
+// One warp's experts, one after another, for one tile of outputs: stages hold the tile's rows of
+// `down` and the rows of `inner` that chose the expert.
+template <int kColumnTiles>
+class DownStream {
+ public:
+  static constexpr int kRows = kStreamRows + kColumnTiles * kStreamColumns;
+
+  __device__ DownStream(const FewTokensExperts& params, const ExpertSlots& slots,
+                        WarpRing<kRows> ring, int first_output)
+      : params_(params),
+        slots_(slots),
+        ring_(ring),
+        first_output_(first_output),
+        filled_{static_cast<int>(threadIdx.x) / kWarpSize, 0} {}
+
+  // Weights first: they are there before the kernel that makes `inner` ends.
+  __device__ void FillStages() {
+    Place begun = filled_;
+    for (int i = 0; i < ring_.stages() && begun.slot < slots_.count; ++i, Advance(begun)) {
+      CopyWeights(begun);
+      ring_.EndFill();
+    }
+    WaitForEarlierKernels();
+    ring_.RewindFill();
+    for (int i = 0; i < ring_.stages() && filled_.slot < slots_.count; ++i, Advance(filled_)) {
+      CopyInner(filled_);
+      ring_.EndFill();
+    }
+  }
+
+  __device__ void Multiply(int slot, float (&sums)[kColumnTiles][4]) {
+    const int lane = Lane();
+    uint32_t x_at[kColumnTiles];
+#pragma unroll
+    for (int n = 0; n < kColumnTiles; ++n) {
+      const int column = min(n * kStreamColumns + lane % 8, slots_.size[slot] - 1);
+      x_at[n] = (kStreamRows + column) * kStreamRowBytes + lane / 8 * 16;
+    }
+    for (int input = 0; input < params_.size; input += kStreamInputs) {
+      const uint32_t stage = ring_.Await();
+      uint32_t x[kColumnTiles];
+#pragma unroll
+      for (int n = 0; n < kColumnTiles; ++n) x[n] = stage + x_at[n];
+      MultiplySegment<kColumnTiles>(stage + lane % 16 * kStreamRowBytes + lane / 16 * 16, x,
+                                    min(kStreamInputs, params_.size - input), sums);
+      ring_.Release();
+      if (filled_.slot >= slots_.count) continue;
+      CopyWeights(filled_);
+      CopyInner(filled_);
+      ring_.EndFill();
+      Advance(filled_);
+    }
+  }
+
+ private:
+  struct Place {
+    int slot;
+    int input;
+  };
+
+  __device__ static int Lane() { return static_cast<int>(threadIdx.x) % kWarpSize; }
+
+  __device__ void Advance(Place& place) const {
+    place.input += kStreamInputs;
+    if (place.input < params_.size) return;
+    place.input = 0;
+    place.slot += kStreamWarps;
+  }
+  __device__ int Inputs(const Place& place) const {
+    return min(kStreamInputs, params_.size - place.input);
+  }
+  __device__ void CopyWeights(const Place& place) {
+    ring_.BeginFill((kStreamRows + slots_.size[place.slot]) * Inputs(place) * 2);
+    if (Lane() >= kStreamRows) return;
+    const auto* w = static_cast<const CudaBf16*>(params_.down[slots_.expert[place.slot]]);
+    const int64_t row = first_output_ + Lane();
+    ring_.CopyRow(Lane(), w + row * params_.size + place.input, Inputs(place) * 2);
+  }
+  __device__ void CopyInner(const Place& place) {
+    if (Lane() >= slots_.size[place.slot]) return;
+    ring_.CopyRow(kStreamRows + Lane(),
+                  params_.inner + slots_.pairs[place.slot][Lane()] * params_.size + place.input,
+                  Inputs(place) * 2);
+  }
+
+  const FewTokensExperts& params_;
+  const ExpertSlots& slots_;
+  WarpRing<kRows> ring_;
+  int first_output_;
+  Place filled_;
+};
+
+// A token's results in the order of its choices.
+__device__ __forceinline__ void CombineResults(const FewTokensExperts& params, int first_output,
+                                               const float* results) {
+  for (int i = static_cast<int>(threadIdx.x); i < params.tokens * kStreamRows;
+       i += kStreamThreads) {
+    const int token = i / kStreamRows;
+    const int64_t output = first_output + i % kStreamRows;
+    float sum = 0;
+    for (int k = 0; k < params.top_k; ++k) {
+      const int pair = token * params.top_k + k;
+      if (params.chosen[pair] < 0) continue;
+      sum = __fmaf_rn(params.weights[pair], results[pair * kStreamRows + i % kStreamRows], sum);
+    }
+    if (params.shared != nullptr) sum += params.shared[token * params.hidden + output];
+    float* to = params.out + token * params.out_stride + output;
+    *to = params.accumulate ? *to + sum : sum;
+  }
+}
+
+// out = the weighted sum of `down` inner over a token's choices. A block has kStreamRows outputs of
+// every token; its warps share out the experts. Dynamic shared memory: rings, a result for each
+// pair and output, barriers, a number an expert.
+template <int kColumnTiles>
+__global__ void __launch_bounds__(kStreamThreads, 1) FewTokensDownKernel(FewTokensExperts params) {
+  using Stream = DownStream<kColumnTiles>;
+  extern __shared__ __align__(128) std::byte few_tokens_shared[];
+  __shared__ ExpertSlots slots;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const int stages = params.choice.down.stages;
+  const int ring_bytes = stages * Stream::kRows * kStreamRowBytes;
+  auto* results = reinterpret_cast<float*>(few_tokens_shared + kStreamWarps * ring_bytes);
+  auto* barriers =
+      reinterpret_cast<CopyBarrier*>(results + params.tokens * params.top_k * kStreamRows);
+  const WarpRing<Stream::kRows> ring(few_tokens_shared + warp * ring_bytes,
+                                     barriers + warp * stages, stages);
+  // The kernel before this one began when all was chosen.
+  FindSlots(params, slots, reinterpret_cast<int*>(barriers + kStreamWarps * stages));
+  const int first_output = static_cast<int>(blockIdx.x) * kStreamRows;
+  Stream stream(params, slots, ring, first_output);
+  stream.FillStages();
+  LetNextKernelBegin();
+  for (int slot = warp; slot < slots.count; slot += kStreamWarps) {
+    float sums[kColumnTiles][4] = {};
+    stream.Multiply(slot, sums);
+    const float* bias = params.down_bias[slots.expert[slot]];
+#pragma unroll
+    for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+      for (int part = 0; part < 4; ++part) {
+        const int column = n * kStreamColumns + lane % 4 * 2 + part % 2;
+        const int output = lane / 4 + part / 2 * 8;
+        if (column >= slots.size[slot]) continue;
+        results[slots.pairs[slot][column] * kStreamRows + output] =
+            sums[n][part] + (bias == nullptr ? 0.0F : bias[first_output + output]);
+      }
+    }
+  }
+  __syncthreads();
+  CombineResults(params, first_output, results);
+}
+
+}  // namespace troupe
+
+#endif  // TROUPE_KERNELS_MOE_EXPERTS_FEW_TOKENS_CUH_

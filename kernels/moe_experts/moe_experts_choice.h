@@ -1,0 +1,79 @@
+// Which CUDA kernels run a layer's experts: a pure function of the shape, tested without a GPU.
+//
+// Invariant: nothing here depends on which experts were chosen, which only the device knows; and
+// all kernels of products in bf16 form a row's sums in the same order.
+#ifndef TROUPE_KERNELS_MOE_EXPERTS_MOE_EXPERTS_CHOICE_H_
+#define TROUPE_KERNELS_MOE_EXPERTS_MOE_EXPERTS_CHOICE_H_
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/linear/linear.h"
+#include "kernels/linear/stream_choice.h"
+
+namespace troupe {
+
+inline constexpr int kMostFewPairs = 128;  // (token, choice)
+// More would leave a warp a single stage.
+inline constexpr int kMostFewTokens = kStreamColumns;
+inline constexpr int kMostGroupedExperts = 1024;       // threads of the block that sorts
+inline constexpr int kGatedOutputs = kStreamRows / 2;  // of a tile: 8 rows of the gate, 8 of `up`
+
+struct ExpertsShape {
+  int64_t tokens = 0;
+  int64_t experts = 0;
+  int64_t top_k = 0;
+  int64_t hidden = 0;
+  int64_t size = 0;
+};
+
+// The kernels of kernels/moe_experts/few_tokens.cuh.
+struct FewTokensChoice {
+  StreamChoice gate_up;  // no blocks: these kernels do not take the shape
+  StreamChoice down;
+};
+
+inline FewTokensChoice ChooseFewTokens(const ExpertsShape& shape, int multiprocessors) {
+  const int64_t pairs = shape.tokens * shape.top_k;
+  if (pairs > kMostFewPairs || shape.tokens > kMostFewTokens || shape.size % kStreamUnit != 0 ||
+      shape.hidden % kStreamUnit != 0) {
+    return {};
+  }
+  FewTokensChoice choice;
+  const int64_t finding_bytes = shape.experts * static_cast<int64_t>(sizeof(int32_t));
+  const int64_t most_active = std::min(shape.experts, pairs);
+  choice.gate_up = ChooseStream(most_active * (shape.size / kGatedOutputs), shape.tokens,
+                                shape.hidden, finding_bytes, multiprocessors);
+  // A block has one tile of outputs of all tokens, and its warps share out the experts.
+  constexpr int kRows = kStreamRows + kMostFewTokens;
+  const int64_t fixed_bytes =
+      finding_bytes + pairs * kStreamRows * static_cast<int64_t>(sizeof(float));
+  const int64_t stages =
+      (kStreamSharedBytes - fixed_bytes) / (kStreamWarps * StreamStageBytes(kRows));
+  if (choice.gate_up.blocks == 0 || stages < 2) return {};
+  choice.down.blocks = static_cast<int>(shape.hidden / kStreamRows);
+  choice.down.warps = kStreamWarps;
+  choice.down.stages = static_cast<int>(std::min<int64_t>(stages, kMostStreamStages));
+  choice.down.shared_bytes =
+      fixed_bytes + kStreamWarps * choice.down.stages * StreamStageBytes(kRows);
+  return choice;
+}
+
+// Whether kernels/moe_experts/grouped_product.cuh takes experts of this kind. The same products
+// that kernels/linear/linear_choice.h gives to the matrix units, but for shapes that are not of 16
+// rows.
+inline bool TakesGroupedProduct(int64_t hidden, int64_t size, DType weights, Precision precision) {
+  return weights == DType::kBf16 && precision == Precision::kBf16 && hidden % 16 == 0 &&
+         size % 16 == 0;
+}
+
+// Whether an expert has rows enough for it on average.
+inline bool WantsGroupedProduct(const ExpertsShape& shape) {
+  constexpr int64_t kFewRowsAnExpert = 8;
+  return shape.experts <= kMostGroupedExperts &&
+         shape.tokens * shape.top_k > kFewRowsAnExpert * shape.experts;
+}
+
+}  // namespace troupe
+
+#endif  // TROUPE_KERNELS_MOE_EXPERTS_MOE_EXPERTS_CHOICE_H_

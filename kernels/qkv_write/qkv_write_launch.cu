@@ -1,0 +1,40 @@
+#include "base/check.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/head_norm_rope/head_norm_rope_cuda.h"
+#include "kernels/kv_write/kv_write_cuda.h"
+#include "kernels/qkv_write/qkv_write.cuh"
+#include "kernels/qkv_write/qkv_write_cuda.h"
+
+namespace troupe {
+namespace {
+
+void NormAndRotate(const HeadNormRopeParams& params, const CudaContext& context) {
+  if (params.norm_weight == nullptr && params.inverse_frequency == nullptr) return;
+  HeadNormRopeCuda(params, context);
+}
+
+}  // namespace
+
+void QkvWriteCuda(const QkvWriteParams& params, const CudaContext& context) {
+  CHECK(params.kv.k.data == params.k.x.data) << "other keys are written than rotated";
+  if (!context.preview) {
+    NormAndRotate(params.q, context);
+    NormAndRotate(params.k, context);
+    return KvWriteCuda(params.kv, context);
+  }
+  CHECK_EQ(params.k.heads, params.kv.k_stream.kv_heads);
+  CheckKvWrite(params.kv);
+  QkvWriteParams resolved = params;
+  resolved.q = ResolvedHeadNormRope(params.q);
+  resolved.k = ResolvedHeadNormRope(params.k);
+  const int64_t warps = params.q.x.rows * (params.q.heads + params.kv.k_stream.kv_heads +
+                                           params.kv.v_stream.kv_heads);
+  if (warps == 0) return;
+  const auto blocks = static_cast<unsigned>(CeilDiv(warps * kWarpSize, kQkvWriteThreads));
+  WithElement(params.kv.k_stream.dtype, [&](auto element) {
+    Launch(QkvWriteKernel<decltype(element)>, {.grid = blocks, .threads = kQkvWriteThreads},
+           context, resolved);
+  });
+}
+
+}  // namespace troupe
