@@ -60,7 +60,6 @@ bool Scheduler::TryAdmit(Draft& draft, LiveSequence& s, int64_t now_us) {
   TakeShared(s, *reuse);
   const bool loads = std::any_of(reuse->load.begin(), reuse->load.end(),
                                  [](const auto& blocks) { return !blocks.empty(); });
-  holders_.Add(s.urgency, &s);
   if (loads) {
     BeginLoading(s, *reuse);
   } else {
@@ -204,6 +203,7 @@ void Scheduler::TakeShared(LiveSequence& s, Reuse& reuse) {
 
 void Scheduler::BeginLoading(LiveSequence& s, const Reuse& reuse) {
   s.phase = LiveSequence::Phase::kLoading;
+  holders_.Add(s.urgency, &s);
   s.load_batch = ++last_load_batch_;
   s.blocks_loaded.assign(s.granted_blocks, 0);
   for (uint32_t g = 0; g < memory_.group_count(); ++g) {
@@ -265,6 +265,7 @@ void Scheduler::CopyPartialBlock(Draft& draft, LiveSequence& s, const Reuse& reu
 
 // Gives `s` a slot; the worker learns its tokens and the pages it has so far.
 void Scheduler::Start(Draft& draft, LiveSequence& s, uint32_t start_tokens) {
+  if (s.phase != LiveSequence::Phase::kLoading) holders_.Add(s.urgency, &s);
   s.phase = LiveSequence::Phase::kRunning;
   s.slot = free_slots_.back();
   free_slots_.pop_back();
