@@ -23,10 +23,11 @@ void Scheduler::Admit(Draft& draft, int64_t now_us) {
     return short_ == nullptr && running() < batch_limit_ && !free_slots_.empty() &&
            queue_.waiting() > 0;
   };
-  if (!may()) return;
-  promised_ = {};
-  for (size_t i = 0; i < holders_.places(); ++i) {
-    if (holders_.at(i) != nullptr) Promise(*holders_.at(i));
+  if (may()) {
+    promised_ = {};
+    for (size_t i = 0; i < holders_.places(); ++i) {
+      if (holders_.at(i) != nullptr) Promise(*holders_.at(i));
+    }
   }
   while (may() && TryAdmit(draft, *queue_.Next(), now_us)) {
   }
