@@ -64,6 +64,9 @@ struct AddSequence {
   std::vector<BlockKey> keys;  // of the prompt's leading blocks
   ActorRef<JobMessage> job;
 };
+// All sequences that waited for this replica have been added. From FleetActor, once, after
+// ReplicaUp; no step is planned before, for these sequences' state comes first.
+struct WaitingAdded {};
 // Forgets a sequence; unknown ids are fine. From FleetActor.
 struct RemoveSequence {
   uint64_t sequence = 0;
@@ -81,7 +84,7 @@ struct DescribeReplica {
 };
 
 using SchedulerMessage =
-    std::variant<AddSequence, RemoveSequence, LinkUp, RankLoading, RankContribution, StepDone,
+    std::variant<AddSequence, WaitingAdded, RemoveSequence, LinkUp, RankLoading, RankContribution, StepDone,
                  LinkDown, PlanAgain, HealthTick, HandOver, DescribeReplica>;
 
 // ---- To the FleetActor: beside these ServeReplica, ReshardReplica and ExpertsCounted
@@ -132,6 +135,7 @@ struct ReplicaDown {
   int rank = -1;  // whose fault it was, where that is known
   absl::Status status;
   std::vector<SequenceRequest> sequences;
+  bool handed_over = false;  // as it was told to: nobody's fault
 };
 // Asks for the whole cluster's status. From Admin's handler.
 struct DescribeFleet {

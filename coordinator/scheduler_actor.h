@@ -48,6 +48,14 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
     std::unique_ptr<Scheduler> scheduler;
     uint64_t tokens = 0;  // of its sequences, as they were added
     uint32_t sequences = 0;
+    // The session and the home whose state its ranks hold; 0: none's.
+    uint64_t kept_epoch = 0;
+    uint32_t kept_home = 0;
+
+    bool Keeps(const SequenceRequest& sequence) const {
+      return sequence.kept.has_value() && sequence.kept->epoch == kept_epoch &&
+             sequence.kept->home == kept_home;
+    }
   };
   struct Job {
     ActorRef<JobMessage> ref;
@@ -60,6 +68,7 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   void Handle(SchedulerMessage message) override;
 
   void On(AddSequence message);
+  void On(WaitingAdded message);
   void On(RemoveSequence message);
   void On(LinkUp message);
   void On(RankLoading message);
@@ -79,8 +88,8 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   void PlanAndDispatch();
   void Dispatch(JointSteps::Plans plans);
   void Retire(const JointSteps::Results& results);
-  // The session is over for `reason`, `rank`'s where it is not negative: everything goes back to
-  // the fleet.
+  // The session is over for `reason`, `rank`'s where it is not negative, or handed over where that
+  // is OK: everything goes back to the fleet.
   void GiveUp(int rank, absl::Status reason);
   void TellJob(const SequenceEvent& event, const v1::StepResult& result);
   void Forget(absl::flat_hash_map<uint64_t, Job>::iterator job);
@@ -104,6 +113,7 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   std::optional<int64_t> wakeup_at_us_;
   int64_t last_step_us_ = 0;  // sent
   std::string problem_;       // as the fleet was told
+  bool may_plan_ = false;     // WaitingAdded has come
   // Something came after which there may be a step to plan: most messages are results of single
   // ranks, and asking all homes after each of a thousand would take longer than planning.
   bool plan_again_ = false;

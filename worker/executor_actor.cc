@@ -100,6 +100,7 @@ void ExecutorActor::On(const RunPlan& message) {
 
 absl::StatusOr<v1::StepResult> ExecutorActor::Run(const RunPlan& message) {
   const v1::StepPlan& plan = message.plan;
+  if (session_->last_step == 0) member_->OnStateWritten(message.epoch);
   if (plan.step() <= session_->last_step) {
     return absl::FailedPreconditionError(
         absl::StrCat("step: found ", plan.step(), ", wanted more than ", session_->last_step));

@@ -30,7 +30,7 @@ namespace troupe {
 struct alignas(64) LiveSequence {
   enum class Phase : uint8_t {
     kHeld,     // a fork whose parent has not computed their common tokens yet
-    kWaiting,  // in the queue; holds no page
+    kWaiting,  // in the queue; holds no page, unless it came with its state
     kLoading,  // holds pages that are being loaded, and no slot
     kRunning,  // holds pages and a slot
   };
@@ -73,6 +73,10 @@ struct alignas(64) LiveSequence {
   bool runs() const { return phase == Phase::kRunning; }
   uint32_t length() const { return token_count + samples_in_flight; }
   uint32_t remaining() const { return length() - planned; }
+  // Tokens that its client has are to be computed again.
+  bool resumes() const {
+    return planned < request.tokens.size() && request.tokens.size() > request.prompt_tokens;
+  }
 };
 
 // Starts to fetch what planning reads, or a result changes, of a sequence that is about to be

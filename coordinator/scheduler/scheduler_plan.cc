@@ -98,9 +98,14 @@ void Scheduler::AddPrefillRows(Draft& draft) {
   std::vector<LiveSequence*>& prompts = draft.prompts;
   if (prompts.empty()) return;
   std::sort(prompts.begin(), prompts.end(), MoreUrgent);  // some have just been admitted
-  std::vector<uint32_t> remaining;
-  remaining.reserve(prompts.size());
-  for (const LiveSequence* s : prompts) remaining.push_back(s->remaining());
+  // A stream that has begun and stands still waits for its next token, as those that decode do.
+  std::vector<LiveSequence*> resumed;
+  std::erase_if(prompts, [&](LiveSequence* s) {
+    if (s->resumes()) resumed.push_back(s);
+    return s->resumes();
+  });
+  AddChunks(draft, resumed, replica_.max_step_tokens - draft.record.decode_rows);
+  if (prompts.empty()) return;
   const PrefillLimits limits = {
       .max_step_tokens = replica_.max_step_tokens,
       .mixed_tokens = config_.mixed_prefill_tokens,
@@ -111,6 +116,14 @@ void Scheduler::AddPrefillRows(Draft& draft) {
   };
   const uint32_t budget =
       PrefillBudget(limits, draft.record.decode_rows, static_cast<uint32_t>(prompts.size()));
+  const uint32_t taken = draft.record.decode_rows + draft.record.prefill_tokens;
+  AddChunks(draft, prompts, std::min(budget, replica_.max_step_tokens - taken));
+}
+
+void Scheduler::AddChunks(Draft& draft, const std::vector<LiveSequence*>& prompts,
+                          uint32_t budget) {
+  std::vector<uint32_t> remaining;
+  for (const LiveSequence* s : prompts) remaining.push_back(s->remaining());
   const std::vector<uint32_t> chunks = ShareBudget(budget, config_.min_chunk_tokens, remaining);
   for (size_t i = 0; i < prompts.size(); ++i) {
     LiveSequence& s = *prompts[i];

@@ -61,7 +61,6 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
           static_cast<double>(BytesOf(NumbersOf(ranks.config().model, part), WeightBits()));
       us += bytes /
             (FromPeer(part) ? ranks.config().peer_bytes_per_us : ranks.config().disk_bytes_per_us);
-      bytes_done_ += static_cast<uint64_t>(bytes);
       parts_.insert(part);
     }
     const absl::Duration busy = absl::Microseconds(us) + ranks.Delay();
@@ -70,8 +69,10 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
       if (self == nullptr || self->ended_) return;
       self->rank_->ranks_->Event(absl::StrCat(self->rank_->name_, " has loaded some"));
       if (self->ended_) return;
+      const auto lacks = static_cast<double>(self->lacks_.size());
+      const double done = 1 - lacks / (lacks + static_cast<double>(self->parts_.size()));
       (void)self->owner_.TellReply(
-          PrepareProgressed{self->request_.map().epoch(), self->rank_->name_, self->bytes_done_});
+          PrepareProgressed{self->request_.map().epoch(), self->rank_->name_, done});
       if (self->lacks_.empty()) {
         self->Done();
       } else {
@@ -107,7 +108,6 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
   std::set<WeightPart> parts_;
   std::vector<WeightPart> lacks_;
   size_t gulp_ = 1;
-  uint64_t bytes_done_ = 0;
   bool ended_ = false;
 };
 
