@@ -5,8 +5,7 @@
 namespace troupe {
 
 int64_t PartTokens(absl::string_view device) {
-  // A CPU core's caches hold little of the weights whatever it does, and its products are slow
-  // beside its memory; a GPU reads all weights in the time of about so many tokens.
+  // A GPU reads all weights in the time that it takes for the products of about so many tokens.
   return device == "cpu" ? 32 : 256;
 }
 

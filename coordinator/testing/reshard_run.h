@@ -188,8 +188,7 @@ class ReshardRun {
   int64_t longest_stall_us() const { return ranks_.longest_stall_us(); }
   const std::optional<absl::StatusOr<v1::ReshardOutcome>>& outcome() const { return outcome_; }
   const v1::ReshardPlan& plan() const { return plan_; }
-  // As the status of the replica that serves in the end tells: the busiest rank's experts over the
-  // mean; 0: it has counted none.
+  // Of the replica that serves in the end, as its status tells; 0: it has counted no tokens.
   double observed_balance() {
     std::optional<double> balance;
     (void)fleet_.ref().TellReply(DescribeFleet{[&](v1::ClusterStatus status) {
