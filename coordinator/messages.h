@@ -71,6 +71,9 @@ struct WaitingAdded {};
 struct RemoveSequence {
   uint64_t sequence = 0;
 };
+// A rank has lost another, and no session has ended since by a fault of its own rank. From the actor
+// to itself.
+struct CulpritOverdue {};
 // NextWakeup has come. From the actor to itself.
 struct PlanAgain {};
 // Time to look for silent ranks. From the actor to itself.
@@ -85,7 +88,7 @@ struct DescribeReplica {
 
 using SchedulerMessage =
     std::variant<AddSequence, WaitingAdded, RemoveSequence, LinkUp, RankLoading, RankContribution, StepDone,
-                 LinkDown, PlanAgain, HealthTick, HandOver, DescribeReplica>;
+                 LinkDown, CulpritOverdue, PlanAgain, HealthTick, HandOver, DescribeReplica>;
 
 // ---- To the FleetActor: beside these ServeReplica, ReshardReplica and ExpertsCounted
 // (reshard/messages.h)

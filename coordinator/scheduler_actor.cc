@@ -16,6 +16,12 @@
 #include "sharding/shard_map_proto.h"
 
 namespace troupe {
+namespace {
+
+// From a rank's word that it has lost another until the session ends without a culprit.
+constexpr absl::Duration kCulpritWait = absl::Milliseconds(100);
+
+}  // namespace
 
 SchedulerActor::SchedulerActor(const Config& config, ReplicaSpec spec, WorkerLinkFactory connect,
                                ActorRef<FleetMessage> fleet)
@@ -265,8 +271,16 @@ void SchedulerActor::On(LinkDown message) {
   if (links_.size() > 1) {
     reason = Annotate(reason, gathering_->Name(message.rank));
   }
-  GiveUp(message.rank, std::move(reason));
+  // A rank that has lost another is there, and often says so before the other's end is seen.
+  const bool complains = links_.size() > 1 && absl::IsAborted(reason);
+  if (!complains) return GiveUp(message.rank, std::move(reason));
+  if (complaint_.ok()) {
+    complaint_ = std::move(reason);
+    TellAfter(kCulpritWait, CulpritOverdue{});
+  }
 }
+
+void SchedulerActor::On(CulpritOverdue /*message*/) { GiveUp(/*rank=*/-1, complaint_); }
 
 void SchedulerActor::On(PlanAgain /*message*/) {
   plan_again_ = true;

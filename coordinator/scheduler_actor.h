@@ -75,6 +75,7 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   void On(RankContribution message);
   void On(StepDone message);
   void On(LinkDown message);
+  void On(CulpritOverdue message);
   void On(PlanAgain message);
   void On(HealthTick message);
   void On(HandOver message);
@@ -113,6 +114,7 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   std::optional<int64_t> wakeup_at_us_;
   int64_t last_step_us_ = 0;  // sent
   std::string problem_;       // as the fleet was told
+  absl::Status complaint_;    // of the first rank that has lost another
   bool may_plan_ = false;     // WaitingAdded has come
   // Something came after which there may be a step to plan: most messages are results of single
   // ranks, and asking all homes after each of a thousand would take longer than planning.

@@ -91,8 +91,10 @@ void ExecutorActor::On(const RunPlan& message) {
   // A device that has failed stays so for as long as this process lives.
   CHECK_OK(member_->rank()->ops->status())
       << "the device has failed; a new worker may use it again";
-  // Another rank's fault: this one stays what it is for the next session.
-  if (absl::Status links = member_->links_status(); !links.ok()) return EndSession(links);
+  // Another rank's fault, which ABORTED says: this one stays what it is for the next session.
+  if (absl::Status links = member_->links_status(); !links.ok()) {
+    return EndSession(absl::AbortedError(links.message()));
+  }
   // Whatever was wrong with the plan: what the coordinator has to do is to start anew.
   EndSession(absl::FailedPreconditionError(
       absl::StrCat("plan of step ", message.plan.step(), ": ", result.status().message())));

@@ -170,6 +170,7 @@ void ReshardActor::On(const PrepareEnded& message) {
     ranks_.OnPrepared(message.worker, message.epoch);
   } else if (absl::IsUnavailable(message.digest.status())) {
     ranks_.OnLost(message.worker);
+    reform_at_us_ = 0;  // with one rank less, it is another attempt
   }
   Apply(change_->transaction->Prepared(*member, message.digest));
 }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/check.h"
+#include "sharding/reshard_kv.h"
 #include "sharding/shard_map_proto.h"
 
 namespace troupe::testing {
@@ -120,6 +121,7 @@ void SimRank::Start() {
 }
 
 void SimRank::Kill() {
+  pages_.reset();
   if (!std::exchange(on_, false)) return;
   ++incarnation_;
   held_.clear();
@@ -190,6 +192,27 @@ void SimRank::Retire(uint64_t keep_epoch, uint64_t epoch, ActorRef<ReshardMessag
         }
         (void)owner.TellReply(RetireEnded{epoch, name_, keep_epoch, status});
       });
+}
+
+SimPages& SimRank::TakePages(const v1::ShardMap& proto, int rank, uint64_t session_epoch) {
+  const ShardMap map = FromProto(proto).value();
+  const SimRanks::Config& config = ranks_->config();
+  if (pages_.has_value() && KeepSameState(config.model, pages_->map, pages_->rank, map, rank)) {
+    pages_->worker->Reopen(session_epoch);
+  } else {
+    pages_.emplace();
+    pages_->worker =
+        std::make_shared<FakeWorker>(config.worker, ReplicaInfo::From(config.info).value(),
+                                     session_epoch, cache_, /*seed=*/1);
+  }
+  pages_->map = map;
+  pages_->rank = rank;
+  return *pages_;
+}
+
+void SimRank::OnWritten(uint64_t session_epoch) {
+  pages_->written_epoch = session_epoch;
+  pages_->written_home = pages_->map.Place(pages_->rank).dp_index;
 }
 
 bool SimRank::Holds(const v1::ShardMap& map, int rank) const {

@@ -67,6 +67,9 @@ class Streams:
 
     def moved(self):
         """Every stream has had a token of a second session, or has ended without one."""
+        for reply in self.replies:
+            if isinstance(reply, Exception):
+                raise reply
         return all(reply is not None or (epochs and epochs[-1] > epochs[0])
                    for reply, epochs in zip(self.replies, self.epochs))
 
