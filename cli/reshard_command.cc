@@ -20,6 +20,7 @@ struct Settings {
   std::string to;
   bool plan = false;
   bool apply = false;
+  bool by_load = false;
   uint32_t deadline_s = 600;
   std::string output = "text";
 };
@@ -39,6 +40,16 @@ void PrintPlan(const v1::ReshardPlan& plan) {
                                  RankName(rank.to_rank()), MiB(rank.keep_bytes()),
                                  MiB(rank.peer_bytes()), MiB(rank.disk_bytes()),
                                  MiB(rank.drop_bytes()), MiB(rank.peak_bytes()), rank.seconds());
+  }
+  if (plan.has_balance_before() && plan.has_balance_after()) {
+    std::cout << absl::StrFormat(
+        "experts: the busiest rank computes %.2f times the mean (worst layer %.2f), then %.2f "
+        "(%.2f)\n",
+        plan.balance_before().mean(), plan.balance_before().worst(), plan.balance_after().mean(),
+        plan.balance_after().worst());
+  }
+  if (plan.layers_left() > 0) {
+    std::cout << plan.layers_left() << " more layers would gain, and do not fit beside these\n";
   }
   std::cout << "sizes in MiB; peak: both layouts, activations and one longest sequence\n";
 }
@@ -73,8 +84,10 @@ int ReshardCommand(int argc, char** argv) {
                         "Shows what another layout would move, and changes to it while serving.");
   program.Add("target", &settings.target, {.help = "The server's address."});
   program.Add("to", &settings.to,
-              {.help = "The layout to have: \"tp2 dp2 pp1 ep +8\"; what is left out is 1.",
-               .required = true});
+              {.help = "The layout to have: \"tp2 dp2 pp1 ep +8\"; what is left out is 1."});
+  program.Add("by_load", &settings.by_load,
+              {.help = "Place experts after the tokens that each received of late, with copies of "
+                       "hot ones as the layout says; without --to the layout stays."});
   program.Add("plan", &settings.plan, {.help = "Only show what would move (the default)."});
   program.Add("apply", &settings.apply, {.help = "Change to it."});
   program.Add("deadline_s", &settings.deadline_s,
@@ -83,21 +96,31 @@ int ReshardCommand(int argc, char** argv) {
               {.help = "How to print.", .choices = {"text", "json"}, .short_flag = "-o"});
   program.AddExample("troupe reshard --to \"dp4 ep\" --plan");
   program.AddExample("troupe reshard --to \"dp4 ep\" --apply --deadline-s 120");
+  program.AddExample("troupe reshard --to \"dp4 ep +8\" --by-load --apply");
   if (std::optional<int> exit_code = program.ParseMain(argc, argv)) return *exit_code;
   const absl::StatusOr<Layout> layout = ParseLayout(settings.to);
-  if (!layout.ok() || (settings.plan && settings.apply)) {
+  const bool stays = settings.to.empty() && settings.by_load;
+  if (settings.to.empty() && !settings.by_load) {
+    std::cerr << "troupe reshard: found neither --to nor --by-load, wanted a layout, or experts "
+                 "placed by load\n";
+    return kExitUsage;
+  }
+  if ((!stays && !layout.ok()) || (settings.plan && settings.apply)) {
     std::cerr << "troupe reshard: "
-              << (layout.ok() ? "found both --plan and --apply, wanted one of them"
-                              : layout.status().message())
+              << (stays || layout.ok() ? "found both --plan and --apply, wanted one of them"
+                                       : layout.status().message())
               << "\n";
     return kExitUsage;
   }
   v1::ReshardRequest request;
-  request.mutable_layout()->set_tp(layout->tp);
-  request.mutable_layout()->set_dp(layout->dp);
-  request.mutable_layout()->set_pp(layout->pp);
-  request.mutable_layout()->set_expert_parallel(layout->expert_parallel);
-  request.mutable_layout()->set_redundant_experts(layout->redundant_experts);
+  if (!stays) {
+    request.mutable_layout()->set_tp(layout->tp);
+    request.mutable_layout()->set_dp(layout->dp);
+    request.mutable_layout()->set_pp(layout->pp);
+    request.mutable_layout()->set_expert_parallel(layout->expert_parallel);
+    request.mutable_layout()->set_redundant_experts(layout->redundant_experts);
+  }
+  request.set_by_load(settings.by_load);
   request.set_apply(settings.apply);
   request.set_deadline_ms(settings.deadline_s * 1000);
   const absl::Status status =

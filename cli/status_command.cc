@@ -83,6 +83,12 @@ void PrintWorker(const v1::WorkerStatus& worker) {
       static_cast<double>(worker.plan_ns_total()) / 1e3 / steps,
       static_cast<double>(worker.forward_us_total()) / steps, worker.blocks_loaded(),
       worker.blocks_stored());
+  if (worker.has_expert_balance()) {
+    const v1::ExpertBalance& balance = worker.expert_balance();
+    std::cout << absl::StrFormat(
+        "  experts: the busiest rank computes %.2f times the mean, %.2f in layer %d, the worst\n",
+        balance.mean(), balance.worst(), balance.worst_layer());
+  }
   for (const v1::GroupStatus& group : worker.groups()) {
     std::cout << absl::StrFormat("  pages %-14s %6d used, %6d cached, %6d in all\n", group.name(),
                                  group.pages_used(), group.pages_cached(), group.pages_total());

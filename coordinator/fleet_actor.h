@@ -101,8 +101,9 @@ class FleetActor final : public Actor<FleetMessage> {
   void On(ReplicaUp message);
   void On(ReplicaHealth message);
   void On(ReplicaDown message);
-  void On(ServeReplica message);  // fleet_replica.cc, as the next three
+  void On(ServeReplica message);  // fleet_replica.cc, as the next four
   void On(ReshardReplica message);
+  void On(ExpertsCounted message);
   void OnRank(RegisterWorker message);
   void DescribeSpareRanks(const std::shared_ptr<StatusCollector>& collector);
   void OnLayoutDown(Replica down, const std::string& culprit, const absl::Status& status);

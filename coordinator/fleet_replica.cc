@@ -89,6 +89,12 @@ void FleetActor::OnLayoutDown(Replica down, const std::string& culprit,
   next.info = std::move(down.info);
 }
 
+void FleetActor::On(ExpertsCounted message) {
+  const auto found = replicas_.find(message.replica);
+  if (found == replicas_.end() || !found->second.has_layouts || !reshard_) return;
+  (void)reshard_.ref().TellReply(std::move(message));
+}
+
 void FleetActor::On(ReshardReplica message) {
   if (!reshard_) {
     message.asked.tell(absl::FailedPreconditionError(

@@ -109,7 +109,7 @@ void JobActor::Submit(std::vector<uint32_t> cached_groups) {
   sequence.prompt_tokens = static_cast<uint32_t>(prompt_->size());
   sequence.tokens = *std::move(prompt_);
   sequence.max_output_tokens = options_.max_tokens;
-  sequence.stop_token_ids = options_.stop_token_ids;
+  sequence.stop_token_ids.assign(options_.stop_token_ids.begin(), options_.stop_token_ids.end());
   sequence.sampling = options_.sampling;
   sequence.gate = options_.gate;
   sequence.tenant = request_.tenant;
@@ -130,7 +130,7 @@ void JobActor::Submit(std::vector<uint32_t> cached_groups) {
 void JobActor::On(const SequenceStarted& message) { trace_.OnStarted(message.worker); }
 
 void JobActor::On(SequenceProgress message) {
-  message.event.figures.admitted_us -= accepted_us_;
+  if (message.event.figures) message.event.figures->admitted_us -= accepted_us_;
   trace_.OnProgress(message.event, model_->heads_per_token(), NowUs() - accepted_us_);
   if (message.event.finish != FinishReason::kNone) sequence_ = 0;
   if (message.event.has_token) OnToken(message);

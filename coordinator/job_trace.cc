@@ -21,7 +21,7 @@ void JobTrace::OnStarted(const std::string& worker) {
 void JobTrace::OnProgress(const SequenceEvent& event, uint32_t heads_per_token, int64_t now_us) {
   usage_.set_heads_total(usage_.heads_total() + uint64_t{event.tokens_computed} * heads_per_token);
   usage_.set_heads_skipped(usage_.heads_skipped() + event.heads_skipped);
-  if (!has_token_) figures_ = event.figures;
+  if (!has_token_ && event.figures) figures_ = *event.figures;
   if (!event.has_token) return;
   usage_.set_output_tokens(event.index + 1);
   if (std::exchange(has_token_, true)) return;

@@ -9,9 +9,9 @@ constexpr uint32_t kHeads = 10;
 
 SequenceEvent Chunk(uint32_t tokens, uint32_t skipped, int64_t admitted_us = 100) {
   SequenceEvent event = {.tokens_computed = tokens, .heads_skipped = skipped};
-  event.figures.admitted_us = admitted_us;
-  event.figures.cached_tokens = 16;
-  event.figures.blocks_reused_local = 1;
+  event.figures.emplace().admitted_us = admitted_us;
+  event.figures->cached_tokens = 16;
+  event.figures->blocks_reused_local = 1;
   return event;
 }
 
@@ -88,7 +88,7 @@ TEST(JobTrace, FollowsTheRequestToAnotherWorker) {
   trace.OnStarted("w2");
   EXPECT_EQ(trace.epoch(), 2u);
   SequenceEvent again = Token(1, 21);
-  again.figures = {.admitted_us = 900, .cached_tokens = 500};
+  again.figures = SequenceFigures{.admitted_us = 900, .cached_tokens = 500};
   trace.OnProgress(again, kHeads, 1000);
   const v1::Finished finished = trace.Finish(/*with_spans=*/true, 1000);
   EXPECT_EQ(finished.usage().worker_changes(), 1u);
@@ -104,7 +104,7 @@ TEST(JobTrace, AWorkerLostBeforeItsFirstTokenLeavesNoFigures) {
   trace.OnStarted("w2");
   trace.OnProgress(Chunk(15, 0, 700), kHeads, 800);
   SequenceEvent token = Token(0);
-  token.figures = {.admitted_us = 700, .cached_tokens = 32};
+  token.figures = SequenceFigures{.admitted_us = 700, .cached_tokens = 32};
   trace.OnProgress(token, kHeads, 900);
   const v1::Usage usage = trace.Finish(/*with_spans=*/false, 900).usage();
   EXPECT_EQ(usage.queue_us(), 700u);

@@ -1,6 +1,7 @@
 #include "coordinator/joint_steps.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -39,18 +40,17 @@ absl::Status Disagree(int a, int b, uint64_t step, absl::string_view what) {
 }  // namespace
 
 JointSteps::JointSteps(const v1::Layout& layout, uint64_t epoch)
-    : layout_(layout), epoch_(epoch), answered_(ranks()), transfers_(homes()), ended_(homes()) {}
+    : layout_(layout),
+      epoch_(epoch),
+      members_(homes()),
+      answered_(ranks()),
+      transfers_(homes()),
+      ended_(homes()) {
+  for (int rank = 0; rank < ranks(); ++rank) members_[HomeOf(rank)].push_back(rank);
+}
 
 int JointSteps::HomeOf(int rank) const {
   return rank / static_cast<int>(layout_.tp()) % static_cast<int>(layout_.dp());
-}
-
-std::vector<int> JointSteps::RanksOf(int home) const {
-  std::vector<int> all;
-  for (int rank = 0; rank < ranks(); ++rank) {
-    if (HomeOf(rank) == home) all.push_back(rank);
-  }
-  return all;
 }
 
 std::vector<v1::StepPlan> JointSteps::Join(Plans plans, int64_t now_us) {
@@ -91,7 +91,7 @@ absl::StatusOr<std::optional<JointSteps::Results>> JointSteps::Add(int rank,
   ++answered_[rank];
   // Ranks answer in order, so only the oldest step can be complete now.
   if (--found->missing > 0) return std::nullopt;
-  const Step step = std::move(steps_.front());
+  Step step = std::move(steps_.front());
   steps_.pop_front();
   Results results(homes());
   for (int home = 0; home < homes(); ++home) {
@@ -106,47 +106,46 @@ absl::StatusOr<std::optional<JointSteps::Results>> JointSteps::Add(int rank,
   return results;
 }
 
-absl::StatusOr<v1::StepResult> JointSteps::Combine(const Step& step, int home) {
-  const std::vector<int> members = RanksOf(home);
+absl::StatusOr<v1::StepResult> JointSteps::Combine(Step& step, int home) {
+  const std::vector<int>& members = members_[home];
   const auto tp = static_cast<size_t>(layout_.tp());
-  const int sampler = members[members.size() - tp];
-  v1::StepResult combined = *step.results[sampler];
-  combined.clear_row_heads_skipped();
-  combined.clear_expert_tokens();
+  const size_t sampler = members.size() - tp;
+  EndTransfers(step, home);
+  // With many sequences its columns are long: they are taken, not copied.
+  v1::StepResult combined = std::move(*step.results[members[sampler]]);
   combined.clear_transfers();
+  std::set<uint32_t> failed(combined.failed_slot().begin(), combined.failed_slot().end());
   for (size_t i = 0; i < members.size(); ++i) {
+    if (i == sampler) continue;
     const v1::StepResult& part = *step.results[members[i]];
+    const auto disagree = [&](absl::string_view what) {
+      return Disagree(members[sampler], members[i], step.step, what);
+    };
     // Ranks of one tensor-parallel group count the same.
     const bool counts = i % tp == 0;
     if (counts && !AddTo(*combined.mutable_row_heads_skipped(), part.row_heads_skipped())) {
-      return Disagree(members[0], members[i], step.step, "another number of rows");
+      return disagree("another number of rows");
     }
     if (counts && !AddTo(*combined.mutable_expert_tokens(), part.expert_tokens())) {
-      return Disagree(members[0], members[i], step.step, "another number of experts");
+      return disagree("another number of experts");
     }
     // Those that sample beside the one that counts must sample the same.
     const bool samples = !part.sampled_token().empty();
     if (samples && !std::equal(part.sampled_token().begin(), part.sampled_token().end(),
                                combined.sampled_token().begin(), combined.sampled_token().end())) {
-      return Disagree(sampler, members[i], step.step, "other tokens");
+      return disagree("other tokens");
     }
-    for (const uint32_t slot : part.failed_slot()) {
-      const auto& known = combined.failed_slot();
-      if (std::find(known.begin(), known.end(), slot) == known.end()) {
-        combined.add_failed_slot(slot);
-      }
-    }
+    failed.insert(part.failed_slot().begin(), part.failed_slot().end());
     combined.set_queue_us(std::max(combined.queue_us(), part.queue_us()));
     combined.set_forward_us(std::max(combined.forward_us(), part.forward_us()));
     combined.set_sample_us(std::max(combined.sample_us(), part.sample_us()));
   }
-  EndTransfers(step, home);
+  combined.mutable_failed_slot()->Assign(failed.begin(), failed.end());
   return combined;
 }
 
 void JointSteps::EndTransfers(const Step& step, int home) {
-  const std::vector<int> members = RanksOf(home);
-  for (const int rank : members) {
+  for (const int rank : members_[home]) {
     for (const v1::TransferDone& done : step.results[rank]->transfers()) {
       Transfer& transfer = transfers_[home][done.id()];
       v1::TransferDone& worst = transfer.worst;
@@ -156,7 +155,7 @@ void JointSteps::EndTransfers(const Step& step, int home) {
       worst.set_id(done.id());
       worst.set_bytes(worst.bytes() + done.bytes());
       worst.set_duration_us(std::max(worst.duration_us(), done.duration_us()));
-      if (++transfer.ended < static_cast<int>(members.size())) continue;
+      if (++transfer.ended < static_cast<int>(members_[home].size())) continue;
       ended_[home].push_back(worst);
       transfers_[home].erase(done.id());
     }

@@ -72,13 +72,11 @@ class JointSteps {
     v1::TransferDone worst;
   };
 
-  absl::StatusOr<v1::StepResult> Combine(const Step& step, int home);
+  absl::StatusOr<v1::StepResult> Combine(Step& step, int home);
   void EndTransfers(const Step& step, int home);
-  // The home's ranks, stage by stage.
-  std::vector<int> RanksOf(int home) const;
-
   const v1::Layout layout_;
   const uint64_t epoch_;
+  std::vector<std::vector<int>> members_;  // by home: its ranks, stage by stage
   uint64_t last_step_ = 0;
   std::deque<Step> steps_;
   std::vector<uint64_t> answered_;                       // by rank

@@ -86,7 +86,8 @@ using SchedulerMessage =
                  StepDone, LinkDown, CulpritOverdue, PlanAgain, HealthTick, HandOver,
                  DescribeReplica>;
 
-// ---- To the FleetActor: beside these ServeReplica and ReshardReplica (reshard/messages.h)
+// ---- To the FleetActor: beside these ServeReplica, ReshardReplica and ExpertsCounted
+// (reshard/messages.h)
 // A worker announced itself. From Admin's handler; `reply` is called once.
 struct RegisterWorker {
   v1::RegisterWorkerRequest request;
@@ -142,8 +143,8 @@ struct FleetTick {};
 
 using FleetMessage =
     std::variant<RegisterWorker, AskModel, RouteSequence, DropSequence, PrefillEnded, SequenceEnded,
-                 ReplicaUp, ReplicaHealth, ReplicaDown, ServeReplica, ReshardReplica, DescribeFleet,
-                 FleetTick>;
+                 ReplicaUp, ReplicaHealth, ReplicaDown, ServeReplica, ReshardReplica,
+                 ExpertsCounted, DescribeFleet, FleetTick>;
 
 }  // namespace troupe
 

@@ -142,9 +142,16 @@ void ThousandRanks(benchmark::State& state) { Measure(state, 2, 512); }
 
 // Prompts and the steps before measuring leave room for this many.
 constexpr int kSteps = 50;
-BENCHMARK(OneHome)->Arg(100)->Arg(1000)->Arg(10'000)->Iterations(kSteps)->UseManualTime()->Unit(
-    benchmark::kMicrosecond);
+BENCHMARK(OneHome)
+    ->Arg(100)
+    ->Arg(1000)
+    ->Arg(10'000)
+    ->Arg(100'000)
+    ->Iterations(kSteps)
+    ->UseManualTime()
+    ->Unit(benchmark::kMicrosecond);
 BENCHMARK(ThousandRanks)
+    ->Arg(100)
     ->Arg(1000)
     ->Arg(10'000)
     ->Arg(100'000)

@@ -13,6 +13,7 @@
 #include "base/status_util.h"
 #include "coordinator/home_choice.h"
 #include "coordinator/replica_status.h"
+#include "sharding/shard_map_proto.h"
 
 namespace troupe {
 namespace {
@@ -28,7 +29,11 @@ SchedulerActor::SchedulerActor(const Config& config, ReplicaSpec spec, WorkerLin
       spec_(std::move(spec)),
       connect_(std::move(connect)),
       fleet_(std::move(fleet)),
-      steps_(spec_.layout(), spec_.epoch) {}
+      steps_(spec_.layout(), spec_.epoch) {
+  if (!spec_.map.has_value()) return;
+  absl::StatusOr<ShardMap> map = FromProto(*spec_.map);
+  if (map.ok()) placement_ = std::move(map->experts);
+}
 
 void SchedulerActor::OnStart() {
   gathering_.emplace(spec_, config_.gathering, NowUs());
@@ -49,7 +54,7 @@ void SchedulerActor::Handle(SchedulerMessage message) {
   std::visit([this](auto&& m) { On(std::forward<decltype(m)>(m)); }, std::move(message));
   if (handing_over_) {
     if (steps_.in_flight() == 0) GiveUp(/*rank=*/-1, absl::OkStatus());
-  } else if (begun() && may_plan_) {
+  } else if (begun() && may_plan_ && std::exchange(plan_again_, false)) {
     PlanAndDispatch();
   }
 }
@@ -121,6 +126,7 @@ size_t SchedulerActor::HomeFor(const AddSequence& message) const {
 }
 
 void SchedulerActor::On(AddSequence message) {
+  plan_again_ = true;
   const uint64_t id = message.sequence.id;
   absl::Status added = absl::UnavailableError("the worker's session is not up");
   Job job{.ref = std::move(message.job), .tokens = message.sequence.tokens.size()};
@@ -141,9 +147,10 @@ void SchedulerActor::On(AddSequence message) {
   jobs_[id] = std::move(job);
 }
 
-void SchedulerActor::On(WaitingAdded /*message*/) { may_plan_ = true; }
+void SchedulerActor::On(WaitingAdded /*message*/) { may_plan_ = plan_again_ = true; }
 
 void SchedulerActor::On(RemoveSequence message) {
+  plan_again_ = true;
   const auto job = jobs_.find(message.sequence);
   if (job == jobs_.end()) return;
   homes_[job->second.home].scheduler->Cancel(message.sequence);
@@ -169,6 +176,7 @@ void SchedulerActor::On(RankContribution message) {
 }
 
 void SchedulerActor::On(LinkUp message) {
+  plan_again_ = true;
   absl::Status taken = gathering_->OnInfo(message.rank, std::move(message.info), NowUs());
   if (taken.ok() && gathering_->complete()) taken = Begin();
   if (!taken.ok()) GiveUp(message.rank, std::move(taken));
@@ -197,7 +205,10 @@ void SchedulerActor::On(StepDone message) {
   gathering_->OnSign(message.rank, NowUs());
   auto results = steps_.Add(message.rank, std::move(message.result));
   if (!results.ok()) return GiveUp(message.rank, results.status());
-  if (results->has_value()) Retire(**results);
+  if (!results->has_value()) return;
+  plan_again_ = true;
+  CountExperts(**results);
+  Retire(**results);
 }
 
 void SchedulerActor::Retire(const JointSteps::Results& results) {
@@ -212,6 +223,21 @@ void SchedulerActor::Retire(const JointSteps::Results& results) {
     for (const SequenceEvent& event : *events) TellJob(event, *results[home]);
   }
   forward_us_total_ += forward_us;
+}
+
+void SchedulerActor::CountExperts(const JointSteps::Results& results) {
+  std::vector<uint32_t> tokens;
+  for (const std::optional<v1::StepResult>& home : results) {
+    if (!home.has_value() || home->expert_tokens().empty()) continue;
+    tokens.resize(std::max<size_t>(tokens.size(), home->expert_tokens_size()));
+    for (int i = 0; i < home->expert_tokens_size(); ++i) tokens[i] += home->expert_tokens(i);
+  }
+  if (tokens.empty() || placement_.empty()) return;
+  if (!expert_loads_.has_value()) expert_loads_ = LoadsOf(placement_, tokens.size());
+  // Where experts are split over ranks there is nothing to balance; the counts are of use all the
+  // same, for layouts to come.
+  (void)expert_loads_->Add(tokens);
+  (void)fleet_.TellReply(ExpertsCounted{spec_.name, std::move(tokens)});
 }
 
 void SchedulerActor::TellJob(const SequenceEvent& event, const v1::StepResult& result) {
@@ -256,7 +282,10 @@ void SchedulerActor::On(LinkDown message) {
 
 void SchedulerActor::On(CulpritOverdue /*message*/) { GiveUp(/*rank=*/-1, complaint_); }
 
-void SchedulerActor::On(PlanAgain /*message*/) { wakeup_at_us_.reset(); }
+void SchedulerActor::On(PlanAgain /*message*/) {
+  plan_again_ = true;
+  wakeup_at_us_.reset();
+}
 
 void SchedulerActor::On(HealthTick /*message*/) {
   const int64_t now_us = NowUs();
@@ -308,6 +337,14 @@ void SchedulerActor::On(DescribeReplica message) {
     }
     *status.mutable_info() = info_;
     if (homes_.size() > 1) status.set_steps(steps_.steps());
+    if (expert_loads_.has_value() && !expert_loads_->empty()) {
+      const v1::Layout layout = spec_.layout();
+      const StageBalance balance =
+          BalanceOf(*expert_loads_, placement_, static_cast<int>(layout.tp() * layout.dp()));
+      status.mutable_expert_balance()->set_mean(balance.mean);
+      status.mutable_expert_balance()->set_worst(balance.worst);
+      status.mutable_expert_balance()->set_worst_layer(balance.worst_layer);
+    }
   }
   status.set_worker(spec_.name);
   status.set_address(spec_.members.front().address);

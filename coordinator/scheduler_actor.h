@@ -23,6 +23,7 @@
 #include "coordinator/replica_spec.h"
 #include "coordinator/scheduler/scheduler.h"
 #include "coordinator/worker_link.h"
+#include "sharding/expert_placement.h"
 
 namespace troupe {
 
@@ -93,6 +94,8 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   void GiveUp(int rank, absl::Status reason);
   void TellJob(const SequenceEvent& event, const v1::StepResult& result);
   void Forget(absl::flat_hash_map<uint64_t, Job>::iterator job);
+  // Adds up what the homes' ranks counted, if this was a step in which they told.
+  void CountExperts(const JointSteps::Results& results);
   void SetProblem(std::string problem);
   int64_t NowUs() const;
 
@@ -113,6 +116,11 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   std::string problem_;       // as the fleet was told
   absl::Status complaint_;    // of the first rank that has lost another
   bool may_plan_ = false;     // WaitingAdded has come
+  // Something came after which there may be a step to plan: most messages are results of single
+  // ranks, and asking all homes after each of a thousand would take longer than planning.
+  bool plan_again_ = false;
+  std::vector<ExpertPlacement> placement_;  // of the map; empty: not of several ranks
+  std::optional<ExpertLoads> expert_loads_;
   bool handing_over_ = false;
   uint64_t plan_ns_total_ = 0;
   uint64_t forward_us_total_ = 0;

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <queue>
 #include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
-#include "sharding/layout_rules.h"
 
 namespace troupe {
 namespace {
@@ -86,6 +86,79 @@ class Packing {
   ExpertPlacement placement_;
 };
 
+// Copies of each expert so that the largest load of a copy is as small as can be.
+std::vector<int> CopiesOf(absl::Span<const double> loads, int ranks, int redundant) {
+  const auto experts = static_cast<int>(loads.size());
+  std::vector<int> copies(experts, 1);
+  // The expert whose copies carry most is on top; among equals the lower index.
+  std::priority_queue<std::pair<double, int>> shares;
+  for (int e = 0; e < experts; ++e) shares.emplace(loads[e], -e);
+  for (int i = 0; i < redundant;) {
+    CHECK(!shares.empty()) << redundant << " copies of " << experts << " experts on " << ranks;
+    const int e = -shares.top().second;
+    shares.pop();
+    if (copies[e] == ranks) continue;
+    ++copies[e];
+    ++i;
+    shares.emplace(loads[e] / copies[e], -e);
+  }
+  return copies;
+}
+
+// What lies on the ranks of a stage so far.
+class Fill {
+ public:
+  Fill(int ranks, int copies)
+      : even_(copies / ranks), more_(copies % ranks), held_(ranks, 0), load_(ranks, 0) {}
+
+  // The best ranks for an expert of `copies` copies of `share` tokens each, ascending. Where one
+  // must find several ranks, even numbers go before even loads: otherwise the last would not find
+  // enough.
+  std::vector<int> Take(int copies, double share) {
+    using Key = std::tuple<bool, int, double, int, int>;
+    std::vector<Key> keys;
+    keys.reserve(held_.size());
+    for (int r = 0; r < static_cast<int>(held_.size()); ++r) {
+      keys.emplace_back(!HasRoom(r), copies > 1 ? held_[r] : 0, load_[r], held_[r], r);
+    }
+    std::partial_sort(keys.begin(), keys.begin() + copies, keys.end());
+    std::vector<int> best;
+    for (int i = 0; i < copies; ++i) best.push_back(std::get<4>(keys[i]));
+    std::sort(best.begin(), best.end());
+    for (const int rank : best) {
+      if (++held_[rank] == even_ + 1) --more_;
+      load_[rank] += share;
+    }
+    return best;
+  }
+
+ private:
+  bool HasRoom(int rank) const {
+    return held_[rank] < even_ || (held_[rank] == even_ && more_ > 0);
+  }
+
+  const int even_;  // copies that every rank holds in the end
+  int more_;        // ranks that may hold one more
+  std::vector<int> held_;
+  std::vector<double> load_;
+};
+
+ExpertPlacement Spread(absl::Span<const double> loads, int ranks, int redundant) {
+  const auto experts = static_cast<int>(loads.size());
+  const std::vector<int> copies = CopiesOf(loads, ranks, redundant);
+  const auto share = [&](int e) { return loads[e] / copies[e]; };
+  std::vector<int> order(experts);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+    return std::pair(copies[a], share(a)) > std::pair(copies[b], share(b));
+  });
+  Fill fill(ranks, experts + redundant);
+  ExpertPlacement placement;
+  placement.holders.resize(experts);
+  for (const int e : order) placement.holders[e] = fill.Take(copies[e], share(e));
+  return placement;
+}
+
 std::vector<ExpertCopy> CopiesBetween(const ExpertPlacement& from, const ExpertPlacement& to) {
   std::vector<ExpertCopy> copies;
   for (size_t e = 0; e < to.holders.size(); ++e) {
@@ -104,8 +177,8 @@ std::vector<ExpertCopy> CopiesBetween(const ExpertPlacement& from, const ExpertP
 
 }  // namespace
 
-ExpertLoads::ExpertLoads(std::vector<int> experts, double half_life_steps)
-    : decay_(std::exp2(-1 / half_life_steps)) {
+ExpertLoads::ExpertLoads(std::vector<int> experts, double half_life)
+    : decay_(std::exp2(-1 / half_life)) {
   for (const int count : experts) tokens_.emplace_back(count, 0.0);
 }
 
@@ -119,25 +192,46 @@ absl::Status ExpertLoads::Add(absl::Span<const uint32_t> expert_tokens) {
   }
   size_t at = 0;
   for (std::vector<double>& layer : tokens_) {
-    for (double& tokens : layer) tokens = tokens * decay_ + expert_tokens[at++];
+    for (double& tokens : layer) {
+      empty_ = empty_ && expert_tokens[at] == 0;
+      tokens = tokens * decay_ + expert_tokens[at++];
+    }
   }
   return absl::OkStatus();
 }
 
-ExpertPlacement BalanceExperts(absl::Span<const double> loads, int ranks, int redundant) {
+ExpertLoads LoadsOf(const ModelDescription& model) {
+  std::vector<int> experts;
+  for (const LayerDescription& layer : model.layers) {
+    const auto* moe = std::get_if<MoeFfn>(&layer.ffn);
+    experts.push_back(moe == nullptr ? 0 : moe->experts);
+  }
+  if (model.mtp.has_value()) experts.push_back(0);
+  return {std::move(experts), kLoadHalfLife};
+}
+
+ExpertLoads LoadsOf(absl::Span<const ExpertPlacement> placements, size_t values) {
+  std::vector<int> experts;
+  for (const ExpertPlacement& placement : placements) {
+    const size_t count = std::min(values, placement.holders.size());
+    experts.push_back(static_cast<int>(count));
+    values -= count;
+  }
+  return {std::move(experts), kLoadHalfLife};
+}
+
+ExpertPlacement PlaceExperts(absl::Span<const double> loads, int ranks, int redundant) {
   CHECK(ranks >= 1 && redundant >= 0 && !loads.empty());
   const int64_t most = static_cast<int64_t>(loads.size()) * (ranks - 1);
-  // Loads that have aged are small fractions, and whole tokens would not tell them apart.
-  const double largest = *std::max_element(loads.begin(), loads.end());
-  const double scale = largest > 0 ? 1e12 / largest : 0;
-  std::vector<int64_t> tokens;
-  for (const double load : loads) tokens.push_back(std::llround(load * scale));
-  Packing packing(loads,
-                  PlaceExperts(absl::Span<const int64_t>(tokens), ranks,
-                               static_cast<int>(std::min<int64_t>(redundant, most))),
+  Packing packing(loads, Spread(loads, ranks, static_cast<int>(std::min<int64_t>(redundant, most))),
                   ranks);
   packing.Exchange();
   return packing.placement();
+}
+
+int HolderFor(const ExpertPlacement& placement, int expert, int position) {
+  const std::vector<int>& holders = placement.holders[expert];
+  return holders[static_cast<size_t>(position) % holders.size()];
 }
 
 std::vector<double> RankLoads(absl::Span<const double> loads, const ExpertPlacement& placement,
@@ -156,6 +250,26 @@ double PlacementBalance(absl::Span<const double> loads, const ExpertPlacement& p
   const double total = std::accumulate(of_rank.begin(), of_rank.end(), 0.0);
   if (total <= 0) return 1;
   return *std::max_element(of_rank.begin(), of_rank.end()) * ranks / total;
+}
+
+StageBalance BalanceOf(const ExpertLoads& loads, absl::Span<const ExpertPlacement> placements,
+                       int ranks) {
+  StageBalance balance;
+  double sum = 0;
+  int layers = 0;
+  for (int layer = 0; layer < loads.layers(); ++layer) {
+    const absl::Span<const double> tokens = loads.layer(layer);
+    if (placements[layer].holders.empty() || tokens.empty()) continue;
+    if (std::accumulate(tokens.begin(), tokens.end(), 0.0) <= 0) continue;
+    const double of_layer = PlacementBalance(tokens, placements[layer], ranks);
+    sum += of_layer;
+    ++layers;
+    if (balance.worst_layer >= 0 && of_layer <= balance.worst) continue;
+    balance.worst = of_layer;
+    balance.worst_layer = layer;
+  }
+  if (layers > 0) balance.mean = sum / layers;
+  return balance;
 }
 
 ExpertPlacement KeepInPlace(const ExpertPlacement& current, const ExpertPlacement& placement,
@@ -205,8 +319,8 @@ absl::StatusOr<std::vector<LayerMove>> PlanPlacement(const ExpertLoads& loads,
   std::vector<std::pair<double, LayerMove>> moves;
   for (int layer = 0; layer < loads.layers(); ++layer) {
     const ExpertPlacement& before = current[layer];
-    if (before.holders.empty()) continue;
     const absl::Span<const double> tokens = loads.layer(layer);
+    if (before.holders.empty() || tokens.empty()) continue;
     if (tokens.size() != before.holders.size()) {
       return absl::InvalidArgumentError(absl::StrCat("loads of layer ", layer, ": found ",
                                                      tokens.size(), " experts, wanted ",
@@ -215,7 +329,7 @@ absl::StatusOr<std::vector<LayerMove>> PlanPlacement(const ExpertLoads& loads,
     LayerMove move;
     move.layer = layer;
     move.placement =
-        KeepInPlace(before, BalanceExperts(tokens, ranks, policy.redundant_experts), ranks);
+        KeepInPlace(before, PlaceExperts(tokens, ranks, policy.redundant_experts), ranks);
     move.balance_before = PlacementBalance(tokens, before, ranks);
     move.balance_after = PlacementBalance(tokens, move.placement, ranks);
     if (move.balance_before - move.balance_after < policy.min_gain) continue;

@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "model/description.h"
 #include "sharding/shard_map.h"
 
 namespace troupe {
@@ -25,25 +26,45 @@ namespace troupe {
 // layers.
 class ExpertLoads {
  public:
-  // experts[l] is how many layer l has. A token counts half after `half_life_steps` steps.
-  ExpertLoads(std::vector<int> experts, double half_life_steps);
+  // experts[l] is how many layer l has. A token counts half after `half_life` more reports.
+  ExpertLoads(std::vector<int> experts, double half_life);
 
-  // One step's StepResult.expert_tokens: layer-major, MoE layers only. InvalidArgument, and nothing
+  // What StepResult.expert_tokens tells: layer-major, MoE layers only. InvalidArgument, and nothing
   // is added, when the number of values is not the number of experts of all layers.
   absl::Status Add(absl::Span<const uint32_t> expert_tokens);
 
   absl::Span<const double> layer(int layer) const { return tokens_[layer]; }
   int layers() const { return static_cast<int>(tokens_.size()); }
+  // Nothing was added, or no token was counted.
+  bool empty() const { return empty_; }
 
  private:
   double decay_;
+  bool empty_ = true;
   std::vector<std::vector<double>> tokens_;
 };
 
-// Places one layer's experts on `ranks` ranks of a stage, `redundant` copies beyond one each, fewer
-// where all ranks hold all experts: PlaceExperts, and then exchanges with the busiest rank until
-// none helps. REQUIRES: ranks >= 1, loads not empty and not negative, redundant >= 0.
-ExpertPlacement BalanceExperts(absl::Span<const double> loads, int ranks, int redundant);
+// Reports after which a token counts half: long against bursts of one kind of request, short
+// against a day's changes.
+inline constexpr double kLoadHalfLife = 16;
+
+// Of a model's plain steps, which leave the MTP module out.
+ExpertLoads LoadsOf(const ModelDescription& model);
+// Where only a map is known: of its layers whose experts lie whole, as far as `values` numbers, a
+// report's, tell of them. What they leave out is the MTP module's layer, the last.
+ExpertLoads LoadsOf(absl::Span<const ExpertPlacement> placements, size_t values);
+
+// Places one layer's experts on `ranks` ranks of a stage, by the tokens that chose each expert:
+// `redundant` copies beyond one each, fewer where all ranks hold all experts, go where the load of
+// a copy is largest; copies go, experts of most copies first, to the least loaded ranks that have
+// room and do not hold the expert; then the busiest rank exchanges experts with others until none
+// helps. Ties go to the lower index. REQUIRES: ranks >= 1, loads not empty and not negative,
+// redundant >= 0.
+ExpertPlacement PlaceExperts(absl::Span<const double> loads, int ranks, int redundant);
+
+// Of the holders of `expert`, the one that computes it for a token at `position` of its sequence.
+// It depends on nothing else, so that a token's sums do not depend on who shares the step.
+int HolderFor(const ExpertPlacement& placement, int expert, int position);
 
 // Tokens that each rank computes when every expert's are spread evenly over its holders. [ranks]
 std::vector<double> RankLoads(absl::Span<const double> loads, const ExpertPlacement& placement,
@@ -52,6 +73,16 @@ std::vector<double> RankLoads(absl::Span<const double> loads, const ExpertPlacem
 // Largest over mean of RankLoads: 1 is perfect, `ranks` the worst. 1 where there is no load.
 double PlacementBalance(absl::Span<const double> loads, const ExpertPlacement& placement,
                         int ranks);
+
+// Balance of all layers whose experts ranks hold whole.
+struct StageBalance {
+  double mean = 1;
+  double worst = 1;
+  int worst_layer = -1;  // -1: no layer has a load
+};
+// Layers without holders, or without loads, are left out. REQUIRES: placements of the same layers.
+StageBalance BalanceOf(const ExpertLoads& loads, absl::Span<const ExpertPlacement> placements,
+                       int ranks);
 
 // `placement` with its ranks renamed so that most experts stay where `current` has them. Ranks are
 // alike, so the balance is the same and fewer experts move. Greedy, by common experts.
@@ -84,7 +115,7 @@ struct PlacementPolicy {
 };
 
 // The moves from `current` to where loads want experts, those that gain most tokens of the slowest
-// rank for each expert copied first. Layers of `current` without holders are skipped.
+// rank for each expert copied first. Layers without holders, or without loads, are skipped.
 // InvalidArgument: loads and placements are of other numbers of layers or experts.
 absl::StatusOr<std::vector<LayerMove>> PlanPlacement(const ExpertLoads& loads,
                                                      absl::Span<const ExpertPlacement> current,

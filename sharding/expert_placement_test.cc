@@ -11,7 +11,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/random.h"
-#include "sharding/layout_rules.h"
 
 namespace troupe {
 namespace {
@@ -67,15 +66,15 @@ TEST(ExpertPlacement, HoldsItsPromisesForRandomLoads) {
       load = kind == 0 ? 0 : kind == 1 ? 7 : static_cast<double>(random.Below(1000));
     }
     SCOPED_TRACE(absl::StrCat(experts, " experts, ", ranks, " ranks, ", redundant, " redundant"));
-    const ExpertPlacement placement = BalanceExperts(loads, ranks, redundant);
+    const ExpertPlacement placement = PlaceExperts(loads, ranks, redundant);
     CheckPlacement(placement, experts, ranks, redundant);
-    EXPECT_EQ(placement, BalanceExperts(loads, ranks, redundant));
+    EXPECT_EQ(placement, PlaceExperts(loads, ranks, redundant));
 
     const std::vector<double> of_rank = RankLoads(loads, placement, ranks);
     EXPECT_NEAR(std::accumulate(of_rank.begin(), of_rank.end(), 0.0),
                 std::accumulate(loads.begin(), loads.end(), 0.0), 1e-6);
 
-    const ExpertPlacement before = BalanceExperts(std::vector<double>(experts, 1), ranks, 0);
+    const ExpertPlacement before = PlaceExperts(std::vector<double>(experts, 1), ranks, 0);
     const ExpertPlacement renamed = KeepInPlace(before, placement, ranks);
     CheckPlacement(renamed, experts, ranks, redundant);
     EXPECT_NEAR(PlacementBalance(loads, renamed, ranks), PlacementBalance(loads, placement, ranks),
@@ -89,8 +88,8 @@ TEST(ExpertPlacement, BalancesSkewedLoads) {
   for (const double exponent : {0.6, 1.0, 1.2}) {
     const std::vector<double> loads = ZipfLoads(128, exponent, random);
     const double before = PlacementBalance(loads, Contiguous(128, 16), 16);
-    const double packed = PlacementBalance(loads, BalanceExperts(loads, 16, 0), 16);
-    const double copied = PlacementBalance(loads, BalanceExperts(loads, 16, 32), 16);
+    const double packed = PlacementBalance(loads, PlaceExperts(loads, 16, 0), 16);
+    const double copied = PlacementBalance(loads, PlaceExperts(loads, 16, 32), 16);
     RecordProperty(absl::StrCat("zipf_", static_cast<int>(exponent * 10)),
                    absl::StrCat(before, " -> ", packed, " -> ", copied));
     EXPECT_GT(before, 1.3) << exponent;
@@ -102,9 +101,9 @@ TEST(ExpertPlacement, BalancesSkewedLoads) {
 // Without copies the hottest expert alone bounds the balance; packing reaches that bound.
 TEST(ExpertPlacement, IsNoWorseThanItsHottestExpert) {
   const std::vector<double> loads = {100, 10, 10, 10, 10, 10, 10, 10};
-  EXPECT_THAT(RankLoads(loads, BalanceExperts(loads, 4, 0), 4), ElementsAre(110, 20, 20, 20));
+  EXPECT_THAT(RankLoads(loads, PlaceExperts(loads, 4, 0), 4), ElementsAre(110, 20, 20, 20));
   // A copy on every rank would need three more.
-  EXPECT_NEAR(PlacementBalance(loads, BalanceExperts(loads, 4, 4), 4), 1.0, 0.1);
+  EXPECT_NEAR(PlacementBalance(loads, PlaceExperts(loads, 4, 4), 4), 1.0, 0.1);
 }
 
 TEST(ExpertPlacement, TokensSpreadEvenlyOverCopies) {
@@ -152,6 +151,19 @@ TEST(ExpertPlacement, FollowsLoadsThatChange) {
   EXPECT_THAT(loads.Add(std::vector<uint32_t>{1}).message(), HasSubstr("found 1 values, wanted 2"));
 }
 
+TEST(ExpertPlacement, BalanceOfAllLayersNamesTheWorst) {
+  ExpertLoads loads({4, 0, 4}, 1000);
+  const std::vector<ExpertPlacement> current = {Contiguous(4, 2), {}, Contiguous(4, 2)};
+  EXPECT_TRUE(loads.empty());
+  EXPECT_EQ(BalanceOf(loads, current, 2).worst_layer, -1);
+  ASSERT_EQ(loads.Add(std::vector<uint32_t>{1, 1, 1, 1, 5, 4, 1, 2}), absl::OkStatus());
+  EXPECT_FALSE(loads.empty());
+  const StageBalance balance = BalanceOf(loads, current, 2);
+  EXPECT_EQ(balance.worst_layer, 2);
+  EXPECT_DOUBLE_EQ(balance.worst, 1.5) << "9 of 12 tokens on one of two ranks";
+  EXPECT_DOUBLE_EQ(balance.mean, 1.25);
+}
+
 TEST(ExpertPlacement, RefusesLoadsOfAnotherModel) {
   const ExpertLoads loads({4}, 10);
   EXPECT_THAT(PlanPlacement(loads, {}, 2, {}).status().message(), HasSubstr("found 1 layers"));
@@ -164,7 +176,7 @@ TEST(ExpertPlacement, RefusesLoadsOfAnotherModel) {
 TEST(ExpertPlacement, PlacesAThousandRanks) {
   SeededRandom random(11);
   const std::vector<double> loads = ZipfLoads(256, 1.0, random);
-  const ExpertPlacement placement = BalanceExperts(loads, 1024, 768);
+  const ExpertPlacement placement = PlaceExperts(loads, 1024, 768);
   CheckPlacement(placement, 256, 1024, 768);
   EXPECT_LT(PlacementBalance(loads, placement, 1024), 1.5);
 }

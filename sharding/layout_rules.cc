@@ -1,16 +1,16 @@
 #include "sharding/layout_rules.h"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "base/check.h"
 #include "base/status_util.h"
+#include "sharding/expert_placement.h"
 #include "sharding/weight_parts.h"
 
 namespace troupe {
@@ -183,91 +183,19 @@ absl::StatusOr<ShardMap> BuildShardMap(const ModelDescription& model, const Layo
   map.layout = layout;
   map.first_layer = Partition(LayerCosts(model), layout.pp);
   const int layers = model.mtp_layer_index() + (model.mtp.has_value() ? 1 : 0);
+  std::map<int, ExpertPlacement> even;  // by number of experts
   for (int i = 0; i < layers; ++i) {
     ExpertPlacement& placement = map.experts.emplace_back();
     const auto* moe = std::get_if<MoeFfn>(&LayerOf(model, i).ffn);
     if (moe == nullptr || !layout.expert_parallel) continue;
-    const std::vector<int64_t> even(moe->experts, 1);
-    placement = PlaceExperts(even, layout.tp * layout.dp, layout.redundant_experts);
+    const auto [known, fresh] = even.try_emplace(moe->experts);
+    if (fresh) {
+      known->second = PlaceExperts(std::vector<double>(moe->experts, 1), layout.tp * layout.dp,
+                                   layout.redundant_experts);
+    }
+    placement = known->second;
   }
   return map;
-}
-
-namespace {
-
-// Copies of each expert so that the largest load of a copy is as small as can be.
-std::vector<int> CopiesOf(absl::Span<const int64_t> loads, int ranks, int redundant) {
-  const auto experts = static_cast<int>(loads.size());
-  std::vector<int> copies(experts, 1);
-  const auto share = [&](int e) { return static_cast<double>(loads[e]) / copies[e]; };
-  for (int i = 0; i < redundant; ++i) {
-    int most = -1;
-    for (int e = 0; e < experts; ++e) {
-      if (copies[e] < ranks && (most < 0 || share(e) > share(most))) most = e;
-    }
-    CHECK_GE(most, 0) << redundant << " copies of " << experts << " experts on " << ranks;
-    ++copies[most];
-  }
-  return copies;
-}
-
-// What lies on the ranks of a stage so far.
-struct Fill {
-  std::vector<int> held;
-  std::vector<double> load;
-  int even = 0;  // copies that every rank holds in the end
-  int more = 0;  // ranks that may hold one more
-
-  bool HasRoom(int rank) const {
-    return held[rank] < even ||
-           (held[rank] == even && std::count(held.begin(), held.end(), even + 1) < more);
-  }
-
-  // All ranks, the best for an expert of `copies` copies first. Where one must find several ranks,
-  // even numbers go before even loads: otherwise the last would not find enough.
-  std::vector<int> Order(int copies) const {
-    std::vector<int> order(held.size());
-    std::iota(order.begin(), order.end(), 0);
-    const auto rank_of = [&](int r) {
-      return std::tuple(!HasRoom(r), copies > 1 ? held[r] : 0, load[r], held[r]);
-    };
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int a, int b) { return rank_of(a) < rank_of(b); });
-    return order;
-  }
-};
-
-}  // namespace
-
-ExpertPlacement PlaceExperts(absl::Span<const int64_t> loads, int ranks, int redundant) {
-  const auto experts = static_cast<int>(loads.size());
-  const std::vector<int> copies = CopiesOf(loads, ranks, redundant);
-  const auto share = [&](int e) { return static_cast<double>(loads[e]) / copies[e]; };
-  std::vector<int> order(experts);
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-    return std::pair(copies[a], share(a)) > std::pair(copies[b], share(b));
-  });
-  Fill fill{std::vector<int>(ranks, 0), std::vector<double>(ranks, 0),
-            (experts + redundant) / ranks, (experts + redundant) % ranks};
-  ExpertPlacement placement;
-  placement.holders.resize(experts);
-  for (const int e : order) {
-    const std::vector<int> best = fill.Order(copies[e]);
-    std::vector<int>& holders = placement.holders[e];
-    holders.assign(best.begin(), best.begin() + copies[e]);
-    for (const int rank : holders) {
-      ++fill.held[rank];
-      fill.load[rank] += share(e);
-    }
-    std::sort(holders.begin(), holders.end());
-  }
-  return placement;
-}
-
-int HolderFor(const ExpertPlacement& placement, int expert, int position) {
-  const std::vector<int>& holders = placement.holders[expert];
-  return holders[static_cast<size_t>(position) % holders.size()];
 }
 
 }  // namespace troupe

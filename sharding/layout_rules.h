@@ -10,7 +10,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/types/span.h"
 #include "sharding/shard_map.h"
 
 namespace troupe {
@@ -29,16 +28,6 @@ absl::Status CheckLayout(const ModelDescription& model, const Layout& layout);
 // Stages of about the same bytes, and experts spread evenly.
 absl::StatusOr<ShardMap> BuildShardMap(const ModelDescription& model, const Layout& layout,
                                        uint64_t epoch);
-
-// Copies of experts on the ranks of a stage, by the tokens that chose each expert: `redundant`
-// copies beyond one go where the load of a copy is largest; copies go, experts of most copies
-// first, to the least loaded ranks that have room and do not hold the expert. Ranks hold the same
-// number of copies, or one fewer. Deterministic: ties go to the lower index.
-ExpertPlacement PlaceExperts(absl::Span<const int64_t> loads, int ranks, int redundant);
-
-// Of the holders of `expert`, the one that computes it for a token at `position` of its sequence.
-// It depends on nothing else, so that a token's sums do not depend on who shares the step.
-int HolderFor(const ExpertPlacement& placement, int expert, int position);
 
 }  // namespace troupe
 

@@ -9,6 +9,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "sharding/expert_placement.h"
 #include "sharding/layout_rules.h"
 #include "sharding/rank_shard.h"
 #include "sharding/weight_parts.h"
@@ -308,8 +309,8 @@ TEST_P(RandomMaps, PlacementsAreFull) {
   const int experts = Pick({4, 16, 60, 256});
   const int ranks = Pick({2, 4, 8});
   const int redundant = std::min(Pick({0, 3, 16, 40}), experts * (ranks - 1));
-  std::vector<int64_t> loads(experts);
-  for (int64_t& load : loads) load = static_cast<int64_t>(random_() % 1000);
+  std::vector<double> loads(experts);
+  for (double& load : loads) load = static_cast<double>(random_() % 1000);
   const ExpertPlacement placement = PlaceExperts(loads, ranks, redundant);
   std::vector<int> held(ranks, 0);
   for (const std::vector<int>& holders : placement.holders) {

@@ -89,7 +89,7 @@ void ComputeGates(const LayerContext& context, const Tensor& projected) {
   params.gates = Columns(FirstRows(arena.gates, tokens), 0, heads);
   params.factors =
       Columns(FirstRows(arena.factors, tokens), 0, heads * std::max(params.branches, 1));
-  params.closed = arena.closed.data();
+  params.closed = arena.closed.data() + context.input.first_row();
   context.ops.HeadGate(params);
   if (context.tap != nullptr) {
     const Tensor gates = Fetched(context.ops, params.gates);

@@ -2,8 +2,9 @@
 
 namespace troupe {
 
-DeviceInput::DeviceInput(const StepInput& input, Ops& ops)
-    : batch_(input.batch()),
+DeviceInput::DeviceInput(const StepInput& input, int first_row, Ops& ops)
+    : first_row_(first_row),
+      batch_(input.batch()),
       token_ids_(Staged(ops, input.token_ids(), input.tokens())),
       gate_rules_(Staged(ops, input.gate_rules(), input.rows())),
       logit_tokens_(input.logit_tokens()) {

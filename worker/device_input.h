@@ -17,12 +17,14 @@ namespace troupe {
 // The same as StepInput, but that pointers are to device memory; logit_tokens are the caller's.
 class DeviceInput {
  public:
-  DeviceInput(const StepInput& input, Ops& ops);
+  // The rows are those from `first_row` on of the step.
+  DeviceInput(const StepInput& input, int first_row, Ops& ops);
 
   // Lets the longest row's length stand for a range of lengths, so that steps stay alike for a
   // while: up to 512 tokens, and twice as many each time.
   void WidenLongest();
 
+  int first_row() const { return first_row_; }
   int rows() const { return batch_.rows; }
   int tokens() const { return batch_.tokens; }
   const BatchView& batch() const { return batch_; }
@@ -33,6 +35,7 @@ class DeviceInput {
   absl::Span<const int32_t> logit_tokens() const { return logit_tokens_; }
 
  private:
+  int first_row_;
   BatchView batch_;
   const uint32_t* token_ids_;
   const GateRule* gate_rules_;

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/check.h"
-#include "sharding/layout_rules.h"
+#include "sharding/expert_placement.h"
 #include "worker/device_memory.h"
 #include "worker/tensor_parts.h"
 

@@ -9,6 +9,7 @@
 #include "worker/device_input.h"
 #include "worker/expert_exchange.h"
 #include "worker/ffn_layer.h"
+#include "worker/micro_batches.h"
 #include "worker/runner_arena.h"
 #include "worker/tensor_parts.h"
 
@@ -94,6 +95,12 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const LoadedMod
   };
   for (const LoadedLayer& layer : model->layers) add_state(layer);
   if (options.mtp) add_state(model->mtp->layer);
+  for (const LayerDescription& layer : model->description.layers) {
+    runner->cuts_rows_ = runner->cuts_rows_ && !layer.attention.mla.has_value();
+  }
+  if (runner->links_->pp->size() > 1) {
+    runner->parts_.assign(kMostMicroBatches, StepInput(options.max_rows, options.max_step_tokens));
+  }
   return runner;
 }
 
@@ -103,29 +110,25 @@ absl::Status ModelRunner::status() const {
   return ops_->status().ok() ? links_->status() : ops_->status();
 }
 
-StepOutput ModelRunner::Forward(const StepInput& input) {
-  const StepOutput output = Launch(input);
+StepOutput ModelRunner::Forward(const StepInput& input, int micro_batches) {
+  const StepOutput output = Launch(input, micro_batches);
   ops_->Synchronize();
   return output;
 }
 
-StepOutput ModelRunner::Launch(const StepInput& input) {
+StepOutput ModelRunner::Launch(const StepInput& input, int micro_batches) {
+  CHECK(micro_batches == 1 ||
+        (micro_batches <= static_cast<int>(parts_.size()) && !options_.mtp && tap_ == nullptr))
+      << micro_batches;
   CHECK_LE(input.rows(), options_.max_rows);
   CHECK_LE(input.tokens(), options_.max_step_tokens);
   CHECK_LE(static_cast<int>(input.logit_tokens().size()), options_.max_logit_tokens);
   CHECK(alone() || !input.draws());
   ops_->BeginStep();
-  DeviceInput staged(input, *ops_);
-  if (replays_->keeps() && alone() && tap_ == nullptr && input.OnlyDecodes()) {
-    staged.WidenLongest();
-    if (replays_->Begin({.kind = input.draws() ? 1 : 0,
-                         .tokens = input.tokens(),
-                         .longest = staged.batch().longest})) {
-      RunLayers(staged);
-      replays_->End();
-    }
+  if (micro_batches > 1) {
+    RunParts(input, micro_batches);
   } else {
-    RunLayers(staged);
+    RunWhole(input);
   }
   StepOutput output;
   const size_t counts = static_cast<size_t>(model_->moe_layers()) * model_->max_experts();
@@ -140,10 +143,49 @@ StepOutput ModelRunner::Launch(const StepInput& input) {
   return output;
 }
 
-void ModelRunner::RunLayers(const DeviceInput& input) {
+void ModelRunner::RunWhole(const StepInput& input) {
+  DeviceInput staged(input, /*first_row=*/0, *ops_);
+  if (!replays_->keeps() || !alone() || tap_ != nullptr || !input.OnlyDecodes()) {
+    return RunStep(staged);
+  }
+  staged.WidenLongest();
+  if (!replays_->Begin({.kind = input.draws() ? 1 : 0,
+                        .tokens = input.tokens(),
+                        .longest = staged.batch().longest})) {
+    return;
+  }
+  RunStep(staged);
+  replays_->End();
+}
+
+void ModelRunner::RunParts(const StepInput& input, int micro_batches) {
+  ClearCounts(input.rows());
+  int64_t logits = 0;
+  for (int i = 0; i < micro_batches; ++i) {
+    StepInput& part = parts_[i];
+    const int first_row = input.CutTo(i, micro_batches, cuts_rows_, part);
+    RunLayers(DeviceInput(part, first_row, *ops_), logits);
+    logits += static_cast<int64_t>(part.logit_tokens().size());
+  }
+  if (model_->shard.last_stage) Logits(arena_->logit_normed, input.logit_tokens().size());
+}
+
+void ModelRunner::RunStep(const DeviceInput& input) {
+  ClearCounts(input.rows());
+  RunLayers(input, /*first_logit=*/0);
+  if (!model_->shard.last_stage) return;
+  const Tensor logits = Logits(arena_->logit_normed, input.logit_tokens().size());
+  if (input.draw_rules() == nullptr) return;
+  ops_->Sample({logits, input.draw_rules(), arena_->drawn.data(), arena_->last_tokens.data()});
+}
+
+void ModelRunner::ClearCounts(int rows) {
   const absl::Span<int32_t> expert_tokens = arena_->expert_tokens;
-  ops_->Clear(arena_->closed.data(), input.rows() * static_cast<int64_t>(sizeof(int32_t)));
+  ops_->Clear(arena_->closed.data(), rows * static_cast<int64_t>(sizeof(int32_t)));
   ops_->Clear(expert_tokens.data(), static_cast<int64_t>(expert_tokens.size() * sizeof(int32_t)));
+}
+
+void ModelRunner::RunLayers(const DeviceInput& input, int64_t first_logit) {
   const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
   Begin(input, hidden);
   size_t exit = 0;
@@ -159,10 +201,9 @@ void ModelRunner::RunLayers(const DeviceInput& input) {
   if (!model_->shard.last_stage) {
     return links_->pp->Send(links_->pp->rank() + 1, hidden.data, BytesOfRows(hidden));
   }
-  NormLogitTokens(model_->final_norm, input.logit_tokens(), arena_->logit_normed);
-  const Tensor logits = Logits(arena_->logit_normed, input.logit_tokens().size());
-  if (input.draw_rules() == nullptr) return;
-  ops_->Sample({logits, input.draw_rules(), arena_->drawn.data(), arena_->last_tokens.data()});
+  const auto count = static_cast<int64_t>(input.logit_tokens().size());
+  NormLogitTokens(model_->final_norm, input.logit_tokens(),
+                  Rows(arena_->logit_normed, first_logit, count));
 }
 
 void ModelRunner::Begin(const DeviceInput& input, const Tensor& hidden) {
@@ -191,7 +232,7 @@ Tensor ModelRunner::ForwardMtp(const StepInput& input, absl::Span<const uint32_t
   const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
   const Tensor joined = FirstRows(arena_->mtp_joined, input.tokens());
   const Tensor embedding = FirstRows(arena_->normed, input.tokens());
-  const DeviceInput staged(input, *ops_);
+  const DeviceInput staged(input, /*first_row=*/0, *ops_);
   Embed(Staged(*ops_, next_tokens.data(), input.tokens()), embedding);
   ops_->RmsNorm({embedding, mtp.embedding_norm.view, eps, Columns(joined, 0, size)});
   ops_->RmsNorm({hidden, mtp.hidden_norm.view, eps, Columns(joined, size, size)});

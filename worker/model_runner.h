@@ -47,6 +47,11 @@ class StepInput {
   // which then has one of them, or for none.
   void Draw(const SampleRule& rule);
 
+  // `part` becomes part `index` of `count` about equal ones of these tokens, in order; rows are cut
+  // where that is `within_rows`. The index of the part's first row here; where the part is empty,
+  // of the row that would follow.
+  int CutTo(int index, int count, bool within_rows, StepInput& part) const;
+
   int rows() const { return static_cast<int>(slot_.size()); }
   int tokens() const { return static_cast<int>(token_.size()); }
   // Every row has one token, whose logits are wanted: steps of as many rows are alike.
@@ -133,11 +138,14 @@ class ModelRunner {
 
   // Runs the step. Its rows' pages were checked; sizes within the options are CHECKed. What comes
   // out means nothing when Ops::status() is an error.
-  StepOutput Forward(const StepInput& input);
+  //
+  // `micro_batches` > 1 cuts it (micro_batches.h): every rank of the replica gives the same number,
+  // and neither taps, early exits nor ForwardMtp are used with the step.
+  StepOutput Forward(const StepInput& input, int micro_batches = 1);
 
   // The same without waiting for the device: what comes out may be read once the device has come
   // here, and until the step after the next is launched.
-  StepOutput Launch(const StepInput& input);
+  StepOutput Launch(const StepInput& input, int micro_batches = 1);
 
   // After Forward, with Options::early_exits: the logits of early head `exit` (an index into
   // early_exit_layers) for the same input. [logit_tokens, V] f32
@@ -154,8 +162,15 @@ class ModelRunner {
  private:
   ModelRunner(const LoadedModel* model, Ops* ops, const Options& options);
 
+  // All rows at once: replayed where that can be.
+  void RunWhole(const StepInput& input);
+  void RunParts(const StepInput& input, int micro_batches);
   // From tokens to logits and draws, without a copy or a wait unless there are a tap or other ranks.
-  void RunLayers(const DeviceInput& input);
+  void RunStep(const DeviceInput& input);
+  void ClearCounts(int rows);
+  // From tokens, or the stage before, to the norms of logits, which go to rows from `first_logit`
+  // on, or to the stage behind.
+  void RunLayers(const DeviceInput& input, int64_t first_logit);
   void RunLayer(const LoadedLayer& layer, const AttentionState& state, const DeviceInput& input);
   // The residual stream as the first layer here reads it.
   void Begin(const DeviceInput& input, const Tensor& hidden);
@@ -176,6 +191,8 @@ class ModelRunner {
   std::unique_ptr<Replays> replays_;  // of steps that only decode
   std::unique_ptr<ExpertExchange> exchange_;
   std::vector<AttentionState> state_;  // [layers that are here], then the MTP layer's
+  std::vector<StepInput> parts_;       // [kMostMicroBatches], of a replica with stages
+  bool cuts_rows_ = true;  // a sequence's results do not depend on how it is cut, bit for bit
 };
 
 }  // namespace troupe

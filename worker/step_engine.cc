@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status_util.h"
+#include "worker/micro_batches.h"
 
 namespace troupe {
 namespace {
@@ -19,6 +20,10 @@ PlanLimits LimitsOf(const Rank& rank) {
   }
   return limits;
 }
+
+// Loads of experts change slowly, and in large models they are thousands of numbers. All ranks of a
+// replica count the same steps, so that they tell in the same one.
+constexpr int kStepsCounted = 64;
 
 v1::TokenLogprobs LogprobsOf(const SampledToken& sampled) {
   v1::TokenLogprobs logprobs;
@@ -48,6 +53,8 @@ StepEngine::StepEngine(Rank* rank, const Clock* clock)
 
 void StepEngine::Reset() {
   sequences_.Clear();
+  counted_steps_ = 0;
+  expert_tokens_.clear();
   for (uint32_t slot = 0; slot < limits_.max_rows; ++slot) {
     CHECK_OK(rank_->pages->ReleaseSlot(slot));
   }
@@ -99,9 +106,25 @@ absl::StatusOr<StepEngine::Launched> StepEngine::Launch(const v1::StepPlan& plan
   if (!step.joins) return step;
   TROUPE_RETURN_IF_ERROR(AddRows(plan, step));
   step.start_ns = clock_->MonotonicNs();
-  step.output = rank_->runner->Launch(input_);
+  step.output = rank_->runner->Launch(input_, Parts(plan));
   TROUPE_RETURN_IF_ERROR(rank_->runner->status());
   return step;
+}
+
+int StepEngine::Parts(const v1::StepPlan& plan) const {
+  int64_t tokens = input_.tokens();
+  for (const uint32_t of_home : plan.home_tokens()) tokens = std::max<int64_t>(tokens, of_home);
+  const int stages = rank_->links == nullptr ? 1 : rank_->links->pp->size();
+  return MicroBatches(stages, tokens, PartTokens(rank_->config.device));
+}
+
+void StepEngine::CountExperts(absl::Span<const int32_t> tokens, v1::StepResult& result) {
+  expert_tokens_.resize(tokens.size());
+  for (size_t i = 0; i < tokens.size(); ++i) expert_tokens_[i] += static_cast<uint32_t>(tokens[i]);
+  if (++counted_steps_ < kStepsCounted) return;
+  result.mutable_expert_tokens()->Assign(expert_tokens_.begin(), expert_tokens_.end());
+  counted_steps_ = 0;
+  expert_tokens_.clear();
 }
 
 absl::Status StepEngine::AddRows(const v1::StepPlan& plan, Launched& step) {
@@ -139,8 +162,7 @@ absl::Status StepEngine::Finish(const Launched& step, v1::StepResult& result) {
   last_end_ns_ = clock_->MonotonicNs();
   const auto& closed = step.output.heads_closed;
   result.mutable_row_heads_skipped()->Add(closed.begin(), closed.end());
-  const auto& expert_tokens = step.output.expert_tokens;
-  result.mutable_expert_tokens()->Add(expert_tokens.begin(), expert_tokens.end());
+  CountExperts(step.output.expert_tokens, result);
   if (step.ahead) {
     ReportDrawn(step, result);
   } else if (rank_->model.shard.last_stage) {

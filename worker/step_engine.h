@@ -67,6 +67,9 @@ class StepEngine {
   absl::Status ApplyGrants(const v1::StepPlan& plan);
   absl::Status ApplyCopies(const v1::StepPlan& plan);
   absl::Status AddRows(const v1::StepPlan& plan, Launched& step);
+  // How many parts the step of these rows is cut into.
+  int Parts(const v1::StepPlan& plan) const;
+  void CountExperts(absl::Span<const int32_t> tokens, v1::StepResult& result);
   void DrawOnDevice(Launched& step);
   void ReportDrawn(const Launched& step, v1::StepResult& result);
   void DrawOnHost(const Launched& step, v1::StepResult& result);
@@ -82,6 +85,9 @@ class StepEngine {
   std::vector<PageGrant> grants_;  // of the plan
   SamplerScratch scratch_;
   int64_t last_end_ns_ = 0;  // of the last step that was finished
+  // Of the steps since they were last told: their number, and tokens by expert, as StepOutput's.
+  int counted_steps_ = 0;
+  std::vector<uint32_t> expert_tokens_;
   Buffer stage_tokens_;  // [max_rows] u32, of a replica with stages
 };
 

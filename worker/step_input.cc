@@ -63,6 +63,32 @@ bool StepInput::OnlyDecodes() const {
   return !slot_.empty() && slot_.size() == token_.size() && logit_tokens_.size() == token_.size();
 }
 
+int StepInput::CutTo(int index, int count, bool within_rows, StepInput& part) const {
+  part.Clear();
+  const auto at = [&](int i) { return static_cast<int>(int64_t{tokens()} * i / count); };
+  const int begin = at(index);
+  const int end = at(index + 1);
+  int first_row = rows();
+  for (int row = 0; row < rows(); ++row) {
+    int from = first_[row];
+    int to = first_[row + 1];
+    if (within_rows) {
+      from = std::max(from, begin);
+      to = std::min(to, end);
+    } else if (from < begin || from >= end) {
+      continue;
+    }
+    if (from >= to) continue;
+    first_row = std::min(first_row, row);
+    const auto logits = std::lower_bound(logit_tokens_.begin(), logit_tokens_.end(), to) -
+                        std::lower_bound(logit_tokens_.begin(), logit_tokens_.end(), from);
+    part.AddRow(slot_[row], start_[row] + from - first_[row],
+                absl::MakeConstSpan(token_).subspan(from, to - from), gate_[row],
+                static_cast<int>(logits));
+  }
+  return first_row;
+}
+
 BatchView StepInput::batch() const {
   BatchView view;
   view.rows = rows();

@@ -71,12 +71,20 @@ struct ReplicaLost {
   absl::Status status;
   std::string worker;  // whose session broke first; empty: not known
 };
+// Tokens that each (MoE layer, expert) of a replica received since they were last told, all its
+// homes together; as StepResult.expert_tokens. From SchedulerActor to the fleet, which hands it to
+// the ReshardActor of that replica.
+struct ExpertsCounted {
+  std::string replica;
+  std::vector<uint32_t> tokens;
+};
 // Time to look at deadlines, and at ranks that are silent. From the actor to itself.
 struct ReshardTick {};
 
 using ReshardMessage =
     std::variant<RankSeen, ReshardAsked, DescribeSpares, LogRead, LogWritten, PrepareProgressed,
-                 PrepareEnded, RetireEnded, ReplicaServing, ReplicaLost, ReshardTick>;
+                 PrepareEnded, RetireEnded, ReplicaServing, ReplicaLost, ExpertsCounted,
+                 ReshardTick>;
 
 // ---- To the FleetActor
 // The replica is to run on these ranks with this map from its next step on. From ReshardActor;

@@ -23,7 +23,8 @@ ReshardActor::ReshardActor(Config config, std::unique_ptr<RankControl> control,
       log_(std::move(log)),
       fleet_(std::move(fleet)),
       observer_(std::move(observer)),
-      ranks_(config_.rank_timeout_ms * 1000) {}
+      ranks_(config_.rank_timeout_ms * 1000),
+      loads_(LoadsOf(*config_.model)) {}
 
 void ReshardActor::OnStart() {
   log_->Read([actor = self()](absl::StatusOr<DecisionRecord> record) {
@@ -211,6 +212,11 @@ void ReshardActor::On(const ReplicaLost& message) {
     // The old layout is broken: it must be mended before anything else.
     Apply(transaction.Cancel(message.status));
   }
+}
+
+void ReshardActor::On(const ExpertsCounted& message) {
+  const absl::Status added = loads_.Add(message.tokens);
+  if (!added.ok()) LOG(WARNING) << config_.replica << ": " << added;
 }
 
 void ReshardActor::Drive() {

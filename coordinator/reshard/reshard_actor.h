@@ -32,6 +32,7 @@
 #include "coordinator/reshard/rank_control.h"
 #include "coordinator/reshard/transaction.h"
 #include "model/description.h"
+#include "sharding/expert_placement.h"
 #include "sharding/reshard_plan.h"
 #include "sharding/shard_map.h"
 
@@ -71,6 +72,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   struct Change {
     Placed to;
     ReshardPlan plan;
+    int layers_left = 0;               // of one by load: that did not fit
     std::vector<std::string> workers;  // by member of the transaction
     std::unique_ptr<ReshardTransaction> transaction;
     std::map<std::string, std::unique_ptr<RankControl::Call>> calls;
@@ -102,6 +104,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   void On(const RetireEnded& message);
   void On(const ReplicaServing& message);
   void On(const ReplicaLost& message);
+  void On(const ExpertsCounted& message);
   void On(ReshardTick message);
 
   // Looks at what there is to do, when no change is under way.
@@ -114,6 +117,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   // for.
   absl::StatusOr<Change> PlanRequest(const v1::ReshardRequest& request) const;
   absl::StatusOr<Change> MakeChange(Placed to) const;
+  v1::ExpertBalance BalanceWith(const ShardMap& map) const;
   void Start(Change change, int64_t deadline_us);
   void Apply(ReshardActions actions);
   void Ask(const AskPrepare& action);
@@ -144,6 +148,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   bool log_read_ = false;
   uint64_t last_epoch_ = 0;
   std::optional<Placed> decided_;
+  ExpertLoads loads_;  // of the replica, whatever its layout
   State state_ = State::kDown;
   std::optional<Change> change_;
   std::deque<ReshardAsked> asked_;  // to be applied, while a change is under way

@@ -10,6 +10,7 @@
 #include "base/status_util.h"
 #include "coordinator/reshard/reshard_actor.h"
 #include "sharding/layout_rules.h"
+#include "sharding/rebalance.h"
 #include "sharding/shard_map_proto.h"
 #include "sharding/survivor_layout.h"
 
@@ -28,10 +29,13 @@ absl::StatusOr<ReshardActor::Change> ReshardActor::PlanRequest(
                                                Spares({}).size(), " ranks, wanted ",
                                                config_.layout.world()));
   }
-  v1::ShardMap wanted;
-  *wanted.mutable_layout() = request.layout();
-  TROUPE_ASSIGN_OR_RETURN(const ShardMap sizes, FromProto(wanted));
-  const Layout layout = sizes.layout;
+  Layout layout = decided_->map.layout;
+  if (request.has_layout() || !request.by_load()) {
+    v1::ShardMap wanted;
+    *wanted.mutable_layout() = request.layout();
+    TROUPE_ASSIGN_OR_RETURN(const ShardMap sizes, FromProto(wanted));
+    layout = sizes.layout;
+  }
   TROUPE_ASSIGN_OR_RETURN(ShardMap map, BuildShardMap(*config_.model, layout, 0));
   // Those that serve keep their numbers; then those that do not.
   std::vector<std::string> names;
@@ -46,8 +50,30 @@ absl::StatusOr<ReshardActor::Change> ReshardActor::PlanRequest(
   }
   names.resize(world);
   const std::vector<bool> alive(decided_->members.size(), true);
-  map = CarryExperts(decided_->map, map, MatchRanks(decided_->members, names, alive));
-  return MakeChange({std::move(map), std::move(names)});
+  const RankMatch match = MatchRanks(decided_->members, names, alive);
+  map = CarryExperts(decided_->map, map, match);
+  if (!request.by_load()) return MakeChange({std::move(map), std::move(names)});
+  if (loads_.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(config_.replica,
+                     " has not counted yet which experts tokens choose: found 0 "
+                     "reports, wanted one; try again once it has served some requests"));
+  }
+  TROUPE_ASSIGN_OR_RETURN(Rebalance moved,
+                          RebalanceExperts(*config_.model, decided_->map, map, loads_, match,
+                                           config_.sizing, config_.rates));
+  TROUPE_ASSIGN_OR_RETURN(Change change, MakeChange({std::move(moved.map), std::move(names)}));
+  change.layers_left = moved.layers_left;
+  return change;
+}
+
+v1::ExpertBalance ReshardActor::BalanceWith(const ShardMap& map) const {
+  const StageBalance balance = BalanceOf(loads_, map.experts, map.layout.tp * map.layout.dp);
+  v1::ExpertBalance out;
+  out.set_mean(balance.mean);
+  out.set_worst(balance.worst);
+  out.set_worst_layer(std::max(0, balance.worst_layer));
+  return out;
 }
 
 absl::StatusOr<ReshardActor::Change> ReshardActor::MakeChange(Placed to) const {
@@ -220,6 +246,12 @@ v1::ReshardPlan ReshardActor::Describe(const Change& change) const {
   out.set_to(NameOf(change.to.map.layout));
   out.set_to_epoch(change.to.map.epoch);
   out.set_seconds(change.plan.seconds);
+  out.set_layers_left(change.layers_left);
+  const ShardMap& to = change.to.map;
+  if (decided_.has_value() && decided_->map.layout.expert_parallel && !loads_.empty()) {
+    *out.mutable_balance_before() = BalanceWith(decided_->map);
+  }
+  if (to.layout.expert_parallel && !loads_.empty()) *out.mutable_balance_after() = BalanceWith(to);
   for (const RankMove& move : change.plan.ranks) {
     v1::RankMove& rank = *out.add_ranks();
     rank.set_worker(move.new_rank != kNoRank ? change.to.members[move.new_rank]

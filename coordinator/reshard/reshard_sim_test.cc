@@ -30,6 +30,7 @@ constexpr Scenario kScenarios[] = {
     {"ep2-to-tp2", 2, "dp2 ep", "tp2", false},
     {"grow", 4, "dp2 ep", "dp4 ep", false},
     {"shrink", 4, "dp4 ep +8", "dp2 ep", true},
+    {"hot-experts", 2, "dp2 ep", "dp2 ep +2", true, 0, /*by_load=*/true},
 };
 
 std::string LayoutOf(const SimDisk& disk) {
@@ -114,6 +115,20 @@ TEST(ReshardSimulation, ARankThatHoldsSomethingElseRollsBack) {
   run.Run();
   ASSERT_EQ(run.outcome()->status(), absl::OkStatus());
   EXPECT_EQ(run.old_epoch(), 2u);
+}
+
+TEST(ReshardSimulation, SkewedLoadsAreEvenAfterwards) {
+  SetLogLevel(LogLevel::kOff);
+  ReshardRun run(kScenarios[4], "", 0);
+  run.Run();
+  ASSERT_EQ(run.outcome()->status(), absl::OkStatus());
+  RecordProperty("balance", absl::StrCat(run.plan().balance_before().mean(), " -> ",
+                                         run.plan().balance_after().mean()));
+  EXPECT_GT(run.plan().balance_before().mean(), 1.8);
+  EXPECT_LT(run.plan().balance_after().mean(), 1.1);
+  EXPECT_EQ(run.plan().layers_left(), 0u);
+  // What the ranks of the new map count says the same.
+  EXPECT_NEAR(run.observed_balance(), run.plan().balance_after().mean(), 1e-6);
 }
 
 TEST(ReshardSimulation, ADeadlineRollsBack) {

@@ -5,6 +5,9 @@
 //   many; request.tokens.size() <= length  the sequence has so many, sampled ones in flight
 //   included
 // A row computes tokens [planned, planned + count); one that reaches `length` samples the next.
+//
+// What every step reads stands first and together: with many thousands live no cache holds them
+// all, and a step's time is that of the lines it fetches.
 #ifndef TROUPE_COORDINATOR_SCHEDULER_LIVE_SEQUENCE_H_
 #define TROUPE_COORDINATOR_SCHEDULER_LIVE_SEQUENCE_H_
 
@@ -24,7 +27,7 @@
 
 namespace troupe {
 
-struct LiveSequence {
+struct alignas(64) LiveSequence {
   enum class Phase : uint8_t {
     kHeld,     // a fork whose parent has not computed their common tokens yet
     kWaiting,  // in the queue; holds no page, unless it came with its state
@@ -32,22 +35,26 @@ struct LiveSequence {
     kRunning,  // holds pages and a slot
   };
 
+  // One line of cache for planning, with the request's id; the next one for what a result adds.
   Phase phase = Phase::kWaiting;
+  bool has_held_forks = false;
   uint32_t slot = 0;
   uint32_t planned = 0;
   uint32_t computed = 0;
+  uint32_t token_count = 0;  // request.tokens.size()
   uint32_t samples_in_flight = 0;
   uint32_t limit_tokens = 0;  // generation ends at this length
   uint32_t granted_blocks = 0;
-  uint32_t published_blocks = 0;
   uint32_t page_event_at = 0;  // `computed` at which a block is complete or a page leaves a window
   uint64_t last_step = 0;      // the last that uses its pages
-
-  SequenceRequest request;
-  Urgency urgency;
   Tenant* tenant = nullptr;
-  std::shared_ptr<const std::string> tenant_namespace;
+  SequenceRequest request;
+
   SequenceFigures figures;
+  uint32_t published_blocks = 0;
+  std::vector<uint64_t> held_forks;  // its children in kHeld
+  Urgency urgency;
+  std::shared_ptr<const std::string> tenant_namespace;
   bool was_admitted = false;
 
   BlockKey root;
@@ -58,21 +65,32 @@ struct LiveSequence {
   std::array<uint32_t, kMaxKvGroups> first_held = {};
 
   std::optional<uint64_t> fork_parent;  // until it is admitted
-  std::vector<uint64_t> held_forks;     // its children in kHeld
 
   uint64_t load_batch = 0;
   uint32_t loads_outstanding = 0;
   std::vector<uint32_t> blocks_loaded;  // bit g of element i: block i of group g was loaded
 
-  uint32_t length() const {
-    return static_cast<uint32_t>(request.tokens.size()) + samples_in_flight;
-  }
+  bool runs() const { return phase == Phase::kRunning; }
+  uint32_t length() const { return token_count + samples_in_flight; }
   uint32_t remaining() const { return length() - planned; }
   // Tokens that its client has are to be computed again.
   bool resumes() const {
     return planned < request.tokens.size() && request.tokens.size() > request.prompt_tokens;
   }
 };
+
+// Starts to fetch what planning reads, or a result changes, of a sequence that is about to be
+// visited, so that the fetches of several overlap.
+inline void PrefetchPlan(const LiveSequence* s) { __builtin_prefetch(s, /*rw=*/1); }
+inline void PrefetchResult(const LiveSequence* s) {
+  PrefetchPlan(s);
+  __builtin_prefetch(&s->request.tokens, /*rw=*/1);
+}
+
+// Where its next token will be written. REQUIRES: what a result changes is fetched.
+inline void PrefetchToken(const LiveSequence& s) {
+  __builtin_prefetch(s.request.tokens.data() + s.request.tokens.size(), /*rw=*/1);
+}
 
 inline bool MoreUrgent(const LiveSequence* a, const LiveSequence* b) {
   return a->urgency < b->urgency;

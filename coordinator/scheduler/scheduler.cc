@@ -10,17 +10,6 @@
 #include "coordinator/scheduler/token_limit.h"
 
 namespace troupe {
-namespace {
-
-// Removes `s` from a list that is sorted or short. False: not in it.
-bool Erase(std::vector<LiveSequence*>& list, const LiveSequence* s) {
-  const auto it = std::find(list.begin(), list.end(), s);
-  if (it == list.end()) return false;
-  list.erase(it);
-  return true;
-}
-
-}  // namespace
 
 absl::Status Scheduler::Config::Validate() const {
   const auto positive = [](absl::string_view name, double value) {
@@ -96,12 +85,13 @@ absl::Status Scheduler::Fork(uint64_t parent_id, SequenceRequest fork) {
 
   LiveSequence& child = Insert(std::move(request), *limit);
   child.fork_parent = parent_id;
-  if (parent->computed + 1 >= child.request.tokens.size()) {
+  if (parent->computed + 1 >= child.token_count) {
     Enqueue(child);
   } else {
     child.phase = LiveSequence::Phase::kHeld;
     ++held_;
     parent->held_forks.push_back(child.request.id);
+    parent->has_held_forks = true;
   }
   return absl::OkStatus();
 }
@@ -118,6 +108,7 @@ LiveSequence& Scheduler::Insert(SequenceRequest request, uint32_t limit_tokens) 
     s.keys = BlockKeys(s.root, request.tokens, replica_.block_tokens);
   }
   s.request = std::move(request);
+  s.token_count = static_cast<uint32_t>(s.request.tokens.size());
   sequences_.emplace(s.request.id, std::move(made));
   return s;
 }
@@ -152,11 +143,12 @@ void Scheduler::Detach(LiveSequence& s) {
       break;
     case LiveSequence::Phase::kLoading:
       transfers_.DropLoads(s.load_batch);
-      CHECK(Erase(loading_, &s));
+      CHECK_EQ(loading_.erase(s.load_batch), 1u);
+      holders_.Remove(s.urgency);
       --s.tenant->running;
       break;
     case LiveSequence::Phase::kRunning:
-      CHECK(Erase(running_, &s));
+      holders_.Remove(s.urgency);
       slots_[s.slot].sequence = nullptr;
       finished_slots_.push_back(s.slot);
       --s.tenant->running;
@@ -186,6 +178,7 @@ void Scheduler::Remove(LiveSequence& s) {
 
 // The parent has computed what its held forks share, or never will.
 void Scheduler::ReleaseForks(LiveSequence& parent) {
+  parent.has_held_forks = false;
   for (const uint64_t id : std::exchange(parent.held_forks, {})) {
     LiveSequence* child = Find(id);
     if (child == nullptr || child->phase != LiveSequence::Phase::kHeld) continue;

@@ -32,6 +32,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,6 +51,7 @@
 #include "coordinator/scheduler/sequence.h"
 #include "coordinator/scheduler/step_pace.h"
 #include "coordinator/scheduler/transfer_book.h"
+#include "coordinator/scheduler/urgency_list.h"
 #include "troupe/v1/admin.pb.h"
 #include "troupe/v1/worker.pb.h"
 
@@ -139,7 +141,7 @@ class Scheduler {
   uint32_t CountLocalBlocks(absl::Span<const BlockKey> keys) const;
 
   // Sequences that hold memory, and those that wait for it.
-  uint32_t running() const { return static_cast<uint32_t>(running_.size() + loading_.size()); }
+  uint32_t running() const { return holders_.size(); }
   uint32_t waiting() const { return queue_.waiting() + held_; }
   uint32_t steps_in_flight() const { return static_cast<uint32_t>(steps_.size()); }
   const ReplicaInfo& replica() const { return replica_; }
@@ -157,6 +159,12 @@ class Scheduler {
     uint32_t count = 0;
     bool samples = false;
   };
+  // What the result says of it.
+  struct RowResult {
+    uint32_t heads_skipped = 0;
+    int sample_index = -1;  // in the columns of rows that sampled
+    bool damaged = false;
+  };
   struct StepInFlight {
     uint64_t step = 0;
     std::vector<RowInFlight> rows;
@@ -167,6 +175,7 @@ class Scheduler {
   struct Draft {
     v1::StepPlan plan;
     StepInFlight record;
+    std::vector<LiveSequence*> prompts;  // running ones with more than one token to compute
   };
   struct Slot {
     LiveSequence* sequence = nullptr;
@@ -219,7 +228,7 @@ class Scheduler {
   void SharePrefix(const LiveSequence& s, uint32_t local_boundary, uint32_t boundary,
                    Reuse& reuse) const;
   PageCounts PagesWanted(const LiveSequence& s, const Reuse& reuse) const;
-  uint32_t PagesPromised(uint32_t group) const;
+  void Promise(const LiveSequence& s);
   bool HasRoom(const PageCounts& wanted) const;
   void TakeShared(LiveSequence& s, Reuse& reuse);
   void BeginLoading(LiveSequence& s, const Reuse& reuse);
@@ -229,9 +238,10 @@ class Scheduler {
   void Grant(Draft& draft, const LiveSequence& s, uint32_t group, uint32_t block);
 
   // scheduler_retire.cc: what a result changes.
+  void FetchAhead(const std::vector<RowInFlight>& rows, size_t i) const;
   absl::Status CheckResult(const v1::StepResult& result) const;
-  SequenceEvent RetireRow(LiveSequence& s, const RowInFlight& row, const v1::StepResult& result,
-                          int row_index, int sample_index);
+  SequenceEvent RetireRow(LiveSequence& s, const RowInFlight& row, const RowResult& told,
+                          const v1::StepResult& result);
   void TurnPages(LiveSequence& s);
   void PublishBlock(LiveSequence& s, uint32_t block);
   void SetPageEvent(LiveSequence& s) const;
@@ -246,17 +256,20 @@ class Scheduler {
 
   absl::flat_hash_map<uint64_t, std::unique_ptr<LiveSequence>> sequences_;
   FairShare queue_;
-  std::vector<LiveSequence*> running_;  // most urgent first
-  std::vector<LiveSequence*> loading_;
-  std::vector<uint64_t> kept_;   // sequences that wait with their state
-  uint32_t held_ = 0;            // sequences in kHeld
-  int64_t batch_opened_us_ = 0;  // arrival of the first that waits
+  UrgencyList holders_;                        // those that run or load
+  std::map<uint64_t, LiveSequence*> loading_;  // by load_batch
+  std::vector<uint64_t> kept_;                 // sequences that wait with their state
+  uint32_t held_ = 0;                          // sequences in kHeld
+  int64_t batch_opened_us_ = 0;                // arrival of the first that waits
   // The most urgent running sequence that lacks a page: less urgent ones get none before it.
   LiveSequence* short_ = nullptr;
   // The head of the queue and what it lacked, so that it is looked at again only when that is
   // there.
   uint64_t blocked_sequence_ = 0;
   std::optional<PageCounts> blocked_wanted_;
+
+  // While Admit runs: pages that are spoken for, by those that hold memory.
+  PageCounts promised_ = {};
 
   KvMemory memory_;
   TransferBook transfers_;

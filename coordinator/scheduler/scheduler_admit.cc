@@ -20,10 +20,19 @@ uint32_t CeilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 void Scheduler::Admit(Draft& draft, int64_t now_us) {
   StartKept(draft, now_us);
   StartLoaded(draft);
-  while (short_ == nullptr && running() < batch_limit_ && !free_slots_.empty()) {
-    LiveSequence* next = queue_.Next();
-    if (next == nullptr || !TryAdmit(draft, *next, now_us)) return;
+  const auto may = [&] {
+    return short_ == nullptr && running() < batch_limit_ && !free_slots_.empty() &&
+           queue_.waiting() > 0;
+  };
+  if (may()) {
+    promised_ = {};
+    for (size_t i = 0; i < holders_.places(); ++i) {
+      if (holders_.at(i) != nullptr) Promise(*holders_.at(i));
+    }
   }
+  while (may() && TryAdmit(draft, *queue_.Next(), now_us)) {
+  }
+  holders_.Settle();
 }
 
 bool Scheduler::TryAdmit(Draft& draft, LiveSequence& s, int64_t now_us) {
@@ -55,10 +64,11 @@ bool Scheduler::TryAdmit(Draft& draft, LiveSequence& s, int64_t now_us) {
                                  [](const auto& blocks) { return !blocks.empty(); });
   if (loads) {
     BeginLoading(s, *reuse);
-    return true;
+  } else {
+    if (reuse->copy_from) CopyPartialBlock(draft, s, *reuse);
+    Start(draft, s, reuse->start_tokens);
   }
-  if (reuse->copy_from) CopyPartialBlock(draft, s, *reuse);
-  Start(draft, s, reuse->start_tokens);
+  Promise(s);
   return true;
 }
 
@@ -159,27 +169,23 @@ Scheduler::PageCounts Scheduler::PagesWanted(const LiveSequence& s, const Reuse&
   return wanted;
 }
 
-// Pages that are spoken for: those that running sequences still need for tokens they have already,
-// and one for each to grow into. A window stops growing a block after it is full.
-uint32_t Scheduler::PagesPromised(uint32_t group) const {
-  uint32_t promised = 0;
-  const auto count = [&](const LiveSequence& s) {
-    uint32_t needed = CeilDiv(s.length(), replica_.block_tokens);
-    if (replica_.groups[group].window_tokens != 0) {
-      needed = std::min(needed, replica_.PagesNeeded(group, replica_.max_context));
-    }
-    const uint32_t held = s.granted_blocks - std::min(s.granted_blocks, s.first_held[group]);
-    const bool grows = replica_.groups[group].window_tokens == 0 || held <= needed;
-    promised += (needed > held ? needed - held : 0) + (grows ? 1 : 0);
-  };
-  for (const LiveSequence* s : running_) count(*s);
-  for (const LiveSequence* s : loading_) count(*s);
-  return promised;
+// Adds the pages that are spoken for by one that holds memory: those that it still needs for tokens
+// it has already, and one to grow into. A window stops growing a block after it is full.
+void Scheduler::Promise(const LiveSequence& s) {
+  const uint32_t blocks = CeilDiv(s.length(), replica_.block_tokens);
+  for (uint32_t g = 0; g < memory_.group_count(); ++g) {
+    const bool window = replica_.groups[g].window_tokens != 0;
+    const uint32_t needed =
+        window ? std::min(blocks, replica_.PagesNeeded(g, replica_.max_context)) : blocks;
+    const uint32_t held = s.granted_blocks - std::min(s.granted_blocks, s.first_held[g]);
+    const bool grows = !window || held <= needed;
+    promised_[g] += (needed > held ? needed - held : 0) + (grows ? 1 : 0);
+  }
 }
 
 bool Scheduler::HasRoom(const PageCounts& wanted) const {
   for (uint32_t g = 0; g < memory_.group_count(); ++g) {
-    if (memory_.pool(g).available() < wanted[g] + PagesPromised(g)) return false;
+    if (memory_.pool(g).available() < wanted[g] + promised_[g]) return false;
   }
   return true;
 }
@@ -199,6 +205,7 @@ void Scheduler::TakeShared(LiveSequence& s, Reuse& reuse) {
 
 void Scheduler::BeginLoading(LiveSequence& s, const Reuse& reuse) {
   s.phase = LiveSequence::Phase::kLoading;
+  holders_.Add(s.urgency, &s);
   s.load_batch = ++last_load_batch_;
   s.blocks_loaded.assign(s.granted_blocks, 0);
   for (uint32_t g = 0; g < memory_.group_count(); ++g) {
@@ -213,18 +220,18 @@ void Scheduler::BeginLoading(LiveSequence& s, const Reuse& reuse) {
       ++s.loads_outstanding;
     }
   }
-  loading_.push_back(&s);
+  loading_[s.load_batch] = &s;
 }
 
 // Sequences whose loads have all ended start where the pages that came allow.
 void Scheduler::StartLoaded(Draft& draft) {
-  for (size_t i = 0; i < loading_.size();) {
-    LiveSequence& s = *loading_[i];
+  for (auto it = loading_.begin(); it != loading_.end();) {
+    LiveSequence& s = *it->second;
     if (s.loads_outstanding > 0 || free_slots_.empty()) {
-      ++i;
+      ++it;
       continue;
     }
-    loading_.erase(loading_.begin() + static_cast<std::ptrdiff_t>(i));
+    it = loading_.erase(it);
     const uint32_t boundary = LongestBoundary(replica_, s.granted_blocks, [&](uint32_t block) {
       uint32_t mask = 0;
       for (uint32_t g = 0; g < memory_.group_count(); ++g) {
@@ -260,6 +267,7 @@ void Scheduler::CopyPartialBlock(Draft& draft, LiveSequence& s, const Reuse& reu
 
 // Gives `s` a slot; the worker learns its tokens and the pages it has so far.
 void Scheduler::Start(Draft& draft, LiveSequence& s, uint32_t start_tokens) {
+  if (s.phase != LiveSequence::Phase::kLoading) holders_.Add(s.urgency, &s);
   s.phase = LiveSequence::Phase::kRunning;
   s.slot = free_slots_.back();
   free_slots_.pop_back();
@@ -290,7 +298,7 @@ void Scheduler::Start(Draft& draft, LiveSequence& s, uint32_t start_tokens) {
     }
   }
   counters_.set_prompt_tokens_reused(counters_.prompt_tokens_reused() + start_tokens);
-  running_.insert(std::upper_bound(running_.begin(), running_.end(), &s, MoreUrgent), &s);
+  if (s.remaining() > 1) draft.prompts.push_back(&s);
 }
 
 void Scheduler::Grant(Draft& draft, const LiveSequence& s, uint32_t group, uint32_t block) {

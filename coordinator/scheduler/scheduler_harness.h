@@ -80,7 +80,7 @@ class Harness {
     for (const SequenceEvent& event : *events) {
       Got& to = got[event.sequence];
       to.computed += event.tokens_computed;
-      to.figures = event.figures;
+      if (event.figures) to.figures = *event.figures;
       to.finish = event.finish;
       if (!event.has_token) continue;
       EXPECT_EQ(event.index, to.tokens.size());

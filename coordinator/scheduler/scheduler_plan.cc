@@ -12,6 +12,9 @@
 namespace troupe {
 namespace {
 
+// Enough of them that fetching one from memory takes less than visiting these.
+constexpr size_t kSequencesAhead = 8;
+
 bool IsEmpty(const v1::StepPlan& plan) {
   return plan.row_slot().empty() && plan.finished_slots().empty() && plan.new_sequences().empty() &&
          plan.loads().empty() && plan.stores().empty();
@@ -44,7 +47,7 @@ std::optional<int64_t> Scheduler::NextWakeup(int64_t now_us) const {
 }
 
 bool Scheduler::IsWaitingForCompanions(int64_t now_us) const {
-  return running_.empty() && loading_.empty() && steps_.empty() && queue_.waiting() > 0 &&
+  return holders_.empty() && steps_.empty() && queue_.waiting() > 0 &&
          queue_.waiting() < batch_limit_ && now_us < batch_opened_us_ + config_.min_batch_delay_us;
 }
 
@@ -65,8 +68,9 @@ Scheduler::Draft Scheduler::BeginStep() {
     free_slots_.push_back(slot);
   }
   finished_slots_.clear();
-  const int rows = static_cast<int>(running_.size());
-  draft.record.rows.reserve(running_.size());
+  holders_.Settle();
+  const int rows = static_cast<int>(holders_.size());
+  draft.record.rows.reserve(holders_.size());
   draft.plan.mutable_row_slot()->Reserve(rows);
   draft.plan.mutable_row_start()->Reserve(rows);
   draft.plan.mutable_row_count()->Reserve(rows);
@@ -75,8 +79,13 @@ Scheduler::Draft Scheduler::BeginStep() {
 
 // Preempted sequences are less urgent than the one that needs room, so they stand behind it.
 void Scheduler::AddDecodeRows(Draft& draft) {
-  for (size_t i = 0; i < running_.size(); ++i) {
-    LiveSequence& s = *running_[i];
+  for (size_t i = 0; i < holders_.places(); ++i) {
+    const size_t soon = i + kSequencesAhead;
+    if (soon < holders_.places() && holders_.at(soon) != nullptr) PrefetchPlan(holders_.at(soon));
+    if (holders_.at(i) == nullptr) continue;
+    LiveSequence& s = *holders_.at(i);
+    if (!s.runs()) continue;
+    if (s.remaining() > 1) draft.prompts.push_back(&s);
     if (s.remaining() != 1 || s.length() >= s.limit_tokens) continue;
     if (Grow(draft, s, s.planned + 1) > s.planned) {
       AddRow(draft, s, 1);
@@ -86,12 +95,15 @@ void Scheduler::AddDecodeRows(Draft& draft) {
 }
 
 void Scheduler::AddPrefillRows(Draft& draft) {
-  std::vector<LiveSequence*> prompts;
-  std::vector<LiveSequence*> resumed;
-  for (LiveSequence* s : running_) {
-    if (s->remaining() > 1) (s->resumes() ? resumed : prompts).push_back(s);
-  }
+  std::vector<LiveSequence*>& prompts = draft.prompts;
+  if (prompts.empty()) return;
+  std::sort(prompts.begin(), prompts.end(), MoreUrgent);  // some have just been admitted
   // A stream that has begun and stands still waits for its next token, as those that decode do.
+  std::vector<LiveSequence*> resumed;
+  std::erase_if(prompts, [&](LiveSequence* s) {
+    if (s->resumes()) resumed.push_back(s);
+    return s->resumes();
+  });
   AddChunks(draft, resumed, replica_.max_step_tokens - draft.record.decode_rows);
   if (prompts.empty()) return;
   const PrefillLimits limits = {
@@ -115,7 +127,7 @@ void Scheduler::AddChunks(Draft& draft, const std::vector<LiveSequence*>& prompt
   const std::vector<uint32_t> chunks = ShareBudget(budget, config_.min_chunk_tokens, remaining);
   for (size_t i = 0; i < prompts.size(); ++i) {
     LiveSequence& s = *prompts[i];
-    if (chunks[i] == 0 || s.phase != LiveSequence::Phase::kRunning) continue;
+    if (chunks[i] == 0 || !s.runs()) continue;
     const uint32_t end = Grow(draft, s, s.planned + chunks[i]);
     if (end <= s.planned) continue;
     draft.record.prefill_tokens += end - s.planned;
@@ -173,11 +185,14 @@ bool Scheduler::MakeRoom(Draft& draft, LiveSequence& needy) {
 }
 
 LiveSequence* Scheduler::FindVictim(const LiveSequence& needy) {
-  std::vector<LiveSequence*> holders = running_;
-  holders.insert(holders.end(), loading_.begin(), loading_.end());
+  std::vector<LiveSequence*> holders;
   std::vector<VictimCandidate> candidates;
-  candidates.reserve(holders.size());
-  for (const LiveSequence* s : holders) {
+  for (size_t place = holders_.places(); place-- > 0;) {
+    LiveSequence* s = holders_.at(place);
+    if (s == nullptr) continue;
+    if (!(needy.urgency < s->urgency)) break;
+    if (IsVictimFound(candidates, s->urgency)) break;
+    holders.push_back(s);
     VictimCandidate& candidate = candidates.emplace_back();
     candidate.urgency = s->urgency;
     for (uint32_t g = 0; g < memory_.group_count(); ++g) {
@@ -193,7 +208,7 @@ LiveSequence* Scheduler::FindVictim(const LiveSequence& needy) {
 }
 
 void Scheduler::Preempt(Draft& draft, LiveSequence& s) {
-  const bool runs = s.phase == LiveSequence::Phase::kRunning;
+  const bool runs = s.runs();
   const bool in_draft = s.last_step == draft.record.step;
   Detach(s);
   if (runs && !in_draft) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "coordinator/scheduler/scheduler.h"
@@ -19,14 +20,21 @@ absl::StatusOr<std::vector<SequenceEvent>> Scheduler::Retire(const v1::StepResul
 
   std::vector<SequenceEvent> events;
   events.reserve(step.rows.size());
+  const absl::flat_hash_set<uint32_t> failed(result.failed_slot().begin(),
+                                             result.failed_slot().end());
   int sampled = 0;
   for (size_t i = 0; i < step.rows.size(); ++i) {
+    FetchAhead(step.rows, i);
     const RowInFlight& row = step.rows[i];
-    const int sample_index = row.samples ? sampled++ : -1;
+    RowResult told = {.heads_skipped = result.row_heads_skipped(static_cast<int>(i))};
+    if (row.samples) {
+      told.sample_index = sampled++;
+      told.damaged = !failed.empty() && failed.contains(row.slot);
+    }
     // The sequence may be over since the row was planned, and its slot another's.
     const Slot& slot = slots_[row.slot];
     if (slot.sequence == nullptr || slot.since_step > step.step) continue;
-    events.push_back(RetireRow(*slot.sequence, row, result, static_cast<int>(i), sample_index));
+    events.push_back(RetireRow(*slot.sequence, row, told, result));
   }
   for (const v1::TransferDone& done : result.transfers()) EndTransfer(done);
 
@@ -35,6 +43,16 @@ absl::StatusOr<std::vector<SequenceEvent>> Scheduler::Retire(const v1::StepResul
   counters_.set_steps(counters_.steps() + 1);
   counters_.set_forward_us_total(counters_.forward_us_total() + result.forward_us());
   return events;
+}
+
+// Rows in order of urgency lie anywhere in memory: first the sequence, then what it points to.
+void Scheduler::FetchAhead(const std::vector<RowInFlight>& rows, size_t i) const {
+  constexpr size_t kRowsAhead = 8;
+  const auto sequence = [&](size_t row) -> const LiveSequence* {
+    return row < rows.size() ? slots_[rows[row].slot].sequence : nullptr;
+  };
+  if (const LiveSequence* s = sequence(i + 2 * kRowsAhead)) PrefetchResult(s);
+  if (const LiveSequence* s = sequence(i + kRowsAhead)) PrefetchToken(*s);
 }
 
 absl::Status Scheduler::CheckResult(const v1::StepResult& result) const {
@@ -77,37 +95,38 @@ absl::Status Scheduler::CheckResult(const v1::StepResult& result) const {
   return absl::OkStatus();
 }
 
-SequenceEvent Scheduler::RetireRow(LiveSequence& s, const RowInFlight& row,
-                                   const v1::StepResult& result, int row_index, int sample_index) {
+SequenceEvent Scheduler::RetireRow(LiveSequence& s, const RowInFlight& row, const RowResult& told,
+                                   const v1::StepResult& result) {
   SequenceEvent event;
   event.sequence = s.request.id;
   event.tokens_computed = row.count;
-  event.heads_skipped = result.row_heads_skipped(row_index);
+  event.heads_skipped = told.heads_skipped;
   s.computed = row.start + row.count;
   if (row.start < s.request.prompt_tokens) {
     const uint32_t prompt = std::min(s.computed, s.request.prompt_tokens) - row.start;
     counters_.set_prompt_tokens_computed(counters_.prompt_tokens_computed() + prompt);
   }
-  const auto& failed = result.failed_slot();
-  if (row.samples && std::find(failed.begin(), failed.end(), row.slot) != failed.end()) {
+  if (told.damaged) {
     event.finish = FinishReason::kDamaged;
   } else if (row.samples) {
     event.has_token = true;
-    event.token = result.sampled_token(sample_index);
-    event.index = static_cast<uint32_t>(s.request.tokens.size()) - s.request.prompt_tokens;
-    event.logprobs_index = result.logprobs().empty() ? -1 : sample_index;
+    event.token = result.sampled_token(told.sample_index);
+    event.index = s.token_count - s.request.prompt_tokens;
+    event.logprobs_index = result.logprobs().empty() ? -1 : told.sample_index;
     s.request.tokens.push_back(event.token);
+    ++s.token_count;
     --s.samples_in_flight;
     counters_.set_tokens_generated(counters_.tokens_generated() + 1);
-    const std::vector<uint32_t>& stops = s.request.stop_token_ids;
+    const auto& stops = s.request.stop_token_ids;
     if (std::find(stops.begin(), stops.end(), event.token) != stops.end()) {
       event.finish = FinishReason::kStopToken;
-    } else if (s.request.tokens.size() >= s.limit_tokens) {
+    } else if (s.token_count >= s.limit_tokens) {
       event.finish = FinishReason::kMaxTokens;
     }
-    if (!s.held_forks.empty()) ReleaseForks(s);
+    if (s.has_held_forks) ReleaseForks(s);
   }
-  event.figures = s.figures;
+  const bool is_one_more = row.count == 1 && event.index > 0;
+  if (!is_one_more || event.finish != FinishReason::kNone) event.figures = s.figures;
   // What damaged the logits may lie in the pages: they are not offered for reuse.
   if (event.finish != FinishReason::kDamaged && s.computed >= s.page_event_at) TurnPages(s);
   if (event.finish != FinishReason::kNone) Remove(s);
@@ -186,10 +205,9 @@ void Scheduler::EndLoad(const Transfer& load, const v1::TransferDone& done, uint
     counters_.set_blocks_loaded(counters_.blocks_loaded() + 1);
     meter_.ObserveLoad(done.bytes(), done.duration_us(), in_flight);
   }
-  const auto wanted = [&](const LiveSequence* s) { return s->load_batch == load.load_batch; };
-  const auto it = std::find_if(loading_.begin(), loading_.end(), wanted);
+  const auto it = loading_.find(load.load_batch);
   if (it == loading_.end()) return;
-  LiveSequence& s = **it;
+  LiveSequence& s = *it->second;
   --s.loads_outstanding;
   if (moved) {
     s.blocks_loaded[load.block] |= bit;

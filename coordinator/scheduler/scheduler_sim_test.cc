@@ -286,7 +286,7 @@ class Simulation {
       Expected& expected = expected_[event.sequence];
       EXPECT_TRUE(live_.contains(event.sequence)) << "event of a sequence that is over";
       EXPECT_EQ(event.heads_skipped, event.tokens_computed * 3);
-      expected.preemptions = event.figures.preemptions;
+      if (event.figures) expected.preemptions = event.figures->preemptions;
       if (!event.has_token) continue;
       ASSERT_EQ(event.index, expected.received.size());
       expected.received.push_back(event.token);

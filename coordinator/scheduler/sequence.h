@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "coordinator/scheduler/page_pool.h"
 #include "coordinator/scheduler/replica_info.h"
 #include "troupe/v1/inference.pb.h"
@@ -28,11 +29,11 @@ struct KeptState {
 // One generation to run. The caller fills it once; Scheduler::Evacuate gives it back with the
 // tokens generated so far, ready to be added to another replica.
 struct SequenceRequest {
-  uint64_t id = 0;                       // the caller's; unique among the replica's live sequences
-  std::vector<uint32_t> tokens;          // prompt, then what was generated before
-  uint32_t prompt_tokens = 0;            // how many of `tokens` are the prompt; at least 1
-  uint32_t max_output_tokens = 0;        // generated tokens in all; 0: what fits
-  std::vector<uint32_t> stop_token_ids;  // generation ends with the first of these
+  uint64_t id = 0;                 // the caller's; unique among the replica's live sequences
+  std::vector<uint32_t> tokens;    // prompt, then what was generated before
+  uint32_t prompt_tokens = 0;      // how many of `tokens` are the prompt; at least 1
+  uint32_t max_output_tokens = 0;  // generated tokens in all; 0: what fits
+  absl::InlinedVector<uint32_t, 4> stop_token_ids;  // generation ends with the first of these
 
   v1::Sampling sampling;  // resolved: temperature and seed set
   v1::GateSetting gate;   // resolved
@@ -80,7 +81,8 @@ struct SequenceEvent {
   int32_t logprobs_index = -1;  // in StepResult.logprobs; -1: none
 
   FinishReason finish = FinishReason::kNone;  // otherwise the sequence is gone from the scheduler
-  SequenceFigures figures;
+  // Absent where a sequence that decodes got one more token and goes on.
+  std::optional<SequenceFigures> figures;
 };
 
 }  // namespace troupe

@@ -18,4 +18,17 @@ std::optional<size_t> ChooseVictim(const Urgency& needy,
   return best;
 }
 
+bool IsVictimFound(absl::Span<const VictimCandidate> candidates, const Urgency& next) {
+  if (candidates.empty()) return false;
+  // Only among those of one time does it matter how many pages each frees.
+  const Urgency& last = candidates.back().urgency;
+  if (last.due_us == next.due_us && last.arrival_us == next.arrival_us) return false;
+  for (size_t i = candidates.size(); i-- > 0;) {
+    const VictimCandidate& c = candidates[i];
+    if (c.urgency.due_us != last.due_us || c.urgency.arrival_us != last.arrival_us) break;
+    if (c.pages_freed > 0) return true;
+  }
+  return false;
+}
+
 }  // namespace troupe

@@ -24,6 +24,10 @@ struct VictimCandidate {
 std::optional<size_t> ChooseVictim(const Urgency& needy,
                                    absl::Span<const VictimCandidate> candidates);
 
+// Whether one of these candidates, which come in order of growing urgency, is chosen whatever those
+// from `next` on hold. Asked before each, it spares looking at all of them.
+bool IsVictimFound(absl::Span<const VictimCandidate> candidates, const Urgency& next);
+
 }  // namespace troupe
 
 #endif  // TROUPE_COORDINATOR_SCHEDULER_VICTIM_H_

@@ -32,6 +32,10 @@ namespace troupe::testing {
 inline constexpr uint32_t kStreams = 64;
 inline constexpr uint32_t kVocabulary = 300;
 inline constexpr char kIdentity[] = "identity";
+// Of the two MoE layers of 8 experts: tokens prefer few, which lie on the same rank of two at
+// first.
+inline const std::vector<uint32_t> kSkewed = {60, 1,  20, 2,  10, 1,  5, 1,
+                                              1,  40, 2,  30, 1,  10, 1, 15};
 
 inline std::shared_ptr<const Tokenizer> AbacusTokenizer() {
   static const auto tokenizer = Tokenizer::Load(
@@ -46,6 +50,7 @@ struct Scenario {
   const char* to;
   bool comes_back;          // a rank that was killed is started again
   double bytes_per_us = 0;  // of peers and disk; 0: the simulation's
+  bool by_load = false;     // experts are placed by their loads, which are skewed
 };
 
 // A disk with one log. What is not durable when the coordinator dies may be there in part.
@@ -183,6 +188,15 @@ class ReshardRun {
   int64_t longest_stall_us() const { return ranks_.longest_stall_us(); }
   const std::optional<absl::StatusOr<v1::ReshardOutcome>>& outcome() const { return outcome_; }
   const v1::ReshardPlan& plan() const { return plan_; }
+  // Of the replica that serves in the end, as its status tells; 0: it has counted no tokens.
+  double observed_balance() {
+    std::optional<double> balance;
+    (void)fleet_.ref().TellReply(DescribeFleet{[&](v1::ClusterStatus status) {
+      balance = status.workers_size() > 0 ? status.workers(0).expert_balance().mean() : 0;
+    }});
+    (void)RunUntil([&] { return balance.has_value(); });
+    return balance.value_or(0);
+  }
   SimRanks& ranks() { return ranks_; }
   SimDisk& disk() { return disk_; }
   uint64_t trace_hash() const { return sim_.trace_hash(); }
@@ -198,6 +212,7 @@ class ReshardRun {
     config.info.set_max_rows(kStreams);
     for (v1::KvGroup& group : *config.info.mutable_groups()) group.set_page_count(1000);
     config.worker.vocabulary = kVocabulary;
+    if (scenario_.by_load) config.expert_tokens = kSkewed;
     if (scenario_.bytes_per_us > 0) {
       config.peer_bytes_per_us = config.disk_bytes_per_us = scenario_.bytes_per_us;
     }
@@ -311,6 +326,7 @@ class ReshardRun {
     wanted.layout = ParseLayout(scenario_.to).value();
     *request.mutable_layout() = ToProto(wanted).layout();
     request.set_apply(true);
+    request.set_by_load(scenario_.by_load);
     request.set_deadline_ms(deadline_ms);
     (void)fleet_.ref().TellReply(
         ReshardReplica{{request, [this](absl::StatusOr<v1::ReshardEvent> event) {

@@ -100,6 +100,8 @@ class SimRanks {
     double peer_bytes_per_us = 400;
     double disk_bytes_per_us = 100;
     int64_t heartbeat_us = 20'000;
+    // What each home's ranks tell with every step, as StepResult's.
+    std::vector<uint32_t> expert_tokens;
   };
   // `event` is told each step of a change as it reaches a rank.
   SimRanks(Config config, SimExecutor* executor, std::function<void(const std::string&)> event);

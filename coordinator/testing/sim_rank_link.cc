@@ -85,6 +85,8 @@ class RankSession : public std::enable_shared_from_this<RankSession> {
     EXPECT_TRUE(machine_->Holds(map_, rank_))
         << machine_->name() << " computes with map " << map_.epoch() << " and does not hold it";
     v1::StepResult result = worker_->Run();
+    const std::vector<uint32_t>& experts = ranks_->config().expert_tokens;
+    result.mutable_expert_tokens()->Assign(experts.begin(), experts.end());
     ranks_->OnStep(map_.epoch());
     if (ended_) return;
     (void)owner_.TellReply(StepDone{rank_, std::move(result)});

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -86,10 +87,11 @@ TEST(LayoutsTest, GroupsThatCannotBeCutAreNamed) {
 }
 
 std::unique_ptr<ReplicaHarness> Replica(const Checkpoint& checkpoint, const char* layout,
-                                        bool mtp = false) {
+                                        bool mtp = false, int micro_batches = 1) {
   RunnerHarness::Options runner;
   runner.slots = 8;
   runner.mtp = mtp;
+  runner.micro_batches = micro_batches;
   auto replica = ReplicaHarness::Create(checkpoint, [] { return MakeDeviceOps("cpu", 1); },
                                         {.runner = runner, .layout = *ParseLayout(layout)});
   CHECK_OK(replica.status());
@@ -123,6 +125,48 @@ TEST(LayoutsTest, CompanyCutsAndHomesDoNotMatter) {
       {{.slot = 4, .tokens = {9}}, {.slot = 3, .tokens = rest, .logits = 15}, company});
   ASSERT_EQ(together.size(), 17U);
   EXPECT_EQ(RunnerHarness::Logits(together.begin() + 1, together.begin() + 16), alone);
+}
+
+// Bit for bit, in however many parts a step passes the stages: sequences that are cut, some with
+// more parts than tokens, and a home without any.
+TEST(LayoutsTest, MicroBatchesDoNotMatter) {
+  struct Model {
+    const char* folder;
+    const char* layout;
+  };
+  for (const Model& model : {Model{"models/abacus", "pp2"}, Model{"models/abacus", "dp2 pp2 ep +5"},
+                             Model{"tests/golden/models/qwen3_moe", "tp2 pp2"},
+                             Model{"tests/golden/models/deepseek_v2", "pp2"}}) {
+    SCOPED_TRACE(absl::StrCat(model.folder, " ", model.layout));
+    const Checkpoint checkpoint = OpenModel(model.folder);
+    std::vector<RunnerHarness::Row> rows;
+    for (uint32_t slot = 0; slot < 5; ++slot) {
+      std::vector<uint32_t> tokens = RandomTokens(slot == 1 ? 70 : 1 + 3 * slot, slot);
+      for (uint32_t& token : tokens) token %= 250;
+      rows.push_back({.slot = slot, .tokens = tokens, .logits = 1});
+    }
+    rows[1].logits = 9;
+    const RunnerHarness::Row alone = {.slot = 2, .tokens = {7, 8, 9}};
+    std::vector<RunnerHarness::Logits> want;
+    std::vector<ReplicaHarness::Counts> counts;
+    for (const int parts : {1, 3, 8}) {
+      const std::unique_ptr<ReplicaHarness> replica =
+          Replica(checkpoint, model.layout, /*mtp=*/false, parts);
+      std::vector<RunnerHarness::Logits> got = {replica->Step(rows)};
+      std::vector<ReplicaHarness::Counts> counted;
+      for (int rank = 0; rank < replica->map().layout.world(); ++rank) {
+        counted.push_back(replica->counts(rank));
+      }
+      got.push_back(replica->Step({alone}));
+      ASSERT_EQ(got[0].size(), 13U);
+      if (parts == 1) {
+        want = got;
+        counts = counted;
+      }
+      EXPECT_TRUE(got == want) << parts << " parts";
+      EXPECT_TRUE(counted == counts) << parts << " parts";
+    }
+  }
 }
 
 // The MTP module is on the last stage, with experts of its own.

@@ -108,7 +108,10 @@ RunnerHarness::Logits ReplicaHarness::Step(const std::vector<RunnerHarness::Row>
   OnEveryRank([&](int rank) {
     RunnerHarness& harness = *ranks_[rank].harness;
     const RankPlace place = map_.Place(rank);
-    logits[rank] = RunnerHarness::Copy(harness.Step(by_home[place.dp_index]).logits);
+    const StepOutput output = harness.Step(by_home[place.dp_index]);
+    logits[rank] = RunnerHarness::Copy(output.logits);
+    ranks_[rank].counts = {{output.heads_closed.begin(), output.heads_closed.end()},
+                           {output.expert_tokens.begin(), output.expert_tokens.end()}};
     CHECK_OK(harness.runner().status());
   });
   return InOrder(rows, logits);

@@ -5,6 +5,7 @@
 #ifndef TROUPE_WORKER_TESTING_REPLICA_HARNESS_H_
 #define TROUPE_WORKER_TESTING_REPLICA_HARNESS_H_
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -43,6 +44,14 @@ class ReplicaHarness {
   // One step on all ranks; the rows' logits in their order. All ranks of the last stage must agree
   // on them bit for bit.
   RunnerHarness::Logits Step(const std::vector<RunnerHarness::Row>& rows);
+  // What the rank counted in the last step.
+  struct Counts {
+    std::vector<int32_t> heads_closed;
+    std::vector<int32_t> expert_tokens;
+
+    bool operator==(const Counts&) const = default;
+  };
+  const Counts& counts(int rank) const { return ranks_[rank].counts; }
   // After Step with the same rows: the MTP module's logits, with the token that follows each. The
   // options must ask for it.
   RunnerHarness::Logits StepMtp(const std::vector<RunnerHarness::Row>& rows,
@@ -54,6 +63,7 @@ class ReplicaHarness {
     std::unique_ptr<Ops> ops;  // until the harness has them
     RankLinks links;
     std::unique_ptr<RunnerHarness> harness;
+    Counts counts;
   };
 
   absl::Status OpenRank(const Checkpoint& checkpoint, const Options& options,

@@ -124,7 +124,7 @@ StepOutput RunnerHarness::Step(const std::vector<Row>& rows) {
                   row.logits);
     sequence.length += count;
   }
-  return runner_->Forward(input_);
+  return runner_->Forward(input_, options_.micro_batches);
 }
 
 RunnerHarness::Logits RunnerHarness::Feed(uint32_t slot, const std::vector<uint32_t>& tokens,

@@ -41,6 +41,7 @@ class RunnerHarness {
     bool mtp = false;
     uint32_t page_seed = 1;      // of the order in which pages are granted
     bool poison = true;          // NaNs in free pages
+    int micro_batches = 1;       // of each step
     RankLinks* links = nullptr;  // of a rank of several
   };
   using Logits = std::vector<std::vector<float>>;
