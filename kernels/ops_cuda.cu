@@ -135,12 +135,11 @@ class CudaOps : public Ops {
   }
 
   std::unique_ptr<Replays> MakeReplays() override {
-    if (!preview_) return Ops::MakeReplays();
     return std::make_unique<CudaReplays>(device_, stream_.get(), &scratch_, &transfers_, &errors_);
   }
 
   bool WhenDone(absl::AnyInvocable<void()> done) override {
-    if (!preview_ || !Use()) return false;
+    if (!Use()) return false;
     waiter_.WhenDone(stream_.get(), std::move(done), errors_);
     return true;
   }
@@ -192,7 +191,6 @@ class CudaOps : public Ops {
     Run(MoeExpertsCuda, params, "moe_experts");
   }
   void RowAdd(const RowAddParams& params) override { Run(RowAddCuda, params, "row_add"); }
-  bool samples() const override { return preview_; }
   void Sample(const SampleParams& params) override { Run(SampleCuda, params, "sample"); }
   void PageCopy(const PageCopyParams& params) override { Run(PageCopyCuda, params, "page_copy"); }
 

@@ -127,23 +127,31 @@ StepOutput ModelRunner::Launch(const StepInput& input) {
   } else {
     RunLayers(staged);
   }
-  StepOutput output;
+  return Output(input);
+}
+
+StepOutput ModelRunner::Output(const StepInput& input) {
+  const auto rows = static_cast<size_t>(input.rows());
   const size_t counts = static_cast<size_t>(model_->moe_layers()) * model_->max_experts();
   const size_t logits = input.logit_tokens().size();
-  if (input.draws()) {
-    output.drawn = Fetched(*ops_, arena_->drawn.subspan(0, logits));
-  } else if (model_->shard.last_stage) {
+  const size_t max_rows = arena_->closed.size();
+  StepOutput output;
+  if (!input.draws() && model_->shard.last_stage) {
     output.logits = Fetched(*ops_, FirstRows(arena_->logits, static_cast<int64_t>(logits)));
   }
-  output.heads_closed = Fetched(*ops_, arena_->closed.subspan(0, input.rows()));
-  output.expert_tokens = Fetched(*ops_, arena_->expert_tokens.subspan(0, counts));
+  // One copy, though some of it may not be wanted: what counts is how many there are.
+  const absl::Span<const int32_t> results = Fetched(*ops_, arena_->results);
+  output.heads_closed = results.subspan(0, rows);
+  output.expert_tokens = results.subspan(max_rows, counts);
+  if (input.draws()) {
+    output.drawn = results.subspan(max_rows + arena_->expert_tokens.size(), logits);
+  }
   return output;
 }
 
 void ModelRunner::RunLayers(const DeviceInput& input) {
-  const absl::Span<int32_t> expert_tokens = arena_->expert_tokens;
-  ops_->Clear(arena_->closed.data(), input.rows() * static_cast<int64_t>(sizeof(int32_t)));
-  ops_->Clear(expert_tokens.data(), static_cast<int64_t>(expert_tokens.size() * sizeof(int32_t)));
+  const size_t counters = arena_->closed.size() + arena_->expert_tokens.size();
+  ops_->Clear(arena_->results.data(), static_cast<int64_t>(counters * sizeof(int32_t)));
   const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
   Begin(input, hidden);
   size_t exit = 0;
@@ -162,7 +170,8 @@ void ModelRunner::RunLayers(const DeviceInput& input) {
   NormLogitTokens(model_->final_norm, input.logit_tokens(), arena_->logit_normed);
   const Tensor logits = Logits(arena_->logit_normed, input.logit_tokens().size());
   if (input.draw_rules() == nullptr) return;
-  ops_->Sample({logits, input.draw_rules(), arena_->drawn.data(), arena_->last_tokens.data()});
+  auto* drawn = reinterpret_cast<uint32_t*>(arena_->drawn.data());
+  ops_->Sample({logits, input.draw_rules(), drawn, arena_->last_tokens.data()});
 }
 
 void ModelRunner::Begin(const DeviceInput& input, const Tensor& hidden) {

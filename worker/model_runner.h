@@ -77,7 +77,7 @@ class StepInput {
 struct StepOutput {
   // [logit_tokens, V] f32, on all ranks of the last stage; none where the step draws.
   Tensor logits;
-  absl::Span<const uint32_t> drawn;  // [logit_tokens] where it does; or kDamagedLogits
+  absl::Span<const int32_t> drawn;  // [logit_tokens] tokens where it does; or kDamagedLogits
   // Of this stage's layers and this home's tokens, the same on all ranks of a tensor-parallel
   // group.
   absl::Span<const int32_t> heads_closed;   // [R] (layer, token, head) that were skipped
@@ -154,6 +154,8 @@ class ModelRunner {
  private:
   ModelRunner(const LoadedModel* model, Ops* ops, const Options& options);
 
+  // What the step handed out, on its way to the caller.
+  StepOutput Output(const StepInput& input);
   // From tokens to logits and draws, without a copy or a wait unless there are a tap or other ranks.
   void RunLayers(const DeviceInput& input);
   void RunLayer(const LoadedLayer& layer, const AttentionState& state, const DeviceInput& input);

@@ -157,7 +157,7 @@ absl::Status StepEngine::Finish(const Launched& step, v1::StepResult& result) {
 
 void StepEngine::ReportDrawn(const Launched& step, v1::StepResult& result) {
   for (size_t i = 0; i < step.slots.size(); ++i) {
-    uint32_t token = step.output.drawn[i];
+    auto token = static_cast<uint32_t>(step.output.drawn[i]);
     if (token == kDamagedLogits) {
       LOG(ERROR) << "the sequence in slot " << step.slots[i]
                  << " cannot go on: its logits hold no finite distribution; the model's weights or "
