@@ -245,7 +245,7 @@ Tensor ModelRunner::Logits(const Tensor& normed, size_t count) {
 
 void ModelRunner::Embed(const uint32_t* tokens, const Tensor& out) {
   ops_->Embed({tokens, model_->embedding.view, out, model_->description.embedding_scale,
-               ops_->samples() ? arena_->last_tokens.data() : nullptr});
+               arena_->last_tokens.data()});
 }
 
 void ModelRunner::TapHidden(int layer, const Tensor& hidden) {

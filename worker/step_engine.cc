@@ -107,7 +107,7 @@ absl::StatusOr<StepEngine::Launched> StepEngine::Launch(const v1::StepPlan& plan
 absl::Status StepEngine::AddRows(const v1::StepPlan& plan, Launched& step) {
   input_.Clear();
   sequences_.BeginStep();
-  step.ahead = rank_->ops->samples() && rank_->runner->alone();
+  step.ahead = rank_->runner->alone();
   for (int i = 0; i < plan.row_slot_size(); ++i) {
     const uint32_t slot = plan.row_slot(i);
     const uint32_t start = plan.row_start(i);
