@@ -72,7 +72,6 @@ class CudaOps : public Ops {
         pointer_tables_(&arena_, stream_.get(), &errors_),
         cublas_(std::move(cublas)),
         waiter_(device_) {
-    if (!preview_) return;
     auto arrivals = arena_.Allocate(kArrivalCounters * sizeof(unsigned));
     if (arrivals.ok()) {
       arrivals_ = *std::move(arrivals);
@@ -147,7 +146,7 @@ class CudaOps : public Ops {
   void* Queue() override { return stream_.get(); }
   std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts) override {
     Use();
-    return CudaExpertList::Make(experts, /*maps=*/preview_, arena_, stream_.get(), errors_);
+    return CudaExpertList::Make(experts, arena_, stream_.get(), errors_);
   }
 
   void Synchronize() override {
