@@ -1,4 +1,4 @@
-// Launches of kernels/cuda/attention_units.cuh, in preview (docs/gpu.md). What is launched depends
+// Launches of kernels/cuda/attention_units.cuh: what is launched depends
 // on numbers of the host alone, upper bounds among them, so that a launch may be captured in a
 // graph.
 #ifndef TROUPE_KERNELS_CUDA_ATTENTION_UNITS_LAUNCH_CUH_
