@@ -13,8 +13,8 @@ TEST(DeviceTest, TheCpuIsAlwaysThere) {
 }
 
 TEST(DeviceTest, RefusesOtherNames) {
-  for (const char* name : {"", "gpu", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "cuda0", "cuda,",
-                           "cuda:0,"}) {
+  for (const char* name :
+       {"", "gpu", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "cuda0", "cuda,", "cuda,0"}) {
     const auto ops = MakeOps(name, {});
     EXPECT_EQ(ops.status().code(), absl::StatusCode::kInvalidArgument) << name;
   }

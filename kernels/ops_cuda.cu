@@ -204,7 +204,7 @@ class CudaOps : public Ops {
     transfers_.Flush();
     scratch_.Reset();
     operation(params, {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_,
-                       errors_, true, reinterpret_cast<unsigned*>(arrivals_.get())});
+                       errors_, reinterpret_cast<unsigned*>(arrivals_.get())});
     Ok(cudaGetLastError(), name);
   }
 
