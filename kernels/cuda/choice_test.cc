@@ -216,5 +216,18 @@ TEST(ChooseFewTokensTest, TakesDecodeStepsOfFewTokens) {
   EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).gate_up.blocks, 0);
 }
 
+TEST(ChooseGroupedRowsTest, LargerTilesForMoreRowsAnExpert) {
+  ExpertsShape shape = {.tokens = 9, .experts = 128, .top_k = 8, .hidden = 2048, .size = 768};
+  EXPECT_EQ(ChooseGroupedRows(shape), 64);
+  shape.tokens = 512;
+  EXPECT_EQ(ChooseGroupedRows(shape), 64);
+  shape.tokens = 1024;
+  EXPECT_EQ(ChooseGroupedRows(shape), 128);
+  shape.tokens = 2048;
+  EXPECT_EQ(ChooseGroupedRows(shape), 256);
+  shape.experts = kMostGroupedExperts + 1;
+  EXPECT_EQ(ChooseGroupedRows(shape), 0);
+}
+
 }  // namespace
 }  // namespace troupe

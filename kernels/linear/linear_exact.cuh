@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kExactWarps* kWarpSize) ExactProductKernel(Exa
   }
   float sums[kRows][kExactOutputs] = {};
   // Units whose loads are under way together, while registers last.
-  constexpr int kAhead = sizeof(Weight) == 2 ? 4 : 2;
+  constexpr int kAhead = kRows == 1 ? 1 : sizeof(Weight) == 2 ? 4 : 2;
   constexpr int kStep = kWarpSize * kUnit;
   for (int64_t begin = static_cast<int64_t>(lane) * kUnit; begin < product.inputs;
        begin += kAhead * kStep) {

@@ -11,12 +11,21 @@ namespace {
 
 constexpr int kRoundThreads = 256;
 
-__global__ void RoundKernel(Tensor x, CudaBf16* to) {
+// Grid: rows in x, groups of kUnit * kRoundThreads columns in y.
+template <int kUnit>
+__global__ void __launch_bounds__(kRoundThreads) RoundKernel(Tensor x, CudaBf16* to) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   const int64_t row = blockIdx.x;
-  const int64_t col = static_cast<int64_t>(blockIdx.y) * kRoundThreads + threadIdx.x;
+  const int64_t col = (static_cast<int64_t>(blockIdx.y) * kRoundThreads + threadIdx.x) * kUnit;
   if (col >= x.cols) return;
-  to[row * x.cols + col] =
-      Narrow<CudaBf16>(static_cast<const float*>(x.data)[row * x.stride + col]);
+  const float* from = static_cast<const float*>(x.data) + row * x.stride + col;
+  if constexpr (kUnit == 4) {
+    *reinterpret_cast<uint2*>(to + row * x.cols + col) =
+        RoundedFour(*reinterpret_cast<const float4*>(from));
+  } else {
+    to[row * x.cols + col] = Narrow<CudaBf16>(*from);
+  }
 }
 
 template <class Weight, int kUnit, bool kRoundX>
@@ -117,9 +126,11 @@ bool RowsAligned(const Tensor& x) {
 }
 
 void LaunchRound(const Tensor& x, CudaBf16* to, const CudaContext& context) {
+  const int unit = x.cols % 4 == 0 && RowsAligned(x) ? 4 : 1;
   const dim3 grid(static_cast<unsigned>(x.rows),
-                  static_cast<unsigned>(CeilDiv(x.cols, kRoundThreads)));
-  RoundKernel<<<grid, kRoundThreads, 0, context.stream>>>(x, to);
+                  static_cast<unsigned>(CeilDiv(x.cols, unit * kRoundThreads)));
+  Launch(unit == 4 ? RoundKernel<4> : RoundKernel<1>, {.grid = grid, .threads = kRoundThreads},
+         context, x, to);
 }
 
 void LaunchExact(const ExactProduct& product, DType weights, bool round_x,
