@@ -10,6 +10,7 @@
 #define TROUPE_KERNELS_LINEAR_LINEAR_EXACT_CUH_
 
 #include "kernels/cuda/grouped.cuh"
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/math.cuh"
 
 namespace troupe {
@@ -36,6 +37,8 @@ struct ExactProduct {
 // batch in z.
 template <class Weight, int kUnit, int kRows, bool kRoundX>
 __global__ void __launch_bounds__(kExactWarps* kWarpSize) ExactProductKernel(ExactProduct product) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   RowTile tile = FindTile(product.rows, static_cast<int>(blockIdx.y), kRows);
   if (product.batch_weights != nullptr) {
     tile.weights = product.batch_weights[blockIdx.z];

@@ -30,13 +30,10 @@ __global__ void __launch_bounds__(kRoundThreads) RoundKernel(Tensor x, CudaBf16*
 
 template <class Weight, int kUnit, bool kRoundX>
 void LaunchExactOf(const ExactProduct& product, int rows_a_tile, const dim3& grid,
-                   cudaStream_t stream) {
-  constexpr int kThreads = kExactWarps * kWarpSize;
-  if (rows_a_tile == 1) {
-    ExactProductKernel<Weight, kUnit, 1, kRoundX><<<grid, kThreads, 0, stream>>>(product);
-  } else {
-    ExactProductKernel<Weight, kUnit, 8, kRoundX><<<grid, kThreads, 0, stream>>>(product);
-  }
+                   const CudaContext& context) {
+  Launch(rows_a_tile == 1 ? ExactProductKernel<Weight, kUnit, 1, kRoundX>
+                          : ExactProductKernel<Weight, kUnit, 8, kRoundX>,
+         {.grid = grid, .threads = kExactWarps * kWarpSize}, context, product);
 }
 
 template <int kRowTiles, bool kGated>
@@ -142,10 +139,10 @@ void LaunchExact(const ExactProduct& product, DType weights, bool round_x,
     using Weight = decltype(element);
     if (choice.unit == 4) {
       LaunchExactOf<Weight, 4, decltype(round)::value>(product, choice.rows_a_tile, grid,
-                                                       context.stream);
+                                                       context);
     } else {
       LaunchExactOf<Weight, 1, decltype(round)::value>(product, choice.rows_a_tile, grid,
-                                                       context.stream);
+                                                       context);
     }
   };
   WithElement(weights, [&](auto element) {
