@@ -63,6 +63,16 @@ CUtensorMap MapPairedRows(const void* w, int64_t inputs, const PairedRows& rows,
                    {kMapInputs, 8, 2, 8}, errors);
 }
 
+CUtensorMap MapPages(const KvStream& stream, CudaErrors& errors) {
+  // A map has to say how many pages there are, which nobody here knows; page tables are right.
+  constexpr cuuint64_t kMostPages = cuuint64_t{1} << 24;
+  const auto rows = static_cast<cuuint64_t>(stream.entries_per_page) * stream.kv_heads;
+  return Encode<3>(stream.base, {static_cast<cuuint64_t>(stream.head_dim), rows, kMostPages},
+                   {static_cast<cuuint64_t>(stream.head_dim * kElementBytes),
+                    static_cast<cuuint64_t>(stream.page_bytes)},
+                   {kMapInputs, kMapEntries, 1}, errors);
+}
+
 CUtensorMap MapStream(const void* w, int64_t inputs, const PairedRows& rows, CudaErrors& errors) {
   const auto bytes = [&](int64_t steps) {
     return static_cast<cuuint64_t>(steps * inputs * kElementBytes);
