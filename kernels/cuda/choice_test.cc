@@ -200,6 +200,13 @@ TEST(ChooseStreamTest, FitsSharedMemoryOrSaysNo) {
   EXPECT_EQ(ChooseStream(320, 1, 2056, 0, kMultiprocessors).blocks, 0);
 }
 
+TEST(WantsStreamTest, OnlyWhatComesAtOnce) {
+  EXPECT_TRUE(WantsStream(/*tiles=*/320, /*rows=*/8, /*inputs=*/2048, kMultiprocessors));
+  EXPECT_FALSE(WantsStream(320, 9, 2048, kMultiprocessors));
+  EXPECT_FALSE(WantsStream(128, 1, 4096, kMultiprocessors));
+  EXPECT_FALSE(WantsStream(9496, 1, 2048, kMultiprocessors));
+}
+
 TEST(ChooseFewTokensTest, TakesDecodeStepsOfFewTokens) {
   ExpertsShape shape = {.tokens = 1, .experts = 128, .top_k = 8, .hidden = 2048, .size = 768};
   EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).down.blocks, 128);

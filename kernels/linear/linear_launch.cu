@@ -58,9 +58,13 @@ void LaunchUnitsWith(const UnitProduct& product, int rows_a_tile, const dim3& gr
 
 // By streaming, where that takes the shape.
 bool RunFewRows(const LinearParams& params, const CudaMatrix& w, const CudaContext& context) {
-  if (!RowsAligned(params.x) || w.outputs() % kStreamRows != 0) return false;
-  const StreamChoice choice = ChooseStream(w.outputs() / kStreamRows, params.x.rows, w.inputs(),
-                                           /*other_bytes=*/0, context.multiprocessors);
+  const int64_t tiles = w.outputs() / kStreamRows;
+  if (!RowsAligned(params.x) || w.outputs() % kStreamRows != 0 ||
+      !WantsStream(tiles, params.x.rows, w.inputs(), context.multiprocessors)) {
+    return false;
+  }
+  const StreamChoice choice = ChooseStream(tiles, params.x.rows, w.inputs(), /*other_bytes=*/0,
+                                           context.multiprocessors);
   if (choice.blocks == 0) return false;
   const FewRowsProduct product = {.x = static_cast<const float*>(params.x.data),
                                   .x_stride = params.x.stride,
@@ -74,7 +78,7 @@ bool RunFewRows(const LinearParams& params, const CudaMatrix& w, const CudaConte
                                   .choice = choice};
   const PairedRows rows = {
       .groups = w.outputs() / kStreamRows, .group_step = 16, .half_step = 8, .row_step = 1};
-  Launch(product.rows <= kStreamColumns ? FewRowsKernel<1> : FewRowsKernel<2>,
+  Launch(FewRowsKernel<kMostStreamRows / kStreamColumns>,
          {.grid = static_cast<unsigned>(choice.blocks),
           .threads = kStreamThreads,
           .shared_bytes = choice.shared_bytes},

@@ -10,8 +10,8 @@ namespace troupe {
 namespace {
 
 // Fewer experts a block while that leaves multiprocessors idle.
-constexpr int kMostTokensSpread = 32;
-constexpr int kManyExpertTiles = 4;
+constexpr int kMostTokensSpread = 64;
+constexpr int kManyExpertTiles = 2;
 
 bool IsForUnits(const MoeRouteParams& params, const CudaMatrix& router) {
   return router.dtype() == DType::kBf16 && router.precision() == Precision::kF32 &&

@@ -14,9 +14,10 @@
 
 namespace troupe {
 
-inline constexpr int kRouteWarps = 8;
+inline constexpr int kRouteWarps = 16;  // one chooses for each of a block's tokens
 inline constexpr int kRouteThreads = kRouteWarps * kWarpSize;
 inline constexpr int kRouteTokens = 16;  // of a block
+static_assert(kRouteTokens <= kRouteWarps);
 inline constexpr int kRouteInputs = 32;  // of two products: a lane has 8 of them, one after another
 inline constexpr int kRouteExpertTile = 8;
 
@@ -132,7 +133,7 @@ __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_tok
 
 // Grid: groups of tokens in x, of experts in y. Dynamic shared memory: UnitsRouteSharedBytes.
 template <int kExpertTiles>
-__global__ void __launch_bounds__(kRouteThreads) UnitsRouteKernel(UnitsRoute params) {
+__global__ void __launch_bounds__(kRouteThreads, 1) UnitsRouteKernel(UnitsRoute params) {
   extern __shared__ float units_route_shared[];
   __shared__ bool is_last;
   constexpr int kExperts = kExpertTiles * kRouteExpertTile;
@@ -165,10 +166,10 @@ __global__ void __launch_bounds__(kRouteThreads) UnitsRouteKernel(UnitsRoute par
   }
   __syncthreads();
   if (!is_last) return;
-  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int token = static_cast<int>(threadIdx.x) / kWarpSize;
   const auto floats = static_cast<int>(route.logits.cols) + route.groups;
-  for (int token = warp; token < tokens; token += kRouteWarps) {
-    RouteToken(route, first_token + token, units_route_shared + warp * floats);
+  if (token < tokens) {
+    RouteToken(route, first_token + token, units_route_shared + token * floats);
   }
 }
 
