@@ -21,7 +21,7 @@ class CublasLt;
 class PointerTables;
 
 // How many blocks of a launch may count their arrivals at once.
-inline constexpr int kArrivalCounters = 4096;
+inline constexpr int kArrivalCounters = 64;
 
 struct CudaContext {
   cudaStream_t stream;
