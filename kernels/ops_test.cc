@@ -219,6 +219,8 @@ std::vector<Case> RouterCases() {
                .experts = 128, .top_k = 8, .scoring = RouterScoring::kSoftmax, .inputs = 256}),
       Make("moe_route/with router f32", kDecode, RunMoeRoute,
            MoeRouteCase{.experts = 19, .top_k = 3, .inputs = 44, .router_dtype = DType::kF32}),
+      Make("moe_route/with router uneven", kMixed, RunMoeRoute,
+           MoeRouteCase{.experts = 40, .top_k = 6, .inputs = 1120}),
       Make("moe_route/with router odd", kDecode, RunMoeRoute,
            MoeRouteCase{.experts = 7, .top_k = 2, .inputs = 37}),
   };
