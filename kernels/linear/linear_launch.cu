@@ -63,8 +63,8 @@ bool RunFewRows(const LinearParams& params, const CudaMatrix& w, const CudaConte
       !WantsStream(tiles, params.x.rows, w.inputs(), context.multiprocessors)) {
     return false;
   }
-  const StreamChoice choice = ChooseStream(tiles, params.x.rows, w.inputs(), /*other_bytes=*/0,
-                                           context.multiprocessors);
+  const StreamChoice choice =
+      ChooseStream(tiles, params.x.rows, w.inputs(), /*other_bytes=*/0, context.multiprocessors);
   if (choice.blocks == 0) return false;
   const FewRowsProduct product = {.x = static_cast<const float*>(params.x.data),
                                   .x_stride = params.x.stride,
@@ -142,11 +142,9 @@ void LaunchExact(const ExactProduct& product, DType weights, bool round_x,
   const auto launch = [&](auto element, auto round) {
     using Weight = decltype(element);
     if (choice.unit == 4) {
-      LaunchExactOf<Weight, 4, decltype(round)::value>(product, choice.rows_a_tile, grid,
-                                                       context);
+      LaunchExactOf<Weight, 4, decltype(round)::value>(product, choice.rows_a_tile, grid, context);
     } else {
-      LaunchExactOf<Weight, 1, decltype(round)::value>(product, choice.rows_a_tile, grid,
-                                                       context);
+      LaunchExactOf<Weight, 1, decltype(round)::value>(product, choice.rows_a_tile, grid, context);
     }
   };
   WithElement(weights, [&](auto element) {

@@ -1,9 +1,9 @@
 // Products of many rows with experts' weights on a warpgroup's matrix units, operands brought by
 // the copy engine: one block a multiprocessor, which takes tile after tile.
 //
-// A tile is 128 weight rows, 64 for each of two warpgroups, by up to 64 or 256 of one expert's rows,
-// which are the products' columns: a tile costs what its rows need, in steps of 16, 32, 64 and 128.
-// A third warpgroup's first thread keeps a few steps of 64 inputs on the way.
+// A tile is 128 weight rows, 64 for each of two warpgroups, by up to 64 or 256 of one expert's
+// rows, which are the products' columns: a tile costs what its rows need, in steps of 16, 32, 64
+// and 128. A third warpgroup's first thread keeps a few steps of 64 inputs on the way.
 //
 // Invariant: an output is the sum over the inputs in steps of 16, in order, whatever the tile.
 #ifndef TROUPE_KERNELS_MOE_EXPERTS_GROUPED_PRODUCT_CUH_
@@ -296,7 +296,8 @@ __global__ void __launch_bounds__(kGroupedThreads, 1)
   LetNextKernelBegin();
   if (threadIdx.x >= kGroupedConsumers) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
-    if (threadIdx.x == kGroupedConsumers) BringTiles<Shape, kTilesKnown>(product, &x, stages, barriers);
+    if (threadIdx.x == kGroupedConsumers)
+      BringTiles<Shape, kTilesKnown>(product, &x, stages, barriers);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;\n");
     MultiplyTilesOf<kGated>(product, stages, barriers);

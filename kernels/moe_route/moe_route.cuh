@@ -106,40 +106,12 @@ __device__ __forceinline__ uint32_t RankKey(float value) {
   return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
 }
 
-// By a warp, whose lanes have kOwn experts each. `shared`: a number for each
-// expert and each group.
+// The top_k largest keys, ties to the lower index. Keys become 0 once chosen.
 template <int kOwn>
-__device__ __forceinline__ void RouteTokenOf(const MoeRouteParams& params, int64_t token,
-                                             float* shared) {
-  const auto experts = static_cast<int>(params.logits.cols);
+__device__ __forceinline__ void ChooseExperts(const MoeRouteParams& params, int64_t token,
+                                              const float (&scores)[kOwn], uint32_t (&keys)[kOwn]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  const float* logits =
-      static_cast<const float*>(params.logits.data) + token * params.logits.stride;
-  float scores[kOwn];
-  ScoreExperts<kOwn>(params.scoring, logits, experts, scores);
-  float ranks[kOwn];
-#pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    const int e = lane + i * kWarpSize;
-    ranks[i] = params.bias == nullptr || e >= experts ? scores[i] : scores[i] + params.bias[e];
-  }
-  if (params.group_score != GroupScore::kNone) {
-#pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      if (lane + i * kWarpSize < experts) shared[lane + i * kWarpSize] = ranks[i];
-    }
-    __syncwarp();
-    LimitToGroups(params, experts, shared, shared + experts);
-#pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      if (lane + i * kWarpSize < experts) ranks[i] = shared[lane + i * kWarpSize];
-    }
-  }
-  uint32_t keys[kOwn];  // 0: chosen, or none
-#pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    keys[i] = lane + i * kWarpSize < experts ? RankKey(ranks[i]) : 0;
-  }
+  const auto experts = static_cast<int>(params.logits.cols);
   int32_t* chosen = params.experts + token * params.top_k;
   float* weights = params.weights + token * params.top_k;
   float sum = 0;
@@ -180,6 +152,43 @@ __device__ __forceinline__ void RouteTokenOf(const MoeRouteParams& params, int64
     const float score = k < kWarpSize ? own_score : weights[k];
     weights[k] = (params.normalize ? score / (sum + 1e-20F) : score) * params.scale;
   }
+}
+
+// By a warp, whose lanes have kOwn experts each. `shared`: a number for each
+// expert and each group.
+template <int kOwn>
+__device__ __forceinline__ void RouteTokenOf(const MoeRouteParams& params, int64_t token,
+                                             float* shared) {
+  const auto experts = static_cast<int>(params.logits.cols);
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const float* logits =
+      static_cast<const float*>(params.logits.data) + token * params.logits.stride;
+  float scores[kOwn];
+  ScoreExperts<kOwn>(params.scoring, logits, experts, scores);
+  float ranks[kOwn];
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const int e = lane + i * kWarpSize;
+    ranks[i] = params.bias == nullptr || e >= experts ? scores[i] : scores[i] + params.bias[e];
+  }
+  if (params.group_score != GroupScore::kNone) {
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      if (lane + i * kWarpSize < experts) shared[lane + i * kWarpSize] = ranks[i];
+    }
+    __syncwarp();
+    LimitToGroups(params, experts, shared, shared + experts);
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      if (lane + i * kWarpSize < experts) ranks[i] = shared[lane + i * kWarpSize];
+    }
+  }
+  uint32_t keys[kOwn];  // 0: chosen, or none
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    keys[i] = lane + i * kWarpSize < experts ? RankKey(ranks[i]) : 0;
+  }
+  ChooseExperts<kOwn>(params, token, scores, keys);
 }
 
 // By a warp. `shared`: a number for each expert and each group.

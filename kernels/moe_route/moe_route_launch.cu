@@ -68,9 +68,7 @@ void MoeRouteCuda(const MoeRouteParams& params, const CudaContext& context) {
     }
   }
   Launch(MoeRouteKernel,
-         {.grid = tokens,
-          .threads = kWarpSize,
-          .shared_bytes = static_cast<int64_t>(shared_bytes)},
+         {.grid = tokens, .threads = kWarpSize, .shared_bytes = static_cast<int64_t>(shared_bytes)},
          context, params);
 }
 

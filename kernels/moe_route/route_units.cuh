@@ -1,8 +1,9 @@
 // The router's product on the matrix units and the choice of experts in one kernel, for routers of
-// bf16: x, of f32, is the sum of three bf16 numbers, so that products are exact and sums are of f32.
+// bf16: x, of f32, is the sum of three bf16 numbers, so that products are exact and sums are of
+// f32.
 //
-// A block has 16 tokens and kExpertTiles * 8 experts; its warps share out the inputs. The block that
-// finishes its tokens' last logits chooses for them.
+// A block has 16 tokens and kExpertTiles * 8 experts; its warps share out the inputs. The block
+// that finishes its tokens' last logits chooses for them.
 //
 // Invariant: a logit's sum runs in an order that the number of inputs alone decides.
 #ifndef TROUPE_KERNELS_MOE_ROUTE_ROUTE_UNITS_CUH_
@@ -28,7 +29,7 @@ struct UnitsRoute {
   const CudaBf16* router = nullptr;    // [E, inputs]
   const float* router_bias = nullptr;  // [E]; null: none
   int inputs = 0;                      // a multiple of kRouteInputs
-  unsigned* arrived = nullptr;         // [groups of tokens] zero before and after; null: do not choose
+  unsigned* arrived = nullptr;  // [groups of tokens] zero before and after; null: do not choose
 };
 
 // A number's three parts: each the nearest bf16 to what those before it leave.
@@ -61,12 +62,10 @@ __device__ __forceinline__ void MultiplyParts(const float (&x)[2][8],
                             SplitPair(x[1][half * 4 + 2], x[1][half * 4 + 3])};
 #pragma unroll
     for (int part = 0; part < 3; ++part) {
-      const uint32_t rows[4] = {a[0].part[part], a[1].part[part], a[2].part[part],
-                                a[3].part[part]};
+      const uint32_t rows[4] = {a[0].part[part], a[1].part[part], a[2].part[part], a[3].part[part]};
 #pragma unroll
       for (int n = 0; n < kExpertTiles; ++n) {
-        MultiplyAdd(sums[part][n], rows, half == 0 ? w[n].x : w[n].z,
-                    half == 0 ? w[n].y : w[n].w);
+        MultiplyAdd(sums[part][n], rows, half == 0 ? w[n].x : w[n].z, half == 0 ? w[n].y : w[n].w);
       }
     }
   }
@@ -89,8 +88,8 @@ __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_tok
     const int token = min(first_token + lane / 4 + r * 8, tokens - 1);
     x[r] = params.x + token * params.x_stride + lane % 4 * 8;
   }
-  const CudaBf16* w = params.router +
-                      static_cast<int64_t>(first_expert + lane / 4) * params.inputs + lane % 4 * 8;
+  const CudaBf16* w =
+      params.router + static_cast<int64_t>(first_expert + lane / 4) * params.inputs + lane % 4 * 8;
   float sums[3][kExpertTiles][4] = {};
   // Loads of kAhead steps go out together; of experts also before x is there.
   constexpr int kAhead = kExpertTiles == 1 ? 4 : 2;
