@@ -10,8 +10,9 @@
 
 namespace troupe {
 
-// As many as a warp takes.
-inline constexpr int kMostRoutedExperts = 1024;
+// As many as a warp's registers take, and as there may be.
+inline constexpr int kMostRoutedExperts = 512;
+inline constexpr int kMostExperts = 8192;
 
 struct Ranked {
   float value;
@@ -39,33 +40,37 @@ __device__ __forceinline__ Ranked WarpBest(const float* values, int count) {
   return best;
 }
 
+// Of loops over a lane's experts: more than these would not stay in registers.
+template <int kOwn>
+inline constexpr int kUnroll = kOwn <= 32 ? kOwn : 1;
+
 // A lane's experts, `lane`, `lane` + 32, ...: s of each, and nothing of those beyond the last.
 template <int kOwn>
 __device__ __forceinline__ void ScoreExperts(RouterScoring scoring, const float* logits,
                                              int experts, float (&scores)[kOwn]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-#pragma unroll
+#pragma unroll kUnroll < kOwn>
   for (int i = 0; i < kOwn; ++i) {
     const int e = lane + i * kWarpSize;
     scores[i] = e < experts ? logits[e] : -INFINITY;
   }
   if (scoring == RouterScoring::kSigmoid) {
-#pragma unroll
+#pragma unroll kUnroll < kOwn>
     for (int i = 0; i < kOwn; ++i) scores[i] = Sigmoid(scores[i]);
     return;
   }
   float largest = -INFINITY;
-#pragma unroll
+#pragma unroll kUnroll < kOwn>
   for (int i = 0; i < kOwn; ++i) largest = fmaxf(largest, scores[i]);
   largest = WarpMax(largest);
   float sum = 0;
-#pragma unroll
+#pragma unroll kUnroll < kOwn>
   for (int i = 0; i < kOwn; ++i) {
     scores[i] = expf(scores[i] - largest);  // 0 beyond the last
     sum += scores[i];
   }
   sum = WarpSum(sum);
-#pragma unroll
+#pragma unroll kUnroll < kOwn>
   for (int i = 0; i < kOwn; ++i) scores[i] = __fdiv_rn(scores[i], sum);
 }
 
@@ -121,7 +126,7 @@ __device__ __forceinline__ void ChooseExperts(const MoeRouteParams& params, int6
     uint32_t best = 0;
     int at = 0;
     float score = scores[0];
-#pragma unroll
+#pragma unroll kUnroll < kOwn>
     for (int i = 0; i < kOwn; ++i) {
       if (keys[i] <= best) continue;
       best = keys[i];
@@ -143,7 +148,7 @@ __device__ __forceinline__ void ChooseExperts(const MoeRouteParams& params, int6
       }
       if (params.load != nullptr) atomicAdd(params.load + index, 1);
     }
-#pragma unroll
+#pragma unroll kUnroll < kOwn>
     for (int i = 0; i < kOwn; ++i) {
       if (index == lane + i * kWarpSize) keys[i] = 0;
     }
@@ -166,49 +171,52 @@ __device__ __forceinline__ void RouteTokenOf(const MoeRouteParams& params, int64
   float scores[kOwn];
   ScoreExperts<kOwn>(params.scoring, logits, experts, scores);
   float ranks[kOwn];
-#pragma unroll
+#pragma unroll kUnroll < kOwn>
   for (int i = 0; i < kOwn; ++i) {
     const int e = lane + i * kWarpSize;
     ranks[i] = params.bias == nullptr || e >= experts ? scores[i] : scores[i] + params.bias[e];
   }
   if (params.group_score != GroupScore::kNone) {
-#pragma unroll
+#pragma unroll kUnroll < kOwn>
     for (int i = 0; i < kOwn; ++i) {
       if (lane + i * kWarpSize < experts) shared[lane + i * kWarpSize] = ranks[i];
     }
     __syncwarp();
     LimitToGroups(params, experts, shared, shared + experts);
-#pragma unroll
+#pragma unroll kUnroll < kOwn>
     for (int i = 0; i < kOwn; ++i) {
       if (lane + i * kWarpSize < experts) ranks[i] = shared[lane + i * kWarpSize];
     }
   }
   uint32_t keys[kOwn];  // 0: chosen, or none
-#pragma unroll
+#pragma unroll kUnroll < kOwn>
   for (int i = 0; i < kOwn; ++i) {
     keys[i] = lane + i * kWarpSize < experts ? RankKey(ranks[i]) : 0;
   }
   ChooseExperts<kOwn>(params, token, scores, keys);
 }
 
-// By a warp. `shared`: a number for each expert and each group.
+// By a warp, for up to kMostRoutedExperts. `shared`: a number for each expert and each group.
 __device__ __forceinline__ void RouteToken(const MoeRouteParams& params, int64_t token,
                                            float* shared) {
   if (params.logits.cols <= 4 * kWarpSize) {
     RouteTokenOf<4>(params, token, shared);
-  } else if (params.logits.cols <= 8 * kWarpSize) {
-    RouteTokenOf<8>(params, token, shared);
   } else {
     RouteTokenOf<kMostRoutedExperts / kWarpSize>(params, token, shared);
   }
 }
 
-// One warp a block. Dynamic shared memory as RouteToken's.
+// One warp a block. Dynamic shared memory: a number for each expert and each group.
+template <bool kMany>
 __global__ void __launch_bounds__(kWarpSize) MoeRouteKernel(MoeRouteParams params) {
   extern __shared__ float route_shared[];
   LetNextKernelBegin();
   WaitForEarlierKernels();
-  RouteToken(params, blockIdx.x, route_shared);
+  if constexpr (kMany) {
+    RouteTokenOf<kMostExperts / kWarpSize>(params, blockIdx.x, route_shared);
+  } else {
+    RouteToken(params, blockIdx.x, route_shared);
+  }
 }
 
 }  // namespace troupe

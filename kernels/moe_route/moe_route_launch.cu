@@ -10,13 +10,13 @@ namespace troupe {
 namespace {
 
 // Fewer experts a block while that leaves multiprocessors idle.
-constexpr int kMostTokensSpread = 64;
+constexpr int kMostTokensSpread = 128;
 constexpr int kManyExpertTiles = 2;
 
 bool IsForUnits(const MoeRouteParams& params, const CudaMatrix& router) {
   return router.dtype() == DType::kBf16 && router.precision() == Precision::kF32 &&
-         router.inputs() % kRouteInputs == 0 && router.outputs() % kRouteExpertTile == 0 &&
-         RowsAligned(params.x);
+         router.inputs() % kRouteInputs == 0 && router.outputs() <= kMostRoutedExperts &&
+         router.outputs() % kRouteExpertTile == 0 && RowsAligned(params.x);
 }
 
 // True where the experts are chosen too.
@@ -55,7 +55,7 @@ void MoeRouteCuda(const MoeRouteParams& params, const CudaContext& context) {
   CHECK_LE(params.groups_chosen, params.groups);
   const auto tokens = static_cast<unsigned>(params.logits.rows);
   if (tokens == 0) return;
-  CHECK_LE(params.logits.cols, kMostRoutedExperts);
+  CHECK_LE(params.logits.cols, kMostExperts);
   const size_t floats = static_cast<size_t>(params.logits.cols) + params.groups;
   const size_t shared_bytes = floats * sizeof(float);
   if (params.router != nullptr) {
@@ -67,7 +67,7 @@ void MoeRouteCuda(const MoeRouteParams& params, const CudaContext& context) {
                  context);
     }
   }
-  Launch(MoeRouteKernel,
+  Launch(params.logits.cols <= kMostRoutedExperts ? MoeRouteKernel<false> : MoeRouteKernel<true>,
          {.grid = tokens, .threads = kWarpSize, .shared_bytes = static_cast<int64_t>(shared_bytes)},
          context, params);
 }
