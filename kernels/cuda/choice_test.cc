@@ -200,6 +200,13 @@ TEST(ChooseStreamTest, FitsSharedMemoryOrSaysNo) {
   EXPECT_EQ(ChooseStream(320, 1, 2056, 0, kMultiprocessors).blocks, 0);
 }
 
+TEST(WantsStreamTest, OnlyWhatComesAtOnce) {
+  EXPECT_TRUE(WantsStream(/*tiles=*/320, /*rows=*/8, /*inputs=*/2048, kMultiprocessors));
+  EXPECT_FALSE(WantsStream(320, 9, 2048, kMultiprocessors));
+  EXPECT_FALSE(WantsStream(128, 1, 4096, kMultiprocessors));
+  EXPECT_FALSE(WantsStream(9496, 1, 2048, kMultiprocessors));
+}
+
 TEST(ChooseFewTokensTest, TakesDecodeStepsOfFewTokens) {
   ExpertsShape shape = {.tokens = 1, .experts = 128, .top_k = 8, .hidden = 2048, .size = 768};
   EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).down.blocks, 128);
@@ -214,6 +221,19 @@ TEST(ChooseFewTokensTest, TakesDecodeStepsOfFewTokens) {
   shape.tokens = 1;
   shape.size = 24;
   EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).gate_up.blocks, 0);
+}
+
+TEST(ChooseGroupedRowsTest, LargerTilesForMoreRowsAnExpert) {
+  ExpertsShape shape = {.tokens = 9, .experts = 128, .top_k = 8, .hidden = 2048, .size = 768};
+  EXPECT_EQ(ChooseGroupedRows(shape), 64);
+  shape.tokens = 512;
+  EXPECT_EQ(ChooseGroupedRows(shape), 64);
+  shape.tokens = 1024;
+  EXPECT_EQ(ChooseGroupedRows(shape), 128);
+  shape.tokens = 2048;
+  EXPECT_EQ(ChooseGroupedRows(shape), 256);
+  shape.experts = kMostGroupedExperts + 1;
+  EXPECT_EQ(ChooseGroupedRows(shape), 0);
 }
 
 }  // namespace
