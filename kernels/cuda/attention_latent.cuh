@@ -260,7 +260,7 @@ __device__ __forceinline__ void ComputeLatents(const UnitAttentionParams& params
                                            thread, LatentSizes::kWarpgroups * kWarpgroupThreads);
   const UnitRows rows = FindRows<Seen::kWindow>(params, task, /*warpgroup=*/0);
   FenceForProducts();
-  asm volatile("bar.sync 1, %0;\n" ::"n"(LatentSizes::kWarpgroups * kWarpgroupThreads) : "memory");
+  SyncThreads<LatentSizes::kWarpgroups * kWarpgroupThreads>(1);
   const int warpgroup = thread / kWarpgroupThreads;
   LatentComputer computer = {params,
                              task,
@@ -275,6 +275,7 @@ __device__ __forceinline__ void ComputeLatents(const UnitAttentionParams& params
 __global__ void __launch_bounds__(LatentSizes::kThreads, 1)
     LatentAttentionKernel(const __grid_constant__ UnitAttentionParams params) {
   extern __shared__ __align__(1024) std::byte latent_shared[];
+  if (threadIdx.x == 0) PrefetchMap(&params.keys);
   UnitTask task;
   WaitForEarlierKernels();
   LetNextKernelBegin();
