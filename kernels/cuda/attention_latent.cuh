@@ -187,7 +187,7 @@ struct LatentComputer {
     const int part = PartOfTile(last_tile);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const PartMerge merge = softmax.Finish(r, params.attention.scale_log2);
+      const PartMerge merge = softmax.Finish(r);
       if (!SeesPart<Seen::kWindow>(rows, r, part)) continue;
 #pragma unroll
       for (int block = 0; block < kValueBlocks; ++block) {

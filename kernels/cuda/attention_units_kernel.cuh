@@ -92,14 +92,13 @@ struct UnitComputer {
 
   // The sums, and their softmax, are those of a part that ends with `last_tile`.
   __device__ __forceinline__ void EndPart(const UnitRows& rows, int last_tile) {
-    const float scale_log2 = params.attention.scale_log2;
     if constexpr (Sizes::kWhole) {
-      merged.Add(sums, softmax, scale_log2);
+      merged.Add(sums, softmax);
     } else {
       const int part = PartOfTile(last_tile);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const PartMerge merge = softmax.Finish(r, scale_log2);
+        const PartMerge merge = softmax.Finish(r);
         if (!SeesPart<kSeen>(rows, r, part)) continue;
         StorePartial(params, rows, r, part, /*first_channel=*/0, sums);
         StorePartialSoftmax(params, rows, r, part, merge);
