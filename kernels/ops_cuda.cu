@@ -13,6 +13,8 @@
 #include "kernels/cuda/matrix.cuh"
 #include "kernels/cuda/memory.cuh"
 #include "kernels/cuda/pointer_tables.cuh"
+#include "kernels/cuda/replays.cuh"
+#include "kernels/cuda/waiter.cuh"
 #include "kernels/embed/embed_cuda.h"
 #include "kernels/head_gate/head_gate_cuda.h"
 #include "kernels/head_norm_rope/head_norm_rope_cuda.h"
@@ -32,6 +34,7 @@
 #include "kernels/qkv_write/qkv_write_cuda.h"
 #include "kernels/rms_norm/rms_norm_cuda.h"
 #include "kernels/row_add/row_add_cuda.h"
+#include "kernels/sample/sample_cuda.h"
 #include "kernels/swiglu/swiglu_cuda.h"
 
 namespace troupe {
@@ -67,8 +70,8 @@ class CudaOps : public Ops {
         scratch_(&errors_),
         transfers_(stream_.get(), &errors_),
         pointer_tables_(&arena_, stream_.get(), &errors_),
-        cublas_(std::move(cublas)) {
-    if (!preview_) return;
+        cublas_(std::move(cublas)),
+        waiter_(device_) {
     auto arrivals = arena_.Allocate(kArrivalCounters * sizeof(unsigned));
     if (arrivals.ok()) {
       arrivals_ = *std::move(arrivals);
@@ -130,10 +133,21 @@ class CudaOps : public Ops {
     return matrix;
   }
 
+  std::unique_ptr<Replays> MakeReplays() override {
+    if (!preview_) return Ops::MakeReplays();
+    return std::make_unique<CudaReplays>(device_, stream_.get(), &scratch_, &transfers_, &errors_);
+  }
+
+  bool WhenDone(absl::AnyInvocable<void()> done) override {
+    if (!preview_ || !Use()) return false;
+    waiter_.WhenDone(stream_.get(), std::move(done), errors_);
+    return true;
+  }
+
   void* Queue() override { return stream_.get(); }
   std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts) override {
     Use();
-    return CudaExpertList::Make(experts, /*maps=*/preview_, arena_, stream_.get(), errors_);
+    return CudaExpertList::Make(experts, arena_, stream_.get(), errors_);
   }
 
   void Synchronize() override {
@@ -177,6 +191,8 @@ class CudaOps : public Ops {
     Run(MoeExpertsCuda, params, "moe_experts");
   }
   void RowAdd(const RowAddParams& params) override { Run(RowAddCuda, params, "row_add"); }
+  bool samples() const override { return preview_; }
+  void Sample(const SampleParams& params) override { Run(SampleCuda, params, "sample"); }
   void PageCopy(const PageCopyParams& params) override { Run(PageCopyCuda, params, "page_copy"); }
 
  private:
@@ -208,6 +224,7 @@ class CudaOps : public Ops {
   PointerTables pointer_tables_;
   Buffer arrivals_;
   std::unique_ptr<CublasLt> cublas_;  // null: not on this machine, or not asked for
+  CudaWaiter waiter_;
 };
 
 }  // namespace
