@@ -44,7 +44,7 @@ void AddCudaBackends(std::vector<Backend>& backends) {
                           CHECK_OK(ops);
                           return *std::move(ops);
                         },
-                        /*rounds_attention=*/options.preview});
+                        /*rounds_attention=*/true});
   };
   add("cuda", {});
   add("cuda_own_products", {.cublas = false});

@@ -5,6 +5,8 @@
 #ifndef TROUPE_KERNELS_NSA_SELECT_NSA_SELECT_CUH_
 #define TROUPE_KERNELS_NSA_SELECT_NSA_SELECT_CUH_
 
+#include <climits>
+
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/hopper.cuh"
 #include "kernels/nsa_select/nsa_select.h"
@@ -87,55 +89,54 @@ __device__ __forceinline__ float BlockScore(const NsaSizes& sizes, const float* 
   return score;
 }
 
-// The index of the highest of `count` scores that is not negative, ties to the lower; every thread
-// gets it. `best` is one number a warp.
-__device__ __forceinline__ int HighestScore(const float* scores, int count, uint64_t* best) {
-  uint64_t mine = 0;
-  for (int j = static_cast<int>(threadIdx.x); j < count; j += static_cast<int>(blockDim.x)) {
-    if (scores[j] < 0) continue;
-    // Scores are not negative, so their bits are in order.
-    const uint64_t rank = static_cast<uint64_t>(__float_as_uint(scores[j])) << 32 |
-                          (0xffffffffU - static_cast<unsigned>(j));
-    mine = max(mine, rank);
+// A candidate's rank in a warp's search: scores are not negative, so their bits are in order.
+struct NsaCandidate {
+  uint32_t rank = 0;  // 0: none
+  int block = 0;
+};
+
+// The best of every 32nd candidate from the lane's number on, the first of equal ones. Scores of
+// blocks that were taken are negative.
+__device__ __forceinline__ NsaCandidate BestOfLane(const float* scores, int count, int lane) {
+  NsaCandidate best;
+#pragma unroll 4
+  for (int j = lane; j < count; j += kWarpSize) {
+    const float score = scores[j];
+    const uint32_t rank = score < 0 ? 0 : __float_as_uint(score) + 1;
+    if (rank > best.rank) best = {rank, j};
   }
-#pragma unroll
-  for (int lane = kWarpSize / 2; lane > 0; lane /= 2) {
-    const uint64_t other = __shfl_xor_sync(kAllLanes, mine, lane);
-    mine = max(mine, other);
-  }
-  if (threadIdx.x % kWarpSize == 0) best[threadIdx.x / kWarpSize] = mine;
-  __syncthreads();
-  const int warps = static_cast<int>(blockDim.x) / kWarpSize;
-  for (int warp = 0; warp < warps; ++warp) mine = max(mine, best[warp]);
-  __syncthreads();
-  return static_cast<int>(0xffffffffU - static_cast<unsigned>(mine & 0xffffffffU));
+  return best;
 }
 
-// Chooses among the blocks 0 .. own and writes them in ascending order. Scores that were taken are
-// replaced by -1. `chosen` has room for every choice.
+// Chooses among the blocks 0 .. own and writes them in ascending order: the highest scores, ties to
+// the lower block. Scores that were taken are replaced by -1. `chosen` has room for every choice.
+// Called by all threads; the first warp does it.
 __device__ __forceinline__ void ChooseBlocks(const NsaSizes& sizes, float* scores, int own,
                                              int* chosen, int32_t* selected) {
-  __shared__ uint64_t best[kWarpSize];
+  if (threadIdx.x >= kWarpSize) return;
+  const auto lane = static_cast<int>(threadIdx.x);
   const int count = min(own + 1, sizes.selected_blocks);
   const int initial = min(sizes.initial_blocks, own + 1);
   const int local = max(initial, own - sizes.local_blocks + 1);
-  int taken = 0;
-  const auto take = [&](int block) {
-    if (threadIdx.x == 0) {
+  const int always = min(count, initial + own + 1 - local);
+  for (int i = lane; i < always; i += kWarpSize) {
+    const int block = i < initial ? i : local + i - initial;
+    chosen[i] = block;
+    scores[block] = -1;
+  }
+  __syncwarp();
+  NsaCandidate mine = BestOfLane(scores, own + 1, lane);
+  for (int taken = always; taken < count; ++taken) {
+    const uint32_t rank = __reduce_max_sync(kAllLanes, mine.rank);
+    const int block = __reduce_min_sync(kAllLanes, mine.rank == rank ? mine.block : INT_MAX);
+    if (mine.rank == rank && mine.block == block) {
       chosen[taken] = block;
       scores[block] = -1;
+      mine = BestOfLane(scores, own + 1, lane);
     }
-    ++taken;
-  };
-  for (int block = 0; block < initial && taken < count; ++block) take(block);
-  for (int block = local; block <= own && taken < count; ++block) take(block);
-  __syncthreads();
-  while (taken < count) {
-    take(HighestScore(scores, own + 1, best));
-    __syncthreads();
   }
-  for (int i = static_cast<int>(threadIdx.x); i < sizes.selected_blocks;
-       i += static_cast<int>(blockDim.x)) {
+  __syncwarp();
+  for (int i = lane; i < sizes.selected_blocks; i += kWarpSize) {
     if (i >= count) {
       selected[i] = -1;
       continue;

@@ -72,7 +72,7 @@ void LaunchWithScores(NsaChoiceParams params, int64_t tiles, const CudaContext& 
     params.first_token = static_cast<int>(first);
     Launch(NsaChooseGivenKernel,
            {.grid = dim3(static_cast<unsigned>(end - first), static_cast<unsigned>(kv_heads)),
-            .threads = few ? 1024 : 256,
+            .threads = few ? 512 : 256,
             .shared_bytes = shared_bytes},
            context, params);
   }
