@@ -152,8 +152,6 @@ struct CudaOpsOptions {
   // Dense bf16 products by cuBLASLt where this machine has it, else, and without, by our own
   // kernels.
   bool cublas = true;
-  // What has not run on a GPU yet (docs/gpu.md); without it operations launch what has.
-  bool preview = false;
 };
 
 // FailedPrecondition when there is no such device, its driver is too old, or this build has no

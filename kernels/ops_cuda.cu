@@ -62,7 +62,6 @@ class CudaOps : public Ops {
   CudaOps(const CudaOpsOptions& options, const cudaDeviceProp& properties,
           std::unique_ptr<CublasLt> cublas)
       : device_(options.device),
-        preview_(options.preview),
         name_(properties.name),
         multiprocessors_(properties.multiProcessorCount),
         stream_(errors_),
@@ -87,8 +86,7 @@ class CudaOps : public Ops {
 
   std::string Describe() const override {
     return absl::StrCat("cuda:", device_, ", ", name_, ", ", multiprocessors_, " multiprocessors, ",
-                        cublas_ != nullptr ? "with cuBLASLt" : "without cuBLASLt",
-                        preview_ ? ", preview" : "");
+                        cublas_ != nullptr ? "with cuBLASLt" : "without cuBLASLt");
   }
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
@@ -134,12 +132,11 @@ class CudaOps : public Ops {
   }
 
   std::unique_ptr<Replays> MakeReplays() override {
-    if (!preview_) return Ops::MakeReplays();
     return std::make_unique<CudaReplays>(device_, stream_.get(), &scratch_, &transfers_, &errors_);
   }
 
   bool WhenDone(absl::AnyInvocable<void()> done) override {
-    if (!preview_ || !Use()) return false;
+    if (!Use()) return false;
     waiter_.WhenDone(stream_.get(), std::move(done), errors_);
     return true;
   }
@@ -191,7 +188,7 @@ class CudaOps : public Ops {
     Run(MoeExpertsCuda, params, "moe_experts");
   }
   void RowAdd(const RowAddParams& params) override { Run(RowAddCuda, params, "row_add"); }
-  bool samples() const override { return preview_; }
+  bool samples() const override { return true; }
   void Sample(const SampleParams& params) override { Run(SampleCuda, params, "sample"); }
   void PageCopy(const PageCopyParams& params) override { Run(PageCopyCuda, params, "page_copy"); }
 
@@ -208,12 +205,11 @@ class CudaOps : public Ops {
     transfers_.Flush();
     scratch_.Reset();
     operation(params, {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_,
-                       errors_, preview_, reinterpret_cast<unsigned*>(arrivals_.get())});
+                       errors_, reinterpret_cast<unsigned*>(arrivals_.get())});
     Ok(cudaGetLastError(), name);
   }
 
   int device_;
-  bool preview_;
   std::string name_;
   int multiprocessors_;
   CudaErrors errors_;

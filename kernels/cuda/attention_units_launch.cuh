@@ -1,6 +1,5 @@
-// Launches of kernels/cuda/attention_units.cuh, in preview (docs/gpu.md). What is launched depends
-// on numbers of the host alone, upper bounds among them, so that a launch may be captured in a
-// graph.
+// Launches of kernels/cuda/attention_units.cuh. What is launched depends on numbers of the
+// host alone, upper bounds among them, so that a launch may be captured in a graph.
 #ifndef TROUPE_KERNELS_CUDA_ATTENTION_UNITS_LAUNCH_CUH_
 #define TROUPE_KERNELS_CUDA_ATTENTION_UNITS_LAUNCH_CUH_
 
@@ -27,7 +26,8 @@ void LaunchUnitSizes(const UnitAttentionParams& params, const UnitAttentionChoic
                      const CudaContext& context) {
   if constexpr (UnitsMayPair(kValueBlocks) && kSeen != Seen::kSelected) {
     if (choice.warpgroups == 2) {
-      LaunchUnitKernel<UnitSizes<kKeyBlocks, kValueBlocks, 2, true>, kSeen>(params, choice, context);
+      LaunchUnitKernel<UnitSizes<kKeyBlocks, kValueBlocks, 2, true>, kSeen>(params, choice,
+                                                                            context);
       return;
     }
   }
