@@ -223,8 +223,9 @@ struct Cache {
   BlockTables tables;
 };
 
-Cache MakeCache(Bench& bench, int sequences, int blocks, int kv_heads, int head_dim) {
-  const int64_t stream_bytes = int64_t{kv_heads} * kBlockTokens * head_dim * 2;
+Cache MakeCache(Bench& bench, int sequences, int blocks, int kv_heads, int head_dim,
+                int page_entries = kBlockTokens) {
+  const int64_t stream_bytes = int64_t{kv_heads} * page_entries * head_dim * 2;
   const int64_t pages = int64_t{sequences} * blocks;
   auto* memory = static_cast<std::byte*>(bench.New(pages * 2 * stream_bytes));
   bench.Fill(memory, pages * stream_bytes, DType::kBf16, 1);
@@ -234,7 +235,7 @@ Cache MakeCache(Bench& bench, int sequences, int blocks, int kv_heads, int head_
   Cache cache;
   cache.k = {.base = memory,
              .page_bytes = 2 * stream_bytes,
-             .entries_per_page = kBlockTokens,
+             .entries_per_page = page_entries,
              .kv_heads = kv_heads,
              .head_dim = head_dim,
              .dtype = DType::kBf16};
@@ -244,8 +245,9 @@ Cache MakeCache(Bench& bench, int sequences, int blocks, int kv_heads, int head_
   return cache;
 }
 
-// One new token for each sequence of `length` tokens, or `count` tokens of one sequence.
-BatchView MakeBatch(Bench& bench, int sequences, int length, int count) {
+// `count` new tokens for each sequence; they end after `length` tokens, each sequence `stagger`
+// tokens before the one in front of it.
+BatchView MakeBatch(Bench& bench, int sequences, int length, int count, int stagger = 0) {
   std::vector<uint32_t> slot;
   std::vector<int32_t> start;
   std::vector<int32_t> first = {0};
@@ -253,9 +255,9 @@ BatchView MakeBatch(Bench& bench, int sequences, int length, int count) {
   std::vector<int32_t> token_row;
   for (int row = 0; row < sequences; ++row) {
     slot.push_back(row);
-    start.push_back(length - count);
+    start.push_back(length - count - row * stagger);
     for (int i = 0; i < count; ++i) {
-      position.push_back(length - count + i);
+      position.push_back(start.back() + i);
       token_row.push_back(row);
     }
     first.push_back(static_cast<int32_t>(position.size()));
@@ -293,6 +295,136 @@ void TimeAttention(Bench& bench, int sequences, int length, int count) {
   bench.Time(absl::StrCat("paged_attention ", sequences, " x ", length, ", ", count, " new"),
              int64_t{sequences} * length * kKvHeads * kHeadDim * 4, 4 * seen * kHeads * kHeadDim,
              [&](int) { bench.ops().PagedAttention(params); });
+}
+
+// One new token for each sequence, at the sizes of DeepSeek-V2-Lite, with the products that bring
+// queries to the latent's space and results back.
+void TimeLatentAttention(Bench& bench, int sequences, int length) {
+  constexpr MlaDims kDims = {
+      .heads = 16, .nope_dim = 128, .rope_dim = 64, .value_dim = 128, .latent_dim = 512};
+  constexpr int kEntry = kDims.latent_dim + kDims.rope_dim;
+  const Cache cache = MakeCache(bench, sequences, length / kBlockTokens, 1, kEntry);
+  std::vector<MlaHeadWeights> weights(kDims.heads);
+  for (MlaHeadWeights& head : weights) {
+    head.key_up = bench.Weights(kDims.nope_dim, kDims.latent_dim, Precision::kBf16);
+    head.key_down = bench.Weights(kDims.latent_dim, kDims.nope_dim, Precision::kBf16);
+    head.value_up = bench.Weights(kDims.value_dim, kDims.latent_dim, Precision::kBf16);
+  }
+  const MlaAttentionParams params = {
+      .batch = MakeBatch(bench, sequences, length, 1),
+      .dims = kDims,
+      .scale = 0.072F,
+      .q = bench.Random(sequences, kDims.heads * (kDims.nope_dim + kDims.rope_dim), DType::kF32),
+      .latent = cache.k,
+      .tables = cache.tables,
+      .weights = weights.data(),
+      .out = bench.Random(sequences, kDims.heads * kDims.value_dim, DType::kF32)};
+  const int64_t entries = int64_t{sequences} * length;
+  bench.Time(absl::StrCat("mla_attention ", sequences, " x ", length, ", 1 new"),
+             entries * kEntry * 2 +
+                 int64_t{kDims.heads} * kDims.latent_dim * (kDims.nope_dim + kDims.value_dim) * 2,
+             2 * entries * kDims.heads * (kEntry + kDims.latent_dim),
+             [&](int) { bench.ops().MlaAttention(params); });
+}
+
+// Weights of NSA's compression, for keys and values alike.
+NsaPhi MakePhi(Bench& bench, const NsaSizes& sizes, int head_dim) {
+  const auto random = [&](int64_t rows) {
+    return bench.Random(rows, head_dim, DType::kF32, 0.1F).f32();
+  };
+  return {random(sizes.compress_block), random(head_dim), random(head_dim)};
+}
+
+// NSA's three branches for tokens of sequences of `length`, and full attention to compare: all with
+// 32 query and 4 KV heads of 128, blocks of 32 tokens every 16, 16 of 64 selected, a window of 512.
+// Of one new token for each of 16 sequences, one ends a block.
+void TimeNsa(Bench& bench, int sequences, int length, int count) {
+  constexpr int kHeads = 32;
+  constexpr int kKvHeads = 4;
+  constexpr int kHeadDim = 128;
+  constexpr NsaSizes kSizes = {.compress_block = 32,
+                               .compress_stride = 16,
+                               .selected_blocks = 16,
+                               .initial_blocks = 1,
+                               .local_blocks = 2};
+  const int blocks = length / kBlockTokens;
+  const Cache raw = MakeCache(bench, sequences, blocks, kKvHeads, kHeadDim);
+  const Cache compressed = MakeCache(bench, sequences, blocks, kKvHeads, kHeadDim,
+                                     kBlockTokens / kSizes.compress_stride);
+  const BatchView batch = MakeBatch(bench, sequences, length, count, /*stagger=*/1);
+  const int64_t tokens = batch.tokens;
+  const Tensor q = bench.Random(tokens, kHeads * kHeadDim, DType::kF32);
+  const Tensor out = bench.Random(tokens, kHeads * kHeadDim, DType::kF32);
+  const NsaPhi phi = MakePhi(bench, kSizes, kHeadDim);
+  auto* selected =
+      static_cast<int32_t*>(bench.New(tokens * kKvHeads * kSizes.selected_blocks * 4));
+  const float one = 1;
+  auto* factor = static_cast<float*>(bench.New(sizeof(one)));
+  bench.ops().Upload(factor, &one, sizeof(one));
+  const auto window_of = [&](int window) {
+    return PagedAttentionParams{.batch = batch,
+                                .heads = kHeads,
+                                .window = window,
+                                .scale = 0.088F,
+                                .q = q,
+                                .k = raw.k,
+                                .v = raw.v,
+                                .tables = raw.tables,
+                                .mix = {.factor = factor, .accumulate = window > 0},
+                                .out = out};
+  };
+  const PagedAttentionParams full = window_of(0);
+  const PagedAttentionParams window = window_of(512);
+  const NsaCompressParams compress = {.batch = batch,
+                                      .sizes = kSizes,
+                                      .raw_k = raw.k,
+                                      .raw_v = raw.v,
+                                      .raw_tables = raw.tables,
+                                      .phi_k = phi,
+                                      .phi_v = phi,
+                                      .k_norm = phi.position,
+                                      .eps = 1e-6F,
+                                      .k = compressed.k,
+                                      .v = compressed.v,
+                                      .tables = compressed.tables};
+  const NsaSelectParams select = {.batch = batch,
+                                  .sizes = kSizes,
+                                  .heads = kHeads,
+                                  .scale = 0.088F,
+                                  .q = q,
+                                  .k = compressed.k,
+                                  .v = compressed.v,
+                                  .tables = compressed.tables,
+                                  .mix = {.factor = factor},
+                                  .out = out,
+                                  .selected = selected};
+  const NsaAttentionParams attend = {.batch = batch,
+                                     .heads = kHeads,
+                                     .selected_blocks = kSizes.selected_blocks,
+                                     .scale = 0.088F,
+                                     .q = q,
+                                     .k = raw.k,
+                                     .v = raw.v,
+                                     .tables = raw.tables,
+                                     .selected = selected,
+                                     .mix = {.factor = factor, .accumulate = true},
+                                     .out = out};
+  const std::string shape = absl::StrCat(" ", sequences, " x ", length, ", ", count, " new");
+  const auto time = [&](const std::string& name, const std::function<void()>& call) {
+    bench.Time(name + shape, 0, 0, [&](int) { call(); });
+  };
+  Ops& ops = bench.ops();
+  time("nsa_compress", [&] { ops.NsaCompress(compress); });
+  time("nsa_select", [&] { ops.NsaSelect(select); });
+  time("nsa_attention", [&] { ops.NsaAttention(attend); });
+  time("nsa window", [&] { ops.PagedAttention(window); });
+  time("nsa all branches", [&] {
+    ops.NsaCompress(compress);
+    ops.NsaSelect(select);
+    ops.NsaAttention(attend);
+    ops.PagedAttention(window);
+  });
+  time("nsa none, full attention", [&] { ops.PagedAttention(full); });
 }
 
 void TimeRows(Bench& bench, int64_t tokens) {
@@ -382,7 +514,13 @@ int main(int argc, char** argv) {
   for (const int sequences : {1, 8, 64}) troupe::TimeAttention(bench, sequences, 8192, 1);
   troupe::TimeAttention(bench, 256, 1152, 1);
   troupe::TimeAttention(bench, 1, 2048, 2048);
+  for (const int length : {1024, 2048, 4096}) troupe::TimeAttention(bench, 1, length, 1);
   troupe::TimeAttention(bench, 1, 8192, 8192);
+  troupe::TimeAttention(bench, 1, 32768, 32768);
   troupe::TimeAttention(bench, 1, 8192, 512);
+  troupe::TimeLatentAttention(bench, 1, 8192);
+  troupe::TimeLatentAttention(bench, 64, 8192);
+  for (const int length : {8192, 16384, 32768, 65536}) troupe::TimeNsa(bench, 16, length, 1);
+  troupe::TimeNsa(bench, 1, 65536, 65536);
   return 0;
 }

@@ -8,7 +8,7 @@
 #include <climits>
 
 #include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/wgmma.cuh"
 #include "kernels/nsa_select/nsa_select.h"
 
 namespace troupe {
@@ -73,18 +73,16 @@ __device__ void SumMass(const NsaChoiceParams& params, int64_t token, int kv_hea
 }
 
 // S of block j; `count` entries are seen.
-__device__ __forceinline__ float BlockScore(const NsaSizes& sizes, const float* mass, int64_t count,
-                                            int64_t j) {
-  const int64_t begin = j * kBlockTokens;
-  const int64_t end = begin + kBlockTokens;
-  const int64_t stride = sizes.compress_stride;
-  const int64_t block = sizes.compress_block;
+__device__ __forceinline__ float BlockScore(const NsaSizes& sizes, const float* mass, int count,
+                                            int j) {
+  const int stride = sizes.compress_stride;
+  const int block = sizes.compress_block / stride;  // all in strides, of which blocks have whole ones
+  const int begin = j * (kBlockTokens / stride);
+  const int end = begin + kBlockTokens / stride;
   float score = 0;
-  for (int64_t i = max(int64_t{0}, begin - block + stride) / stride; i < count && i * stride < end;
-       ++i) {
-    const int64_t start = i * stride;
-    const int64_t shared_tokens = min(start + block, end) - max(start, begin);
-    score = __fmaf_rn(static_cast<float>(shared_tokens / stride), mass[i], score);
+  for (int i = max(0, begin - block + 1); i < count && i < end; ++i) {
+    const int shared_strides = min(i + block, end) - max(i, begin);
+    score = __fmaf_rn(static_cast<float>(shared_strides), mass[i], score);
   }
   return score;
 }
@@ -198,7 +196,8 @@ __global__ void __launch_bounds__(kAttentionThreads) NsaChooseKernel(NsaChoicePa
 // P from scores that attention has left (UnitAttentionParams), which it scales with
 // attention.scale_log2: `given` [tokens from first_token on, H, given_stride].
 __device__ __forceinline__ void SumGivenMass(const NsaChoiceParams& params, int64_t token,
-                                             int kv_head, const SeenEntries& seen, float* mass) {
+                                             int kv_head, const SeenEntries& seen,
+                                             float2* normalisers, float* mass) {
   const AttentionParams& attention = params.attention;
   const int group_heads = attention.heads / attention.k.kv_heads;
   const int64_t first_head = int64_t{kv_head} * group_heads;
@@ -207,22 +206,28 @@ __device__ __forceinline__ void SumGivenMass(const NsaChoiceParams& params, int6
                            params.given_stride +
                        seen.first_entry;
   const float2* softmax = attention.softmax + token * attention.heads + first_head;
+  for (int head = static_cast<int>(threadIdx.x); head < group_heads;
+       head += static_cast<int>(blockDim.x)) {
+    normalisers[head] = {-softmax[head].x, __frcp_rn(softmax[head].y)};
+  }
+  __syncthreads();
   const int count = seen.end_entry - seen.first_entry;
   for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
     float sum = 0;
 #pragma unroll 8
     for (int head = 0; head < group_heads; ++head) {
       const float score = given[head * params.given_stride + i];
-      const float weight = exp2f(__fmaf_rn(score, attention.scale_log2, -softmax[head].x));
-      sum = __fadd_rn(sum, __fdiv_rn(weight, softmax[head].y));
+      const float2 normaliser = normalisers[head];
+      const float weight = Exp2(__fmaf_rn(score, attention.scale_log2, normaliser.x));
+      sum = __fmaf_rn(weight, normaliser.y, sum);
     }
     mass[i] = sum;
   }
   __syncthreads();
 }
 
-// Grid as above, blocks of any number of threads up to 1024. Dynamic shared memory: one number a
-// choice, then, where params.mass is null, one an entry and one a block.
+// Grid as above, blocks of any number of threads up to 1024. Dynamic shared memory: two numbers a
+// head of a group, one a choice, then, where params.mass is null, one an entry and one a block.
 __global__ void __launch_bounds__(1024)
     NsaChooseGivenKernel(const __grid_constant__ NsaChoiceParams params) {
   extern __shared__ __align__(16) float attention_shared[];
@@ -234,8 +239,9 @@ __global__ void __launch_bounds__(1024)
   int32_t* selected =
       params.selected + (token * attention.k.kv_heads + kv_head) * params.sizes.selected_blocks;
   if (ClearClosedGroup(params, token, kv_head, selected)) return;
-  auto* chosen = reinterpret_cast<int*>(attention_shared);
-  float* mass = attention_shared + params.sizes.selected_blocks;
+  auto* normalisers = reinterpret_cast<float2*>(attention_shared);
+  auto* chosen = reinterpret_cast<int*>(normalisers + attention.heads / attention.k.kv_heads);
+  auto* mass = reinterpret_cast<float*>(chosen + params.sizes.selected_blocks);
   float* scores = mass + params.most_entries;
   if (params.mass != nullptr) {
     const int64_t place = static_cast<int64_t>(blockIdx.x) * attention.k.kv_heads + kv_head;
@@ -243,7 +249,7 @@ __global__ void __launch_bounds__(1024)
     scores = params.scores + place * params.most_blocks;
   }
   const SeenEntries seen = FindSeen<Seen::kCompressed>(attention, token, kv_head);
-  SumGivenMass(params, token, kv_head, seen, mass);
+  SumGivenMass(params, token, kv_head, seen, normalisers, mass);
   ScoreAndChoose(params, token, seen, mass, scores, chosen, selected);
 }
 

@@ -51,7 +51,9 @@ void LaunchWithScores(NsaChoiceParams params, int64_t tiles, const CudaContext& 
   const int64_t at_once = std::clamp<int64_t>(kScoreFloats / a_token, 1, tokens);
   auto* given = context.scratch.Take<float>(at_once * a_token);
   params.given = given;
-  int64_t shared_bytes = params.sizes.selected_blocks * static_cast<int64_t>(sizeof(int));
+  int64_t shared_bytes =
+      attention.heads / kv_heads * static_cast<int64_t>(sizeof(float2)) +
+      params.sizes.selected_blocks * static_cast<int64_t>(sizeof(int));
   const int64_t a_list = params.most_entries + params.most_blocks;
   if (a_list * static_cast<int64_t>(sizeof(float)) <= kMostShared) {
     shared_bytes += a_list * static_cast<int64_t>(sizeof(float));
@@ -72,7 +74,7 @@ void LaunchWithScores(NsaChoiceParams params, int64_t tiles, const CudaContext& 
     params.first_token = static_cast<int>(first);
     Launch(NsaChooseGivenKernel,
            {.grid = dim3(static_cast<unsigned>(end - first), static_cast<unsigned>(kv_heads)),
-            .threads = few ? 512 : 256,
+            .threads = few ? 1024 : 256,
             .shared_bytes = shared_bytes},
            context, params);
   }
@@ -98,7 +100,7 @@ void NsaSelectCuda(const NsaSelectParams& params, const CudaContext& context) {
   choice.most_entries = tiles * kAttentionTile;
   choice.most_blocks = CeilDiv(choice.most_entries, params.k.entries_per_page);
   choice.selected = params.selected;
-  if (UnitsTake(attention)) {
+  if (UnitsTake<Seen::kCompressed>(attention)) {
     LaunchWithScores(choice, tiles, context);
     return;
   }
