@@ -356,8 +356,7 @@ void TimeNsa(Bench& bench, int sequences, int length, int count) {
   const Tensor q = bench.Random(tokens, kHeads * kHeadDim, DType::kF32);
   const Tensor out = bench.Random(tokens, kHeads * kHeadDim, DType::kF32);
   const NsaPhi phi = MakePhi(bench, kSizes, kHeadDim);
-  auto* selected =
-      static_cast<int32_t*>(bench.New(tokens * kKvHeads * kSizes.selected_blocks * 4));
+  auto* selected = static_cast<int32_t*>(bench.New(tokens * kKvHeads * kSizes.selected_blocks * 4));
   const float one = 1;
   auto* factor = static_cast<float*>(bench.New(sizeof(one)));
   bench.ops().Upload(factor, &one, sizeof(one));

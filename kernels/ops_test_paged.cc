@@ -317,8 +317,8 @@ Outputs RunNsaSelect(const NsaCase& c, const Run& run) {
   // Equal keys leave no doubt about the choice: ties, which the lower block wins.
   TokenOutput chosen(run, "selected", list, 0);
   chosen.output().only_between_runs = !c.equal_keys;
-  // What rounding exchanges for another block is as good but for that rounding, in the mass of every
-  // head of the group.
+  // What rounding exchanges for another block is as good but for that rounding, in the mass of
+  // every head of the group.
   const int group_heads = c.heads / c.kv_heads;
   TokenOutput scores(run, "scores of selected", list,
                      std::max(1e-5F, rounding > kAttentionTolerance ? group_heads * rounding : 0));

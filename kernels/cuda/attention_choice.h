@@ -127,8 +127,8 @@ inline ContextCut CutContexts(int64_t contexts, int64_t most_tiles, int64_t at_o
   const int parts = std::clamp(PartsOfTiles(most_tiles), 1, 65535);
   ContextCut best = {.tiles_a_block = 0, .blocks = parts};
   if (contexts * parts <= at_once || most_tiles <= kCutTiles) return best;
-  int64_t best_tiles = (contexts * (most_tiles + parts * kBeginTiles) + at_once - 1) / at_once +
-                       kCutTiles / 2;
+  int64_t best_tiles =
+      (contexts * (most_tiles + parts * kBeginTiles) + at_once - 1) / at_once + kCutTiles / 2;
   // More would leave a context that is much longer than the others to too few.
   constexpr int64_t kMostTiles = 64;
   for (int64_t tiles = kCutTiles; tiles <= kMostTiles; tiles *= 2) {

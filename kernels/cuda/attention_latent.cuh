@@ -3,9 +3,10 @@
 //
 // As kernels/cuda/attention_units.cuh, with what such sizes ask for. Two warpgroups have the same
 // rows: each forms the scores' sums over some of the key's column blocks, gives them to the other,
-// and then forms the sums of half of the value's channels, which lie in the same blocks. The ring's slots are
-// column blocks of 64 entries, for tiles are too large to have several; those that hold values stay
-// until they were summed. Every part's result goes to memory, since sums fill the registers.
+// and then forms the sums of half of the value's channels, which lie in the same blocks. The ring's
+// slots are column blocks of 64 entries, for tiles are too large to have several; those that hold
+// values stay until they were summed. Every part's result goes to memory, since sums fill the
+// registers.
 #ifndef TROUPE_KERNELS_CUDA_ATTENTION_LATENT_CUH_
 #define TROUPE_KERNELS_CUDA_ATTENTION_LATENT_CUH_
 
@@ -52,11 +53,10 @@ struct LatentPlace {
 __device__ __forceinline__ LatentRing MakeLatentRing(std::byte* shared, int query_rows) {
   const int query_bytes = LatentSizes::kKeyBlocks * query_rows * kSwizzledRowBytes;
   LatentRing ring;
-  ring.slots = min(
-      LatentSizes::kMostSlots,
-      (LatentSizes::kSharedBytes - LatentSizes::kBarrierBytes - LatentSizes::kExchangeBytes -
-       query_bytes) /
-          kColumnBlockBytes);
+  ring.slots =
+      min(LatentSizes::kMostSlots, (LatentSizes::kSharedBytes - LatentSizes::kBarrierBytes -
+                                    LatentSizes::kExchangeBytes - query_bytes) /
+                                       kColumnBlockBytes);
   ring.blocks = shared + query_bytes;
   ring.full =
       reinterpret_cast<uint64_t*>(shared + LatentSizes::kSharedBytes - LatentSizes::kBarrierBytes);
@@ -78,8 +78,8 @@ struct LatentLoader {
 
   __device__ __forceinline__ void Copy(int page, int block, uint64_t* barrier) {
     if (!leads) return;
-    CopyTensor3(ring.blocks + filling.slot * kColumnBlockBytes, &params.keys,
-                block * kBlockColumns, 0, page, barrier);
+    CopyTensor3(ring.blocks + filling.slot * kColumnBlockBytes, &params.keys, block * kBlockColumns,
+                0, page, barrier);
   }
 
   __device__ void Load(int page) {
@@ -183,8 +183,7 @@ struct LatentComputer {
 #pragma unroll
     for (int step = 0; step < 2; ++step) {
       const int at = half + step * 32;
-      MultiplyColumns(scores,
-                      ColumnDescriptor(queries + (kKeyBlocks - 1) * query_block_bytes + at),
+      MultiplyColumns(scores, ColumnDescriptor(queries + (kKeyBlocks - 1) * query_block_bytes + at),
                       ColumnDescriptor(keys + at), true);
     }
     CommitProducts();

@@ -54,8 +54,7 @@ struct UnitSizes {
   static constexpr int kSlotBytes =
       (kKeyBlocks > kValueBlocks ? kKeyBlocks : kValueBlocks) * kColumnBlockBytes;
   // Products that read one operand in shared memory instead of two leave its bandwidth to others.
-  static constexpr bool kQueriesInRegisters =
-      kKeyBlocks <= 2 && (kWarpgroups == 2 || !kWhole);
+  static constexpr bool kQueriesInRegisters = kKeyBlocks <= 2 && (kWarpgroups == 2 || !kWhole);
   static constexpr int kQueryBytes =  // of a warpgroup
       kQueriesInRegisters ? 0 : kKeyBlocks * kColumnBlockBytes;
   // Two blocks share a multiprocessor where heads are not large.
@@ -157,10 +156,8 @@ __device__ __forceinline__ bool FindTask(const UnitAttentionParams& params, Unit
 // Leaves a task the tiles of the block's share of the context; false where it has none.
 __device__ __forceinline__ bool TakeShare(const UnitAttentionParams& params, UnitTask& task) {
   const auto share = static_cast<int>(blockIdx.z);
-  task.seen.first_tile =
-      max(task.seen.first_tile, FirstTileOfCut(params.tiles_a_block, share));
-  task.seen.end_tile =
-      min(task.seen.end_tile, FirstTileOfCut(params.tiles_a_block, share + 1));
+  task.seen.first_tile = max(task.seen.first_tile, FirstTileOfCut(params.tiles_a_block, share));
+  task.seen.end_tile = min(task.seen.end_tile, FirstTileOfCut(params.tiles_a_block, share + 1));
   return task.seen.first_tile < task.seen.end_tile;
 }
 
@@ -275,8 +272,7 @@ struct UnitLoader {
     const AttentionParams& attention = params.attention;
     const int entries = attention.k.entries_per_page;
     const int first = max(task.seen.first_entry, piece_tile * kAttentionTile) / entries;
-    const int end =
-        (min(task.seen.end_entry, (piece_tile + 1) * kAttentionTile) - 1) / entries + 1;
+    const int end = (min(task.seen.end_entry, (piece_tile + 1) * kAttentionTile) - 1) / entries + 1;
     if (leads) {
       ArriveExpecting(barrier, (end - first) * entries * kSwizzledRowBytes * blocks);
     }

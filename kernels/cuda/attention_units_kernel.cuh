@@ -86,7 +86,8 @@ struct UnitComputer {
     const int all_end = min(rows.exists[0] ? rows.end_entry[0] : INT_MAX,
                             rows.exists[1] ? rows.end_entry[1] : INT_MAX);
     if (first < all_first || first + kAttentionTile > all_end) HideScores(rows, first, scores);
-    if (kSeen == Seen::kCompressed && params.scores != nullptr) StoreScores(params, rows, first, scores);
+    if (kSeen == Seen::kCompressed && params.scores != nullptr)
+      StoreScores(params, rows, first, scores);
     return softmax.Weigh(scores, params.attention.scale_log2);
   }
 
@@ -187,8 +188,8 @@ __device__ __forceinline__ void ComputeRows(const UnitAttentionParams& params, c
   }
 }
 
-// Grid: blocks of rows in x, KV heads and slices of their query heads in y, shares of the context in
-// z.
+// Grid: blocks of rows in x, KV heads and slices of their query heads in y, shares of the context
+// in z.
 template <class Sizes, Seen kSeen>
 __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
     UnitAttentionKernel(const __grid_constant__ UnitAttentionParams params) {

@@ -50,11 +50,11 @@ inline bool InWholeChunks(const KvStream& stream) {
 template <Seen kSeen>
 bool UnitsTake(const AttentionParams& params) {
   const int entries = params.k.entries_per_page;
-  const bool whole_pages = kSeen == Seen::kCompressed ? kAttentionTile % entries == 0
-                                                      : entries == kAttentionTile;
+  const bool whole_pages =
+      kSeen == Seen::kCompressed ? kAttentionTile % entries == 0 : entries == kAttentionTile;
   return InWholeChunks(params.k) && InWholeChunks(params.v) && whole_pages &&
-         params.scale_log2 > 0 &&
-         !params.values_in_keys && FindUnitBlocks(params.k.head_dim, params.v.head_dim).keys > 0;
+         params.scale_log2 > 0 && !params.values_in_keys &&
+         FindUnitBlocks(params.k.head_dim, params.v.head_dim).keys > 0;
 }
 
 inline void FindAlignment(UnitAttentionParams& params) {

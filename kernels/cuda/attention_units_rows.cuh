@@ -130,9 +130,9 @@ struct UnitQueries {
     const int column = static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const float* q = attention.q + (rows.exists[r] ? rows.token[r] * attention.q_stride +
-                                                           rows.head[r] * head_dim
-                                                     : 0);
+      const float* q =
+          attention.q +
+          (rows.exists[r] ? rows.token[r] * attention.q_stride + rows.head[r] * head_dim : 0);
 #pragma unroll
       for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
@@ -212,8 +212,8 @@ __device__ __forceinline__ void StoreScores(const UnitAttentionParams& params, c
     const int64_t row =
         static_cast<int64_t>(rows.token[r] - params.first_token) * params.attention.heads +
         rows.head[r];
-    float* to = params.scores + row * params.score_stride + first +
-                static_cast<int>(threadIdx.x) % 4 * 2;
+    float* to =
+        params.scores + row * params.score_stride + first + static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
       *reinterpret_cast<float2*>(to + j * 8) = {scores[j * 4 + 2 * r], scores[j * 4 + 2 * r + 1]};

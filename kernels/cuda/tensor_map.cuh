@@ -36,9 +36,9 @@ CUtensorMap MapPairedRows(const void* w, int64_t inputs, const PairedRows& rows,
 // last dimension counts these. `inputs` are a multiple of kMapInputs.
 CUtensorMap MapStream(const void* w, int64_t inputs, const PairedRows& rows, CudaErrors& errors);
 
-// The pages of a bf16 stream, in tiles of kMapInputs channels of a KV head's entries: coordinates are
-// a channel, an entry of the page (KV heads one after another) and a page. Requires head sizes, and pages'
-// bytes, that are whole 16 bytes.
+// The pages of a bf16 stream, in tiles of kMapInputs channels of a KV head's entries: coordinates
+// are a channel, an entry of the page (KV heads one after another) and a page. Requires head sizes,
+// and pages' bytes, that are whole 16 bytes.
 CUtensorMap MapPages(const KvStream& stream, CudaErrors& errors);
 
 }  // namespace troupe

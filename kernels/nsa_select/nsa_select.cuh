@@ -18,7 +18,7 @@ struct NsaChoiceParams {
   NsaSizes sizes;
   int64_t most_entries = 0;
   int64_t most_blocks = 0;
-  int first_token = 0;          // of the tokens that share the scratch
+  int first_token = 0;           // of the tokens that share the scratch
   const float* given = nullptr;  // see SumGivenMass
   int64_t given_stride = 0;
   float* mass = nullptr;        // [tokens, G, most_entries] scratch: P
@@ -76,7 +76,8 @@ __device__ void SumMass(const NsaChoiceParams& params, int64_t token, int kv_hea
 __device__ __forceinline__ float BlockScore(const NsaSizes& sizes, const float* mass, int count,
                                             int j) {
   const int stride = sizes.compress_stride;
-  const int block = sizes.compress_block / stride;  // all in strides, of which blocks have whole ones
+  const int block =
+      sizes.compress_block / stride;  // all in strides, of which blocks have whole ones
   const int begin = j * (kBlockTokens / stride);
   const int end = begin + kBlockTokens / stride;
   float score = 0;
@@ -201,10 +202,10 @@ __device__ __forceinline__ void SumGivenMass(const NsaChoiceParams& params, int6
   const AttentionParams& attention = params.attention;
   const int group_heads = attention.heads / attention.k.kv_heads;
   const int64_t first_head = int64_t{kv_head} * group_heads;
-  const float* given = params.given +
-                       ((token - params.first_token) * attention.heads + first_head) *
-                           params.given_stride +
-                       seen.first_entry;
+  const float* given =
+      params.given +
+      ((token - params.first_token) * attention.heads + first_head) * params.given_stride +
+      seen.first_entry;
   const float2* softmax = attention.softmax + token * attention.heads + first_head;
   for (int head = static_cast<int>(threadIdx.x); head < group_heads;
        head += static_cast<int>(blockDim.x)) {
