@@ -327,104 +327,124 @@ void TimeLatentAttention(Bench& bench, int sequences, int length) {
              [&](int) { bench.ops().MlaAttention(params); });
 }
 
-// Weights of NSA's compression, for keys and values alike.
-NsaPhi MakePhi(Bench& bench, const NsaSizes& sizes, int head_dim) {
-  const auto random = [&](int64_t rows) {
-    return bench.Random(rows, head_dim, DType::kF32, 0.1F).f32();
-  };
-  return {random(sizes.compress_block), random(head_dim), random(head_dim)};
-}
-
 // NSA's three branches for tokens of sequences of `length`, and full attention to compare: all with
 // 32 query and 4 KV heads of 128, blocks of 32 tokens every 16, 16 of 64 selected, a window of 512.
 // Of one new token for each of 16 sequences, one ends a block.
-void TimeNsa(Bench& bench, int sequences, int length, int count) {
-  constexpr int kHeads = 32;
-  constexpr int kKvHeads = 4;
-  constexpr int kHeadDim = 128;
-  constexpr NsaSizes kSizes = {.compress_block = 32,
-                               .compress_stride = 16,
-                               .selected_blocks = 16,
-                               .initial_blocks = 1,
-                               .local_blocks = 2};
-  const int blocks = length / kBlockTokens;
-  const Cache raw = MakeCache(bench, sequences, blocks, kKvHeads, kHeadDim);
-  const Cache compressed = MakeCache(bench, sequences, blocks, kKvHeads, kHeadDim,
-                                     kBlockTokens / kSizes.compress_stride);
-  const BatchView batch = MakeBatch(bench, sequences, length, count, /*stagger=*/1);
-  const int64_t tokens = batch.tokens;
-  const Tensor q = bench.Random(tokens, kHeads * kHeadDim, DType::kF32);
-  const Tensor out = bench.Random(tokens, kHeads * kHeadDim, DType::kF32);
-  const NsaPhi phi = MakePhi(bench, kSizes, kHeadDim);
-  auto* selected = static_cast<int32_t*>(bench.New(tokens * kKvHeads * kSizes.selected_blocks * 4));
-  const float one = 1;
-  auto* factor = static_cast<float*>(bench.New(sizeof(one)));
-  bench.ops().Upload(factor, &one, sizeof(one));
-  const auto window_of = [&](int window) {
-    return PagedAttentionParams{.batch = batch,
-                                .heads = kHeads,
-                                .window = window,
-                                .scale = 0.088F,
-                                .q = q,
-                                .k = raw.k,
-                                .v = raw.v,
-                                .tables = raw.tables,
-                                .mix = {.factor = factor, .accumulate = window > 0},
-                                .out = out};
-  };
-  const PagedAttentionParams full = window_of(0);
-  const PagedAttentionParams window = window_of(512);
-  const NsaCompressParams compress = {.batch = batch,
-                                      .sizes = kSizes,
-                                      .raw_k = raw.k,
-                                      .raw_v = raw.v,
-                                      .raw_tables = raw.tables,
-                                      .phi_k = phi,
-                                      .phi_v = phi,
-                                      .k_norm = phi.position,
-                                      .eps = 1e-6F,
-                                      .k = compressed.k,
-                                      .v = compressed.v,
-                                      .tables = compressed.tables};
-  const NsaSelectParams select = {.batch = batch,
-                                  .sizes = kSizes,
-                                  .heads = kHeads,
-                                  .scale = 0.088F,
-                                  .q = q,
-                                  .k = compressed.k,
-                                  .v = compressed.v,
-                                  .tables = compressed.tables,
-                                  .mix = {.factor = factor},
-                                  .out = out,
-                                  .selected = selected};
-  const NsaAttentionParams attend = {.batch = batch,
-                                     .heads = kHeads,
-                                     .selected_blocks = kSizes.selected_blocks,
-                                     .scale = 0.088F,
-                                     .q = q,
-                                     .k = raw.k,
-                                     .v = raw.v,
-                                     .tables = raw.tables,
-                                     .selected = selected,
-                                     .mix = {.factor = factor, .accumulate = true},
-                                     .out = out};
-  const std::string shape = absl::StrCat(" ", sequences, " x ", length, ", ", count, " new");
-  const auto time = [&](const std::string& name, const std::function<void()>& call) {
-    bench.Time(name + shape, 0, 0, [&](int) { call(); });
-  };
-  Ops& ops = bench.ops();
-  time("nsa_compress", [&] { ops.NsaCompress(compress); });
-  time("nsa_select", [&] { ops.NsaSelect(select); });
-  time("nsa_attention", [&] { ops.NsaAttention(attend); });
-  time("nsa window", [&] { ops.PagedAttention(window); });
-  time("nsa all branches", [&] {
-    ops.NsaCompress(compress);
-    ops.NsaSelect(select);
-    ops.NsaAttention(attend);
-    ops.PagedAttention(window);
-  });
-  time("nsa none, full attention", [&] { ops.PagedAttention(full); });
-}
+class NsaBench {
+ public:
+  NsaBench(Bench& bench, int sequences, int length, int count)
+      : bench_(bench),
+        shape_(absl::StrCat(" ", sequences, " x ", length, ", ", count, " new")),
+        batch_(MakeBatch(bench, sequences, length, count, /*stagger=*/1)),
+        raw_(MakeCache(bench, sequences, length / kBlockTokens, kKvHeads, kHeadDim)),
+        compressed_(MakeCache(bench, sequences, length / kBlockTokens, kKvHeads, kHeadDim,
+                              kBlockTokens / kSizes.compress_stride)),
+        q_(bench.Random(batch_.tokens, kHeads * kHeadDim, DType::kF32)),
+        out_(bench.Random(batch_.tokens, kHeads * kHeadDim, DType::kF32)),
+        selected_(static_cast<int32_t*>(
+            bench.New(int64_t{batch_.tokens} * kKvHeads * kSizes.selected_blocks * 4))),
+        factor_(bench.Put(std::vector<float>{1})) {
+    const auto random = [&](int64_t rows) {
+      return bench.Random(rows, kHeadDim, DType::kF32, 0.1F).f32();
+    };
+    phi_ = {random(kSizes.compress_block), random(kHeadDim), random(kHeadDim)};
+  }
+
+  void Run() {
+    Time("nsa_compress", [&] { Compress(); });
+    Time("nsa_select", [&] { Select(); });
+    Time("nsa_attention", [&] { AttendSelected(); });
+    Time("nsa window", [&] { Attend(kWindow); });
+    Time("nsa all branches", [&] {
+      Compress();
+      Select();
+      AttendSelected();
+      Attend(kWindow);
+    });
+    Time("nsa none, full attention", [&] { Attend(0); });
+  }
+
+ private:
+  static constexpr int kHeads = 32;
+  static constexpr int kKvHeads = 4;
+  static constexpr int kHeadDim = 128;
+  static constexpr int kWindow = 512;
+  static constexpr float kScale = 0.088F;
+  static constexpr NsaSizes kSizes = {.compress_block = 32,
+                                      .compress_stride = 16,
+                                      .selected_blocks = 16,
+                                      .initial_blocks = 1,
+                                      .local_blocks = 2};
+
+  void Time(const std::string& name, const std::function<void()>& call) {
+    bench_.Time(name + shape_, 0, 0, [&](int) { call(); });
+  }
+
+  void Compress() {
+    bench_.ops().NsaCompress({.batch = batch_,
+                              .sizes = kSizes,
+                              .raw_k = raw_.k,
+                              .raw_v = raw_.v,
+                              .raw_tables = raw_.tables,
+                              .phi_k = phi_,
+                              .phi_v = phi_,
+                              .k_norm = phi_.position,
+                              .eps = 1e-6F,
+                              .k = compressed_.k,
+                              .v = compressed_.v,
+                              .tables = compressed_.tables});
+  }
+  void Select() {
+    bench_.ops().NsaSelect({.batch = batch_,
+                            .sizes = kSizes,
+                            .heads = kHeads,
+                            .scale = kScale,
+                            .q = q_,
+                            .k = compressed_.k,
+                            .v = compressed_.v,
+                            .tables = compressed_.tables,
+                            .mix = {.factor = factor_},
+                            .out = out_,
+                            .selected = selected_});
+  }
+  void AttendSelected() {
+    bench_.ops().NsaAttention({.batch = batch_,
+                               .heads = kHeads,
+                               .selected_blocks = kSizes.selected_blocks,
+                               .scale = kScale,
+                               .q = q_,
+                               .k = raw_.k,
+                               .v = raw_.v,
+                               .tables = raw_.tables,
+                               .selected = selected_,
+                               .mix = {.factor = factor_, .accumulate = true},
+                               .out = out_});
+  }
+  // To the last `window` tokens; 0: to all.
+  void Attend(int window) {
+    bench_.ops().PagedAttention({.batch = batch_,
+                                 .heads = kHeads,
+                                 .window = window,
+                                 .scale = kScale,
+                                 .q = q_,
+                                 .k = raw_.k,
+                                 .v = raw_.v,
+                                 .tables = raw_.tables,
+                                 .mix = {.factor = factor_, .accumulate = window > 0},
+                                 .out = out_});
+  }
+
+  Bench& bench_;
+  std::string shape_;
+  BatchView batch_;
+  Cache raw_;
+  Cache compressed_;
+  Tensor q_;
+  Tensor out_;
+  int32_t* selected_;
+  const float* factor_;
+  NsaPhi phi_;
+};
 
 void TimeRows(Bench& bench, int64_t tokens) {
   constexpr int64_t kHidden = 2048;
@@ -519,7 +539,7 @@ int main(int argc, char** argv) {
   troupe::TimeAttention(bench, 1, 8192, 512);
   troupe::TimeLatentAttention(bench, 1, 8192);
   troupe::TimeLatentAttention(bench, 64, 8192);
-  for (const int length : {8192, 16384, 32768, 65536}) troupe::TimeNsa(bench, 16, length, 1);
-  troupe::TimeNsa(bench, 1, 65536, 65536);
+  for (const int length : {8192, 16384, 32768, 65536}) troupe::NsaBench(bench, 16, length, 1).Run();
+  troupe::NsaBench(bench, 1, 65536, 65536).Run();
   return 0;
 }

@@ -289,10 +289,9 @@ Outputs RunNsaCompress(const NsaCase& c, const Run& run) {
   return {{"pages", compressed.Get(run.device, cache), tolerance}};
 }
 
-Outputs RunNsaSelect(const NsaCase& c, const Run& run) {
-  TestRandom random(run.seed);
-  const std::vector<uint32_t> slots = RandomSlots(run.sequences.size(), random);
-  TestPages pages(CompressedShape(c), slots, BlocksFor(run.sequences), random);
+// The compressed entries of every sequence; all of one key where the case says so.
+void FillCompressed(const NsaCase& c, const Run& run, const std::vector<uint32_t>& slots,
+                    TestPages& pages, TestRandom& random) {
   const int shift = c.sizes.compress_block / c.sizes.compress_stride - 1;
   const std::vector<float> one_key = RandomVector(c.head_dim, random);
   for (size_t row = 0; row < slots.size(); ++row) {
@@ -304,6 +303,13 @@ Outputs RunNsaSelect(const NsaCase& c, const Run& run) {
       }
     }
   }
+}
+
+Outputs RunNsaSelect(const NsaCase& c, const Run& run) {
+  TestRandom random(run.seed);
+  const std::vector<uint32_t> slots = RandomSlots(run.sequences.size(), random);
+  TestPages pages(CompressedShape(c), slots, BlocksFor(run.sequences), random);
+  FillCompressed(c, run, slots, pages, random);
   const TestPages::OnDevice cache = pages.Put(run.device);
   const int tokens = TokensOf(run.sequences);
   const int64_t cols = int64_t{c.heads} * c.head_dim;
