@@ -66,6 +66,18 @@ struct UnitComputer {
     CommitProducts();
   }
 
+  // Two warpgroups take turns to start products, so that one forms weights while the other's run.
+  // Barriers: 3 and 4, a warpgroup's own.
+  __device__ __forceinline__ static int Warpgroup() {
+    return static_cast<int>(threadIdx.x) / kWarpgroupThreads - 1;
+  }
+  __device__ __forceinline__ static void AwaitTurn() {
+    if constexpr (Sizes::kWarpgroups == 2) SyncThreads<2 * kWarpgroupThreads>(3 + Warpgroup());
+  }
+  __device__ __forceinline__ static void PassTurn() {
+    if constexpr (Sizes::kWarpgroups == 2) ArriveThreads<2 * kWarpgroupThreads>(4 - Warpgroup());
+  }
+
   // Scores of a tile become weights; returns what the part's sums are to be multiplied with.
   __device__ __forceinline__ float2 Weigh(const UnitRows& rows, int tile) {
     const int first = TileEntry<kSeen>(params.attention, task.first_token, task.kv_head, tile);
@@ -74,20 +86,20 @@ struct UnitComputer {
     const int all_end = min(rows.exists[0] ? rows.end_entry[0] : INT_MAX,
                             rows.exists[1] ? rows.end_entry[1] : INT_MAX);
     if (first < all_first || first + kAttentionTile > all_end) HideScores(rows, first, scores);
-    if (kSeen == Seen::kCompressed && params.scores != nullptr) StoreScores(params, rows, first, scores);
+    if (kSeen == Seen::kCompressed && params.scores != nullptr)
+      StoreScores(params, rows, first, scores);
     return softmax.Weigh(scores, params.attention.scale_log2);
   }
 
   // The sums, and their softmax, are those of a part that ends with `last_tile`.
   __device__ __forceinline__ void EndPart(const UnitRows& rows, int last_tile) {
-    const float scale_log2 = params.attention.scale_log2;
     if constexpr (Sizes::kWhole) {
-      merged.Add(sums, softmax, scale_log2);
+      merged.Add(sums, softmax);
     } else {
       const int part = PartOfTile(last_tile);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const PartMerge merge = softmax.Finish(r, scale_log2);
+        const PartMerge merge = softmax.Finish(r);
         if (!SeesPart<kSeen>(rows, r, part)) continue;
         StorePartial(params, rows, r, part, /*first_channel=*/0, sums);
         StorePartialSoftmax(params, rows, r, part, merge);
@@ -105,6 +117,7 @@ struct UnitComputer {
     for (int j = 0; j < Sizes::kSums; ++j) sums[j] = 0;
     PinSums(sums);
     PinSums(scores);
+    if (Warpgroup() == 1) PassTurn();
     StartScores(seen.first_tile);
     WaitForProducts<0>();
     PinSums(scores);
@@ -112,8 +125,10 @@ struct UnitComputer {
     if (!idle) Weigh(rows, seen.first_tile);
     PackWeights(scores, weights);
     for (int tile = seen.first_tile; tile + 1 < seen.end_tile; ++tile) {
+      AwaitTurn();
       StartScores(tile + 1);
       StartSums(tile, add);
+      PassTurn();
       add = tile + 1 != next_part;
       if (!add) {
         next_part = FirstTileOfPart(PartOfTile(next_part) + 1);
@@ -136,6 +151,7 @@ struct UnitComputer {
       }
       PackWeights(scores, weights);
     }
+    if (Warpgroup() == 0) AwaitTurn();
     StartSums(seen.end_tile - 1, add);
     WaitForProducts<0>();
     PinSums(sums);
@@ -157,7 +173,7 @@ __device__ __forceinline__ void ComputeRows(const UnitAttentionParams& params, c
     LoadUnitQueries<Sizes::kKeyBlocks>(params, task, warpgroup, queries, kUnitRows, thread,
                                        kWarpgroupThreads);
     FenceForProducts();
-    SyncWarpgroup(1 + warpgroup);
+    SyncThreads<kWarpgroupThreads>(1 + warpgroup);
   }
   computer.merged.shared =
       reinterpret_cast<float4*>(shared.merged + warpgroup * Sizes::kMergedBytes) + thread;
@@ -172,23 +188,16 @@ __device__ __forceinline__ void ComputeRows(const UnitAttentionParams& params, c
   }
 }
 
-// Grid: blocks of rows in x, KV heads and slices of their query heads in y, shares of the context in
-// z.
+// Grid: blocks of rows in x, KV heads and slices of their query heads in y, shares of the context
+// in z.
 template <class Sizes, Seen kSeen>
 __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
     UnitAttentionKernel(const __grid_constant__ UnitAttentionParams params) {
   extern __shared__ __align__(1024) std::byte tile_shared[];
   const UnitShared<Sizes> shared(tile_shared);
-  UnitTask task;
-  WaitForEarlierKernels();
-  LetNextKernelBegin();
-  if (!FindTask<Sizes, kSeen>(params, task)) return;
-  if (!Sizes::kWhole && !TakeShare(params, task)) return;
-  if (!AnyOpen(params.attention, task)) {
-    if (Sizes::kWhole && !params.attention.mix.accumulate) ClearRows(params, task);
-    return;
-  }
   if (threadIdx.x == 0) {
+    PrefetchMap(&params.keys);
+    PrefetchMap(&params.values);
     for (int slot = 0; slot < Sizes::kSlots; ++slot) {
       InitBarrier(shared.full + slot, 1);
       InitBarrier(shared.empty + slot, Sizes::kWarpgroups * kWarpgroupThreads / kWarpSize);
@@ -196,14 +205,23 @@ __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
     InitBarrier(shared.edge, 1);
     FenceBarriers();
   }
+  WaitForEarlierKernels();
+  LetNextKernelBegin();
+  UnitTask task;
+  if (!FindTask<Sizes, kSeen>(params, task)) return;
+  if (!Sizes::kWhole && !TakeShare(params, task)) return;
+  if (!AnyOpen(params.attention, task)) {
+    if (Sizes::kWhole && !params.attention.mix.accumulate) ClearRows(params, task);
+    return;
+  }
   __syncthreads();
   if (threadIdx.x < kWarpgroupThreads) {
     if constexpr (Sizes::kTwo) GiveUpRegisters<56>();
-    if constexpr (Sizes::kWarpgroups == 2) GiveUpRegisters<40>();
+    if constexpr (Sizes::kWarpgroups == 2) GiveUpRegisters<24>();
     if (threadIdx.x < kWarpSize) UnitLoader<Sizes, kSeen>{params, task, shared}.Run();
   } else {
     if constexpr (Sizes::kTwo) TakeRegisters<200>();
-    if constexpr (Sizes::kWarpgroups == 2) TakeRegisters<232>();
+    if constexpr (Sizes::kWarpgroups == 2) TakeRegisters<240>();
     ComputeRows<Sizes, kSeen>(params, task, shared);
   }
 }

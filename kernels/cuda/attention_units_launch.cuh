@@ -45,11 +45,16 @@ inline bool InWholeChunks(const KvStream& stream) {
          reinterpret_cast<uintptr_t>(stream.base) % 16 == 0;
 }
 
-// Whether the kernels take an operation. What decides is the same in every step of a model.
-inline bool UnitsTake(const AttentionParams& params) {
-  return InWholeChunks(params.k) && InWholeChunks(params.v) &&
-         params.k.entries_per_page == kAttentionTile && params.scale_log2 > 0 &&
-         !params.values_in_keys && FindUnitBlocks(params.k.head_dim, params.v.head_dim).keys > 0;
+// Whether the kernels take an operation. What decides is the same in every step of a model. Only
+// compressed entries may come in pages of less than a tile.
+template <Seen kSeen>
+bool UnitsTake(const AttentionParams& params) {
+  const int entries = params.k.entries_per_page;
+  const bool whole_pages =
+      kSeen == Seen::kCompressed ? kAttentionTile % entries == 0 : entries == kAttentionTile;
+  return InWholeChunks(params.k) && InWholeChunks(params.v) && whole_pages &&
+         params.scale_log2 > 0 && !params.values_in_keys &&
+         FindUnitBlocks(params.k.head_dim, params.v.head_dim).keys > 0;
 }
 
 inline void FindAlignment(UnitAttentionParams& params) {

@@ -203,9 +203,14 @@ __device__ __forceinline__ bool PhaseEnded(uint64_t* barrier, uint32_t parity) {
       : "memory");
   return ended != 0;
 }
-// A barrier of one warpgroup; `number` is not 0, which __syncthreads has.
-__device__ __forceinline__ void SyncWarpgroup(int number) {
-  asm volatile("bar.sync %0, %1;\n" ::"r"(number), "n"(kWarpgroupThreads) : "memory");
+// Barriers of some of a block's threads, whole warps; `number` is not 0, which __syncthreads has.
+template <int kThreads>
+__device__ __forceinline__ void SyncThreads(int number) {
+  asm volatile("bar.sync %0, %1;\n" ::"r"(number), "n"(kThreads) : "memory");
+}
+template <int kThreads>
+__device__ __forceinline__ void ArriveThreads(int number) {
+  asm volatile("bar.arrive %0, %1;\n" ::"r"(number), "n"(kThreads) : "memory");
 }
 
 // 2 to the power of x, to 2 units of the last place; 0 for -inf and where it would be denormal.
