@@ -156,7 +156,8 @@ class ModelRunner {
 
   // What the step handed out, on its way to the caller.
   StepOutput Output(const StepInput& input);
-  // From tokens to logits and draws, without a copy or a wait unless there are a tap or other ranks.
+  // From tokens to logits and draws, without a copy or a wait where there are neither a tap nor
+  // other ranks.
   void RunLayers(const DeviceInput& input);
   void RunLayer(const LoadedLayer& layer, const AttentionState& state, const DeviceInput& input);
   // The residual stream as the first layer here reads it.

@@ -119,8 +119,7 @@ void Carve(const LoadedModel& model, const ModelRunner::Options& options, int sl
   const size_t expert_counts = static_cast<size_t>(moe_layers) * model.max_experts();
   const auto max_rows = static_cast<size_t>(options.max_rows);
   const auto max_drawn = static_cast<size_t>(options.max_logit_tokens);
-  arena.results =
-      carver.Array<int32_t>(static_cast<int64_t>(max_rows + expert_counts + max_drawn));
+  arena.results = carver.Array<int32_t>(static_cast<int64_t>(max_rows + expert_counts + max_drawn));
   arena.closed = arena.results.subspan(0, max_rows);
   arena.expert_tokens = arena.results.subspan(max_rows, expert_counts);
   arena.drawn = arena.results.subspan(max_rows + expert_counts);

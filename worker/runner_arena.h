@@ -39,11 +39,11 @@ struct RunnerArena {
   Tensor logits;                    // [N, V]
   std::vector<Tensor> exit_normed;  // [N, d] each, with Options::early_exits
 
-  absl::Span<float> expert_weights;   // [T, top_k]
-  absl::Span<float> square_sums;      // [T]
-  absl::Span<int32_t> chosen;         // [T, top_k]
-  absl::Span<int32_t> assigned;       // [T, top_k], as this rank numbers its experts
-  absl::Span<int32_t> selected;       // [T, G, selected_blocks]
+  absl::Span<float> expert_weights;  // [T, top_k]
+  absl::Span<float> square_sums;     // [T]
+  absl::Span<int32_t> chosen;        // [T, top_k]
+  absl::Span<int32_t> assigned;      // [T, top_k], as this rank numbers its experts
+  absl::Span<int32_t> selected;      // [T, G, selected_blocks]
   // What a step hands out but for logits, in one piece: the next three, each as large as the
   // options allow.
   absl::Span<int32_t> results;
