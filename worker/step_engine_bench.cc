@@ -98,7 +98,7 @@ std::unique_ptr<Rank> OpenRank(uint32_t sequences) {
   Rank::Config config;
   config.model = absl::StrCat(root == nullptr ? "." : root, "/models/abacus");
   config.threads = 1;
-  config.kv_memory_bytes = int64_t{512} << 20;
+  config.kv_memory_bytes = int64_t{1} << 30;
   config.max_rows = static_cast<int>(sequences);
   config.max_context = kMaxContext;
   if (const char* device = std::getenv("TROUPE_TEST_DEVICE"); device != nullptr) {
