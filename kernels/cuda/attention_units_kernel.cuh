@@ -13,7 +13,7 @@ struct UnitComputer {
   const UnitAttentionParams& params;
   const UnitTask& task;
   const UnitShared<Sizes>& shared;
-  uint32_t queries;  // address
+  uint32_t queries;  // see OperandPlace
   UnitQueries<Sizes> held;
   float scores[32];
   float sums[Sizes::kSums];
@@ -29,7 +29,7 @@ struct UnitComputer {
   __device__ __forceinline__ uint32_t AwaitSlot(int fill) {
     const int slot = fill % Sizes::kSlots;
     WaitFor(shared.full + slot, fill / Sizes::kSlots & 1);
-    return SharedAddress(shared.slots + slot * Sizes::kSlotBytes);
+    return OperandPlace(SharedAddress(shared.slots + slot * Sizes::kSlotBytes));
   }
 
   // A slot may be filled again. All of the warp's products with it have ended.
@@ -43,7 +43,7 @@ struct UnitComputer {
     BeginProducts();
 #pragma unroll
     for (int step = 0; step < Sizes::kKeyBlocks * 4; ++step) {
-      const uint32_t at = step / 4 * kColumnBlockBytes + step % 4 * 32;
+      const uint32_t at = OperandStep(step / 4 * kColumnBlockBytes + step % 4 * 32);
       if constexpr (Sizes::kQueriesInRegisters) {
         MultiplyColumns(scores, held.fragments[step], ColumnDescriptor(keys + at), step > 0);
       } else {
@@ -60,7 +60,7 @@ struct UnitComputer {
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       MultiplyRows(sums, weights[step],
-                   RowDescriptor(values + step * 16 * kSwizzledRowBytes, kColumnBlockBytes),
+                   RowDescriptor(values + OperandStep(step * 16 * kSwizzledRowBytes)),
                    add || step > 0);
     }
     CommitProducts();
@@ -166,7 +166,8 @@ __device__ __forceinline__ void ComputeRows(const UnitAttentionParams& params, c
   const auto thread = static_cast<int>(threadIdx.x) % kWarpgroupThreads;
   std::byte* queries = shared.queries + warpgroup * Sizes::kQueryBytes;
   const UnitRows rows = FindRows<kSeen>(params, task, warpgroup);
-  UnitComputer<Sizes, kSeen> computer = {params, task, shared, SharedAddress(queries)};
+  UnitComputer<Sizes, kSeen> computer = {params, task, shared,
+                                         OperandPlace(SharedAddress(queries))};
   if constexpr (Sizes::kQueriesInRegisters) {
     computer.held.Load(params, rows);
   } else {
