@@ -133,8 +133,8 @@ struct LatentComputer {
   const UnitAttentionParams& params;
   const UnitTask& task;
   const LatentRing& ring;
-  uint32_t queries;  // address
-  uint32_t query_block_bytes;
+  uint32_t queries;  // see OperandPlace
+  uint32_t query_block_step;
   int first_value_block;
   bool few_rows;        // all in the first warp
   LatentPlace scoring;  // the next block of keys
@@ -159,32 +159,36 @@ struct LatentComputer {
     const bool wraps = scoring.slot + block >= ring.slots;
     const int slot = scoring.slot + block - (wraps ? ring.slots : 0);
     WaitFor(ring.full + slot, scoring.parity ^ (wraps ? 1 : 0));
-    return SharedAddress(ring.blocks) + slot * kColumnBlockBytes;
+    return OperandPlace(SharedAddress(ring.blocks) + slot * kColumnBlockBytes);
   }
 
   // The column blocks that this warpgroup sums over: those of its values, and half of what is
   // behind all of them.
   __device__ __forceinline__ void StartScores() {
     keys_slot = scoring.slot;
+    // All before the first product: what stands between products would part them.
+    uint32_t keys[kValueBlocks + 1];
 #pragma unroll
-    for (int i = 0; i < kValueBlocks; ++i) {
-      const int block = first_value_block + i;
-      const uint32_t keys = AwaitBlock(block);
-      BeginProducts();
-#pragma unroll
-      for (int step = 0; step < 4; ++step) {
-        MultiplyColumns(scores, ColumnDescriptor(queries + block * query_block_bytes + step * 32),
-                        ColumnDescriptor(keys + step * 32), i + step > 0);
-      }
-    }
-    const uint32_t keys = AwaitBlock(kKeyBlocks - 1);
-    const int half = first_value_block > 0 ? 64 : 0;
+    for (int i = 0; i < kValueBlocks; ++i) keys[i] = AwaitBlock(first_value_block + i);
+    keys[kValueBlocks] = AwaitBlock(kKeyBlocks - 1);
+    const uint32_t half = first_value_block > 0 ? OperandStep(64) : 0;
+    const uint32_t first_query = SameInWarp(queries + first_value_block * query_block_step);
+    const uint32_t last_query = SameInWarp(queries + (kKeyBlocks - 1) * query_block_step + half);
+    keys[kValueBlocks] = SameInWarp(keys[kValueBlocks] + half);
     BeginProducts();
 #pragma unroll
+    for (int i = 0; i < kValueBlocks; ++i) {
+#pragma unroll
+      for (int step = 0; step < 4; ++step) {
+        MultiplyColumns(
+            scores, ColumnDescriptor(first_query + i * query_block_step + OperandStep(step * 32)),
+            ColumnDescriptor(keys[i] + OperandStep(step * 32)), i + step > 0);
+      }
+    }
+#pragma unroll
     for (int step = 0; step < 2; ++step) {
-      const int at = half + step * 32;
-      MultiplyColumns(scores, ColumnDescriptor(queries + (kKeyBlocks - 1) * query_block_bytes + at),
-                      ColumnDescriptor(keys + at), true);
+      MultiplyColumns(scores, ColumnDescriptor(last_query + OperandStep(step * 32)),
+                      ColumnDescriptor(keys[kValueBlocks] + OperandStep(step * 32)), true);
     }
     CommitProducts();
     scoring.Next(kKeyBlocks, ring.slots);
@@ -222,15 +226,20 @@ struct LatentComputer {
   }
 
   __device__ __forceinline__ void StartSums(const uint32_t (&weights)[4][4], bool add) {
+    uint32_t values[kValueBlocks];
+#pragma unroll
+    for (int block = 0; block < kValueBlocks; ++block) {
+      values[block] =
+          OperandPlace(SharedAddress(ring.blocks) +
+                       SlotAfter(keys_slot, first_value_block + block) * kColumnBlockBytes);
+    }
     BeginProducts();
 #pragma unroll
     for (int block = 0; block < kValueBlocks; ++block) {
-      const uint32_t values = SharedAddress(ring.blocks) +
-                              SlotAfter(keys_slot, first_value_block + block) * kColumnBlockBytes;
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
         MultiplyRows(sums[block], weights[step],
-                     RowDescriptor(values + step * 16 * kSwizzledRowBytes, kColumnBlockBytes),
+                     RowDescriptor(values[block] + OperandStep(step * 16 * kSwizzledRowBytes)),
                      add || step > 0);
       }
     }
@@ -330,8 +339,8 @@ __device__ __forceinline__ void ComputeLatents(const UnitAttentionParams& params
   LatentComputer computer = {params,
                              task,
                              ring,
-                             SharedAddress(queries),
-                             static_cast<uint32_t>(query_rows * kSwizzledRowBytes),
+                             OperandPlace(SharedAddress(queries)),
+                             OperandStep(query_rows * kSwizzledRowBytes),
                              warpgroup * LatentSizes::kValueBlocks,
                              query_rows <= 16};
   computer.Run(rows);

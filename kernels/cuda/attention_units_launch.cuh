@@ -70,15 +70,9 @@ template <Seen kSeen>
 void LaunchMerge(const UnitAttentionParams& params, const CudaContext& context) {
   const AttentionParams& attention = params.attention;
   const dim3 grid(static_cast<unsigned>(params.end_token - params.first_token),
-                  static_cast<unsigned>(CeilDiv(attention.heads, kMergeThreads / kWarpSize)));
-  const LaunchShape shape = {.grid = grid, .threads = kMergeThreads};
-  if (attention.v.head_dim <= 4 * kWarpSize) {
-    Launch(MergeUnitPartsKernel<kSeen, 1>, shape, context, params);
-  } else if (attention.v.head_dim <= 8 * kWarpSize) {
-    Launch(MergeUnitPartsKernel<kSeen, 2>, shape, context, params);
-  } else {
-    Launch(MergeUnitPartsKernel<kSeen, 4>, shape, context, params);
-  }
+                  static_cast<unsigned>(CeilDiv(attention.heads, kMergeThreads / kWarpSize)),
+                  static_cast<unsigned>(CeilDiv(attention.v.head_dim, kMergeChannels)));
+  Launch(MergeUnitPartsKernel<kSeen>, {.grid = grid, .threads = kMergeThreads}, context, params);
 }
 
 // What a launch needs. Its tokens may be narrowed down before it runs.

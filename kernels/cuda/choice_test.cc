@@ -69,6 +69,28 @@ TEST(AttentionPartsTest, FollowOneAnother) {
   EXPECT_EQ(PartsOfTiles(0), 0);
 }
 
+TEST(CutContextsTest, SharesAreWholePartsAndCoverTheContext) {
+  for (const int64_t contexts : {1, 4, 64, 256, 3000}) {
+    for (const int64_t tiles : {1, 2, 16, 17, 18, 64, 128, 129, 1024, 5000}) {
+      const ContextCut cut = CutContexts(contexts, tiles, 2 * kMultiprocessors);
+      ASSERT_GE(FirstTileOfCut(cut.tiles_a_block, cut.blocks), tiles);
+      ASSERT_LT(FirstTileOfCut(cut.tiles_a_block, cut.blocks - 1), tiles);
+      for (int block = 0; block < cut.blocks; ++block) {
+        const int tile = FirstTileOfCut(cut.tiles_a_block, block);
+        ASSERT_EQ(FirstTileOfPart(PartOfTile(tile)), tile);
+      }
+    }
+  }
+}
+
+TEST(CutContextsTest, TakesPartsForFewContextsAndLongSharesForMany) {
+  EXPECT_EQ(CutContexts(4, 128, 2 * kMultiprocessors).blocks, 24);
+  EXPECT_EQ(CutContexts(32, 128, 2 * kMultiprocessors).tiles_a_block, 16);
+  EXPECT_EQ(CutContexts(64, 128, kMultiprocessors).tiles_a_block, 64);
+  // Not all of a context, which may be longer than the others.
+  EXPECT_EQ(CutContexts(256, 1024, 2 * kMultiprocessors).tiles_a_block, 64);
+}
+
 TEST(ChooseUnitAttentionTest, CutsTheContextOnlyWhereBlocksAreFew) {
   UnitAttentionShape shape = {
       .tokens = 1, .rows = 1, .kv_heads = 4, .group_heads = 8, .most_tiles = 128};
