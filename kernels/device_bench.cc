@@ -223,8 +223,9 @@ struct Cache {
   BlockTables tables;
 };
 
-Cache MakeCache(Bench& bench, int sequences, int blocks, int kv_heads, int head_dim) {
-  const int64_t stream_bytes = int64_t{kv_heads} * kBlockTokens * head_dim * 2;
+Cache MakeCache(Bench& bench, int sequences, int blocks, int kv_heads, int head_dim,
+                int page_entries = kBlockTokens) {
+  const int64_t stream_bytes = int64_t{kv_heads} * page_entries * head_dim * 2;
   const int64_t pages = int64_t{sequences} * blocks;
   auto* memory = static_cast<std::byte*>(bench.New(pages * 2 * stream_bytes));
   bench.Fill(memory, pages * stream_bytes, DType::kBf16, 1);
@@ -234,7 +235,7 @@ Cache MakeCache(Bench& bench, int sequences, int blocks, int kv_heads, int head_
   Cache cache;
   cache.k = {.base = memory,
              .page_bytes = 2 * stream_bytes,
-             .entries_per_page = kBlockTokens,
+             .entries_per_page = page_entries,
              .kv_heads = kv_heads,
              .head_dim = head_dim,
              .dtype = DType::kBf16};
@@ -244,8 +245,9 @@ Cache MakeCache(Bench& bench, int sequences, int blocks, int kv_heads, int head_
   return cache;
 }
 
-// One new token for each sequence of `length` tokens, or `count` tokens of one sequence.
-BatchView MakeBatch(Bench& bench, int sequences, int length, int count) {
+// `count` new tokens for each sequence; they end after `length` tokens, each sequence `stagger`
+// tokens before the one in front of it.
+BatchView MakeBatch(Bench& bench, int sequences, int length, int count, int stagger = 0) {
   std::vector<uint32_t> slot;
   std::vector<int32_t> start;
   std::vector<int32_t> first = {0};
@@ -253,9 +255,9 @@ BatchView MakeBatch(Bench& bench, int sequences, int length, int count) {
   std::vector<int32_t> token_row;
   for (int row = 0; row < sequences; ++row) {
     slot.push_back(row);
-    start.push_back(length - count);
+    start.push_back(length - count - row * stagger);
     for (int i = 0; i < count; ++i) {
-      position.push_back(length - count + i);
+      position.push_back(start.back() + i);
       token_row.push_back(row);
     }
     first.push_back(static_cast<int32_t>(position.size()));
@@ -294,6 +296,155 @@ void TimeAttention(Bench& bench, int sequences, int length, int count) {
              int64_t{sequences} * length * kKvHeads * kHeadDim * 4, 4 * seen * kHeads * kHeadDim,
              [&](int) { bench.ops().PagedAttention(params); });
 }
+
+// One new token for each sequence, at the sizes of DeepSeek-V2-Lite, with the products that bring
+// queries to the latent's space and results back.
+void TimeLatentAttention(Bench& bench, int sequences, int length) {
+  constexpr MlaDims kDims = {
+      .heads = 16, .nope_dim = 128, .rope_dim = 64, .value_dim = 128, .latent_dim = 512};
+  constexpr int kEntry = kDims.latent_dim + kDims.rope_dim;
+  const Cache cache = MakeCache(bench, sequences, length / kBlockTokens, 1, kEntry);
+  std::vector<MlaHeadWeights> weights(kDims.heads);
+  for (MlaHeadWeights& head : weights) {
+    head.key_up = bench.Weights(kDims.nope_dim, kDims.latent_dim, Precision::kBf16);
+    head.key_down = bench.Weights(kDims.latent_dim, kDims.nope_dim, Precision::kBf16);
+    head.value_up = bench.Weights(kDims.value_dim, kDims.latent_dim, Precision::kBf16);
+  }
+  const MlaAttentionParams params = {
+      .batch = MakeBatch(bench, sequences, length, 1),
+      .dims = kDims,
+      .scale = 0.072F,
+      .q = bench.Random(sequences, kDims.heads * (kDims.nope_dim + kDims.rope_dim), DType::kF32),
+      .latent = cache.k,
+      .tables = cache.tables,
+      .weights = weights.data(),
+      .out = bench.Random(sequences, kDims.heads * kDims.value_dim, DType::kF32)};
+  const int64_t entries = int64_t{sequences} * length;
+  bench.Time(absl::StrCat("mla_attention ", sequences, " x ", length, ", 1 new"),
+             entries * kEntry * 2 +
+                 int64_t{kDims.heads} * kDims.latent_dim * (kDims.nope_dim + kDims.value_dim) * 2,
+             2 * entries * kDims.heads * (kEntry + kDims.latent_dim),
+             [&](int) { bench.ops().MlaAttention(params); });
+}
+
+// NSA's three branches for tokens of sequences of `length`, and full attention to compare: all with
+// 32 query and 4 KV heads of 128, blocks of 32 tokens every 16, 16 of 64 selected, a window of 512.
+// Of one new token for each of 16 sequences, one ends a block.
+class NsaBench {
+ public:
+  NsaBench(Bench& bench, int sequences, int length, int count)
+      : bench_(bench),
+        shape_(absl::StrCat(" ", sequences, " x ", length, ", ", count, " new")),
+        batch_(MakeBatch(bench, sequences, length, count, /*stagger=*/1)),
+        raw_(MakeCache(bench, sequences, length / kBlockTokens, kKvHeads, kHeadDim)),
+        compressed_(MakeCache(bench, sequences, length / kBlockTokens, kKvHeads, kHeadDim,
+                              kBlockTokens / kSizes.compress_stride)),
+        q_(bench.Random(batch_.tokens, kHeads * kHeadDim, DType::kF32)),
+        out_(bench.Random(batch_.tokens, kHeads * kHeadDim, DType::kF32)),
+        selected_(static_cast<int32_t*>(
+            bench.New(int64_t{batch_.tokens} * kKvHeads * kSizes.selected_blocks * 4))),
+        factor_(bench.Put(std::vector<float>{1})) {
+    const auto random = [&](int64_t rows) {
+      return bench.Random(rows, kHeadDim, DType::kF32, 0.1F).f32();
+    };
+    phi_ = {random(kSizes.compress_block), random(kHeadDim), random(kHeadDim)};
+  }
+
+  void Run() {
+    Time("nsa_compress", [&] { Compress(); });
+    Time("nsa_select", [&] { Select(); });
+    Time("nsa_attention", [&] { AttendSelected(); });
+    Time("nsa window", [&] { Attend(kWindow); });
+    Time("nsa all branches", [&] {
+      Compress();
+      Select();
+      AttendSelected();
+      Attend(kWindow);
+    });
+    Time("nsa none, full attention", [&] { Attend(0); });
+  }
+
+ private:
+  static constexpr int kHeads = 32;
+  static constexpr int kKvHeads = 4;
+  static constexpr int kHeadDim = 128;
+  static constexpr int kWindow = 512;
+  static constexpr float kScale = 0.088F;
+  static constexpr NsaSizes kSizes = {.compress_block = 32,
+                                      .compress_stride = 16,
+                                      .selected_blocks = 16,
+                                      .initial_blocks = 1,
+                                      .local_blocks = 2};
+
+  void Time(const std::string& name, const std::function<void()>& call) {
+    bench_.Time(name + shape_, 0, 0, [&](int) { call(); });
+  }
+
+  void Compress() {
+    bench_.ops().NsaCompress({.batch = batch_,
+                              .sizes = kSizes,
+                              .raw_k = raw_.k,
+                              .raw_v = raw_.v,
+                              .raw_tables = raw_.tables,
+                              .phi_k = phi_,
+                              .phi_v = phi_,
+                              .k_norm = phi_.position,
+                              .eps = 1e-6F,
+                              .k = compressed_.k,
+                              .v = compressed_.v,
+                              .tables = compressed_.tables});
+  }
+  void Select() {
+    bench_.ops().NsaSelect({.batch = batch_,
+                            .sizes = kSizes,
+                            .heads = kHeads,
+                            .scale = kScale,
+                            .q = q_,
+                            .k = compressed_.k,
+                            .v = compressed_.v,
+                            .tables = compressed_.tables,
+                            .mix = {.factor = factor_},
+                            .out = out_,
+                            .selected = selected_});
+  }
+  void AttendSelected() {
+    bench_.ops().NsaAttention({.batch = batch_,
+                               .heads = kHeads,
+                               .selected_blocks = kSizes.selected_blocks,
+                               .scale = kScale,
+                               .q = q_,
+                               .k = raw_.k,
+                               .v = raw_.v,
+                               .tables = raw_.tables,
+                               .selected = selected_,
+                               .mix = {.factor = factor_, .accumulate = true},
+                               .out = out_});
+  }
+  // To the last `window` tokens; 0: to all.
+  void Attend(int window) {
+    bench_.ops().PagedAttention({.batch = batch_,
+                                 .heads = kHeads,
+                                 .window = window,
+                                 .scale = kScale,
+                                 .q = q_,
+                                 .k = raw_.k,
+                                 .v = raw_.v,
+                                 .tables = raw_.tables,
+                                 .mix = {.factor = factor_, .accumulate = window > 0},
+                                 .out = out_});
+  }
+
+  Bench& bench_;
+  std::string shape_;
+  BatchView batch_;
+  Cache raw_;
+  Cache compressed_;
+  Tensor q_;
+  Tensor out_;
+  int32_t* selected_;
+  const float* factor_;
+  NsaPhi phi_;
+};
 
 void TimeRows(Bench& bench, int64_t tokens) {
   constexpr int64_t kHidden = 2048;
@@ -382,7 +533,13 @@ int main(int argc, char** argv) {
   for (const int sequences : {1, 8, 64}) troupe::TimeAttention(bench, sequences, 8192, 1);
   troupe::TimeAttention(bench, 256, 1152, 1);
   troupe::TimeAttention(bench, 1, 2048, 2048);
+  for (const int length : {1024, 2048, 4096}) troupe::TimeAttention(bench, 1, length, 1);
   troupe::TimeAttention(bench, 1, 8192, 8192);
+  troupe::TimeAttention(bench, 1, 32768, 32768);
   troupe::TimeAttention(bench, 1, 8192, 512);
+  troupe::TimeLatentAttention(bench, 1, 8192);
+  troupe::TimeLatentAttention(bench, 64, 8192);
+  for (const int length : {8192, 16384, 32768, 65536}) troupe::NsaBench(bench, 16, length, 1).Run();
+  troupe::NsaBench(bench, 1, 65536, 65536).Run();
   return 0;
 }

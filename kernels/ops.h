@@ -107,9 +107,6 @@ class Ops {
   // Sections of operations that a device keeps and repeats in one go. Not to outlive the Ops.
   virtual std::unique_ptr<Replays> MakeReplays();
 
-  // Whether steps should Sample; else they fetch their logits, and the caller does it.
-  virtual bool samples() const { return true; }
-
   // Calls `done`, from a thread of its own, once the device has come here; the caller may go on.
   // False, and no call: the caller has to Synchronize.
   virtual bool WhenDone(absl::AnyInvocable<void()> done);

@@ -188,7 +188,6 @@ class CudaOps : public Ops {
     Run(MoeExpertsCuda, params, "moe_experts");
   }
   void RowAdd(const RowAddParams& params) override { Run(RowAddCuda, params, "row_add"); }
-  bool samples() const override { return true; }
   void Sample(const SampleParams& params) override { Run(SampleCuda, params, "sample"); }
   void PageCopy(const PageCopyParams& params) override { Run(PageCopyCuda, params, "page_copy"); }
 

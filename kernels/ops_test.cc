@@ -219,6 +219,8 @@ std::vector<Case> RouterCases() {
                .experts = 128, .top_k = 8, .scoring = RouterScoring::kSoftmax, .inputs = 256}),
       Make("moe_route/with router f32", kDecode, RunMoeRoute,
            MoeRouteCase{.experts = 19, .top_k = 3, .inputs = 44, .router_dtype = DType::kF32}),
+      Make("moe_route/with router uneven", kMixed, RunMoeRoute,
+           MoeRouteCase{.experts = 40, .top_k = 6, .inputs = 1120}),
       Make("moe_route/with router odd", kDecode, RunMoeRoute,
            MoeRouteCase{.experts = 7, .top_k = 2, .inputs = 37}),
   };
@@ -410,8 +412,9 @@ std::vector<Case> MlaCases() {
 const std::vector<Case>& Cases() {
   static const auto& cases = *new std::vector<Case>([] {
     std::vector<Case> all;
-    for (const auto& group : {RowCases(), LinearCases(), CodedCases(), HeadCases(), RouterCases(),
-                              ExpertCases(), AttentionCases(), NsaCases(), MlaCases(), SampleCases()}) {
+    for (const auto& group :
+         {RowCases(), LinearCases(), CodedCases(), HeadCases(), RouterCases(), ExpertCases(),
+          AttentionCases(), NsaCases(), MlaCases(), SampleCases()}) {
       all.insert(all.end(), group.begin(), group.end());
     }
     return all;

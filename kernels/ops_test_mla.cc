@@ -60,7 +60,7 @@ Outputs RunMlaAttention(const MlaCase& c, const Run& run) {
   // rounded either way: queries and attended latents when absorbed, nothing that counts when
   // expanded. A device that always absorbs rounds them all, each by up to 2^-9 of its value.
   const float tolerance =
-      std::max(c.precision == Precision::kBf16 ? 8e-3F : 2 * kAttentionTolerance,
+      std::max(c.precision == Precision::kBf16 ? 0x1p-6F : 2 * kAttentionTolerance,
                run.device.AttentionTolerance(c.dtype));
   TokenOutput out(run, "out", cols, tolerance * std::max(1.0F, c.sharpness));
   for (const Step& step : run.steps) {

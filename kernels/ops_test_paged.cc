@@ -289,10 +289,9 @@ Outputs RunNsaCompress(const NsaCase& c, const Run& run) {
   return {{"pages", compressed.Get(run.device, cache), tolerance}};
 }
 
-Outputs RunNsaSelect(const NsaCase& c, const Run& run) {
-  TestRandom random(run.seed);
-  const std::vector<uint32_t> slots = RandomSlots(run.sequences.size(), random);
-  TestPages pages(CompressedShape(c), slots, BlocksFor(run.sequences), random);
+// The compressed entries of every sequence; all of one key where the case says so.
+void FillCompressed(const NsaCase& c, const Run& run, const std::vector<uint32_t>& slots,
+                    TestPages& pages, TestRandom& random) {
   const int shift = c.sizes.compress_block / c.sizes.compress_stride - 1;
   const std::vector<float> one_key = RandomVector(c.head_dim, random);
   for (size_t row = 0; row < slots.size(); ++row) {
@@ -304,18 +303,31 @@ Outputs RunNsaSelect(const NsaCase& c, const Run& run) {
       }
     }
   }
+}
+
+Outputs RunNsaSelect(const NsaCase& c, const Run& run) {
+  TestRandom random(run.seed);
+  const std::vector<uint32_t> slots = RandomSlots(run.sequences.size(), random);
+  TestPages pages(CompressedShape(c), slots, BlocksFor(run.sequences), random);
+  FillCompressed(c, run, slots, pages, random);
   const TestPages::OnDevice cache = pages.Put(run.device);
   const int tokens = TokensOf(run.sequences);
   const int64_t cols = int64_t{c.heads} * c.head_dim;
   const Matrix q = RandomMatrix(tokens, cols, random, 2);
   const Matrix before = RandomMatrix(tokens, cols, random);
   const Matrix factors = RandomFactors(tokens, c.heads, 1, c.closed, random);
-  TokenOutput out(run, "out", cols, 2 * kAttentionTolerance);
+  // Queries are twice as large as elsewhere.
+  const float rounding = run.device.AttentionTolerance(c.dtype);
+  TokenOutput out(run, "out", cols, std::max(2 * kAttentionTolerance, 2 * rounding));
   const int64_t list = int64_t{c.kv_heads} * c.sizes.selected_blocks;
   // Equal keys leave no doubt about the choice: ties, which the lower block wins.
   TokenOutput chosen(run, "selected", list, 0);
   chosen.output().only_between_runs = !c.equal_keys;
-  TokenOutput scores(run, "scores of selected", list, 1e-5F);
+  // What rounding exchanges for another block is as good but for that rounding, in the mass of
+  // every head of the group.
+  const int group_heads = c.heads / c.kv_heads;
+  TokenOutput scores(run, "scores of selected", list,
+                     std::max(1e-5F, rounding > kAttentionTolerance ? group_heads * rounding : 0));
   for (const Step& step : run.steps) {
     const StepBatch batch = PutStep(run.device, run.sequences, slots, step);
     const Tensor to = run.device.Put(before.Pick(batch.tokens));

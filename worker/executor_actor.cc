@@ -185,6 +185,8 @@ void ExecutorActor::EndSession(const absl::Status& status) {
   if (!session_.has_value()) return;
   LOG(INFO) << "session ends" << Field("epoch", session_->epoch) << Field("status", status)
             << Field("sequences", engine_.has_value() ? engine_->live_sequences() : 0);
+  // What follows may take the pages that the device is at.
+  if (!under_way_.empty()) member_->rank()->ops->Synchronize();
   under_way_.clear();
   if (engine_.has_value()) engine_->Reset();
   if (transfers_.has_value()) transfers_->Reset(/*epoch=*/0);

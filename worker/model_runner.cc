@@ -130,16 +130,25 @@ StepOutput ModelRunner::Launch(const StepInput& input, int micro_batches) {
   } else {
     RunWhole(input);
   }
-  StepOutput output;
+  return Output(input);
+}
+
+StepOutput ModelRunner::Output(const StepInput& input) {
+  const auto rows = static_cast<size_t>(input.rows());
   const size_t counts = static_cast<size_t>(model_->moe_layers()) * model_->max_experts();
   const size_t logits = input.logit_tokens().size();
-  if (input.draws()) {
-    output.drawn = Fetched(*ops_, arena_->drawn.subspan(0, logits));
-  } else if (model_->shard.last_stage) {
+  const size_t max_rows = arena_->closed.size();
+  StepOutput output;
+  if (!input.draws() && model_->shard.last_stage) {
     output.logits = Fetched(*ops_, FirstRows(arena_->logits, static_cast<int64_t>(logits)));
   }
-  output.heads_closed = Fetched(*ops_, arena_->closed.subspan(0, input.rows()));
-  output.expert_tokens = Fetched(*ops_, arena_->expert_tokens.subspan(0, counts));
+  // One copy, though some of it may not be wanted: what counts is how many there are.
+  const absl::Span<const int32_t> results = Fetched(*ops_, arena_->results);
+  output.heads_closed = results.subspan(0, rows);
+  output.expert_tokens = results.subspan(max_rows, counts);
+  if (input.draws()) {
+    output.drawn = results.subspan(max_rows + arena_->expert_tokens.size(), logits);
+  }
   return output;
 }
 
@@ -159,7 +168,7 @@ void ModelRunner::RunWhole(const StepInput& input) {
 }
 
 void ModelRunner::RunParts(const StepInput& input, int micro_batches) {
-  ClearCounts(input.rows());
+  ClearCounts();
   int64_t logits = 0;
   for (int i = 0; i < micro_batches; ++i) {
     StepInput& part = parts_[i];
@@ -171,18 +180,18 @@ void ModelRunner::RunParts(const StepInput& input, int micro_batches) {
 }
 
 void ModelRunner::RunStep(const DeviceInput& input) {
-  ClearCounts(input.rows());
+  ClearCounts();
   RunLayers(input, /*first_logit=*/0);
   if (!model_->shard.last_stage) return;
   const Tensor logits = Logits(arena_->logit_normed, input.logit_tokens().size());
   if (input.draw_rules() == nullptr) return;
-  ops_->Sample({logits, input.draw_rules(), arena_->drawn.data(), arena_->last_tokens.data()});
+  auto* drawn = reinterpret_cast<uint32_t*>(arena_->drawn.data());
+  ops_->Sample({logits, input.draw_rules(), drawn, arena_->last_tokens.data()});
 }
 
-void ModelRunner::ClearCounts(int rows) {
-  const absl::Span<int32_t> expert_tokens = arena_->expert_tokens;
-  ops_->Clear(arena_->closed.data(), rows * static_cast<int64_t>(sizeof(int32_t)));
-  ops_->Clear(expert_tokens.data(), static_cast<int64_t>(expert_tokens.size() * sizeof(int32_t)));
+void ModelRunner::ClearCounts() {
+  const size_t counters = arena_->closed.size() + arena_->expert_tokens.size();
+  ops_->Clear(arena_->results.data(), static_cast<int64_t>(counters * sizeof(int32_t)));
 }
 
 void ModelRunner::RunLayers(const DeviceInput& input, int64_t first_logit) {
@@ -277,7 +286,7 @@ Tensor ModelRunner::Logits(const Tensor& normed, size_t count) {
 
 void ModelRunner::Embed(const uint32_t* tokens, const Tensor& out) {
   ops_->Embed({tokens, model_->embedding.view, out, model_->description.embedding_scale,
-               ops_->samples() ? arena_->last_tokens.data() : nullptr});
+               arena_->last_tokens.data()});
 }
 
 void ModelRunner::TapHidden(int layer, const Tensor& hidden) {

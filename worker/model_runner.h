@@ -82,7 +82,7 @@ class StepInput {
 struct StepOutput {
   // [logit_tokens, V] f32, on all ranks of the last stage; none where the step draws.
   Tensor logits;
-  absl::Span<const uint32_t> drawn;  // [logit_tokens] where it does; or kDamagedLogits
+  absl::Span<const int32_t> drawn;  // [logit_tokens] tokens where it does; or kDamagedLogits
   // Of this stage's layers and this home's tokens, the same on all ranks of a tensor-parallel
   // group.
   absl::Span<const int32_t> heads_closed;   // [R] (layer, token, head) that were skipped
@@ -165,9 +165,12 @@ class ModelRunner {
   // All rows at once: replayed where that can be.
   void RunWhole(const StepInput& input);
   void RunParts(const StepInput& input, int micro_batches);
-  // From tokens to logits and draws, without a copy or a wait unless there are a tap or other ranks.
+  // What the step handed out, on its way to the caller.
+  StepOutput Output(const StepInput& input);
+  // From tokens to logits and draws, without a copy or a wait where there are neither a tap nor
+  // other ranks.
   void RunStep(const DeviceInput& input);
-  void ClearCounts(int rows);
+  void ClearCounts();
   // From tokens, or the stage before, to the norms of logits, which go to rows from `first_logit`
   // on, or to the stage behind.
   void RunLayers(const DeviceInput& input, int64_t first_logit);

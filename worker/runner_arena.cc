@@ -115,11 +115,15 @@ void Carve(const LoadedModel& model, const ModelRunner::Options& options, int sl
   arena.chosen = carver.Array<int32_t>(tokens * widths.top_k);
   arena.assigned = carver.Array<int32_t>(tokens * widths.top_k);
   arena.selected = carver.Array<int32_t>(tokens * widths.selected);
-  arena.closed = carver.Array<int32_t>(options.max_rows);
-  arena.drawn = carver.Array<uint32_t>(options.max_logit_tokens);
-  arena.last_tokens = carver.Array<uint32_t>(slots);
   const int moe_layers = model.moe_layers() + (options.mtp ? 1 : 0);
-  arena.expert_tokens = carver.Array<int32_t>(int64_t{moe_layers} * model.max_experts());
+  const size_t expert_counts = static_cast<size_t>(moe_layers) * model.max_experts();
+  const auto max_rows = static_cast<size_t>(options.max_rows);
+  const auto max_drawn = static_cast<size_t>(options.max_logit_tokens);
+  arena.results = carver.Array<int32_t>(static_cast<int64_t>(max_rows + expert_counts + max_drawn));
+  arena.closed = arena.results.subspan(0, max_rows);
+  arena.expert_tokens = arena.results.subspan(max_rows, expert_counts);
+  arena.drawn = arena.results.subspan(max_rows + expert_counts);
+  arena.last_tokens = carver.Array<uint32_t>(slots);
   arena.one = carver.Array<float>(1).data();
 }
 

@@ -39,15 +39,18 @@ struct RunnerArena {
   Tensor logits;                    // [N, V]
   std::vector<Tensor> exit_normed;  // [N, d] each, with Options::early_exits
 
-  absl::Span<float> expert_weights;   // [T, top_k]
-  absl::Span<float> square_sums;      // [T]
-  absl::Span<int32_t> chosen;         // [T, top_k]
-  absl::Span<int32_t> assigned;       // [T, top_k], as this rank numbers its experts
-  absl::Span<int32_t> selected;       // [T, G, selected_blocks]
+  absl::Span<float> expert_weights;  // [T, top_k]
+  absl::Span<float> square_sums;     // [T]
+  absl::Span<int32_t> chosen;        // [T, top_k]
+  absl::Span<int32_t> assigned;      // [T, top_k], as this rank numbers its experts
+  absl::Span<int32_t> selected;      // [T, G, selected_blocks]
+  // What a step hands out but for logits, in one piece: the next three, each as large as the
+  // options allow.
+  absl::Span<int32_t> results;
   absl::Span<int32_t> closed;         // [max_rows]
-  absl::Span<uint32_t> drawn;         // [N]
-  absl::Span<uint32_t> last_tokens;   // [slots] that were drawn; kept from step to step
   absl::Span<int32_t> expert_tokens;  // [MoE layers of all stages, MTP's included, E]
+  absl::Span<int32_t> drawn;          // [N], tokens
+  absl::Span<uint32_t> last_tokens;   // [slots] that were drawn; kept from step to step
   float* one = nullptr;               // 1.0, the factor of heads without gates
 
   static absl::StatusOr<std::unique_ptr<RunnerArena>> Allocate(const LoadedModel& model,

@@ -130,7 +130,7 @@ void StepEngine::CountExperts(absl::Span<const int32_t> tokens, v1::StepResult& 
 absl::Status StepEngine::AddRows(const v1::StepPlan& plan, Launched& step) {
   input_.Clear();
   sequences_.BeginStep();
-  step.ahead = rank_->ops->samples() && rank_->runner->alone();
+  step.ahead = rank_->runner->alone();
   for (int i = 0; i < plan.row_slot_size(); ++i) {
     const uint32_t slot = plan.row_slot(i);
     const uint32_t start = plan.row_start(i);
@@ -179,7 +179,7 @@ absl::Status StepEngine::Finish(const Launched& step, v1::StepResult& result) {
 
 void StepEngine::ReportDrawn(const Launched& step, v1::StepResult& result) {
   for (size_t i = 0; i < step.slots.size(); ++i) {
-    uint32_t token = step.output.drawn[i];
+    auto token = static_cast<uint32_t>(step.output.drawn[i]);
     if (token == kDamagedLogits) {
       LOG(ERROR) << "the sequence in slot " << step.slots[i]
                  << " cannot go on: its logits hold no finite distribution; the model's weights or "

@@ -1,6 +1,11 @@
 // Host time of a decode step: what the worker does for 256 sequences beside what the device does.
-// Operations are left out, and a step's section counts as kept (kernels/replays.h), so what a GPU's
-// driver takes for a launch and a few copies comes on top.
+//
+//   worker_step_engine_bench                           without a device: what its driver takes for
+//                                                      a launch and a few copies comes on top
+//   TROUPE_TEST_DEVICE=cuda worker_step_engine_bench   with all of it, the device being idle
+//
+// Without a device operations are left out, and a step's section counts as kept
+// (kernels/replays.h).
 #include <benchmark/benchmark.h>
 
 #include <cstdlib>
@@ -93,12 +98,16 @@ std::unique_ptr<Rank> OpenRank(uint32_t sequences) {
   Rank::Config config;
   config.model = absl::StrCat(root == nullptr ? "." : root, "/models/abacus");
   config.threads = 1;
-  config.kv_memory_bytes = int64_t{512} << 20;
+  config.kv_memory_bytes = int64_t{1} << 30;
   config.max_rows = static_cast<int>(sequences);
   config.max_context = kMaxContext;
-  config.wrap_ops = [](std::unique_ptr<Ops> ops) {
-    return std::make_unique<DetachedOps>(std::move(ops));
-  };
+  if (const char* device = std::getenv("TROUPE_TEST_DEVICE"); device != nullptr) {
+    config.device = device;
+  } else {
+    config.wrap_ops = [](std::unique_ptr<Ops> ops) {
+      return std::make_unique<DetachedOps>(std::move(ops));
+    };
+  }
   auto rank = Rank::Open(config, /*part=*/std::nullopt, nullptr);
   CHECK_OK(rank.status());
   return *std::move(rank);
@@ -144,7 +153,7 @@ v1::StepPlan DecodePlan(const Rank& rank, uint32_t sequences, uint32_t start) {
 void DecodeStep(benchmark::State& state) {
   const auto sequences = static_cast<uint32_t>(state.range(0));
   const std::unique_ptr<Rank> rank = OpenRank(sequences);
-  static_cast<DetachedOps&>(*rank->ops).Detach();
+  if (auto* detached = dynamic_cast<DetachedOps*>(rank->ops.get())) detached->Detach();
   StepEngine engine(rank.get(), &RealClock::Get());
   uint32_t start = kMaxContext;
   for (auto unused : state) {
@@ -155,11 +164,15 @@ void DecodeStep(benchmark::State& state) {
       start = kPromptTokens - 1;
     }
     const v1::StepPlan plan = DecodePlan(*rank, sequences, start++);
+    rank->ops->Synchronize();
     state.ResumeTiming();
     v1::StepResult result;
     CHECK_OK(engine.Prepare(plan));
     const auto launched = engine.Launch(plan);
     CHECK_OK(launched.status());
+    state.PauseTiming();
+    rank->ops->Synchronize();
+    state.ResumeTiming();
     CHECK_OK(engine.Finish(*launched, result));
     benchmark::DoNotOptimize(result);
   }

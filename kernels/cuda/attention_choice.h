@@ -127,9 +127,11 @@ inline ContextCut CutContexts(int64_t contexts, int64_t most_tiles, int64_t at_o
   const int parts = std::clamp(PartsOfTiles(most_tiles), 1, 65535);
   ContextCut best = {.tiles_a_block = 0, .blocks = parts};
   if (contexts * parts <= at_once || most_tiles <= kCutTiles) return best;
-  int64_t best_tiles = (contexts * (most_tiles + parts * kBeginTiles) + at_once - 1) / at_once +
-                       kCutTiles / 2;
-  for (int64_t tiles = kCutTiles;; tiles *= 2) {
+  int64_t best_tiles =
+      (contexts * (most_tiles + parts * kBeginTiles) + at_once - 1) / at_once + kCutTiles / 2;
+  // More would leave a context that is much longer than the others to too few.
+  constexpr int64_t kMostTiles = 64;
+  for (int64_t tiles = kCutTiles; tiles <= kMostTiles; tiles *= 2) {
     const int64_t blocks = (most_tiles + tiles - 1) / tiles;
     const int64_t rounds = (contexts * blocks + at_once - 1) / at_once;
     const int64_t total = rounds * (std::min(tiles, most_tiles) + kBeginTiles);
@@ -137,8 +139,9 @@ inline ContextCut CutContexts(int64_t contexts, int64_t most_tiles, int64_t at_o
       best_tiles = total;
       best = {.tiles_a_block = static_cast<int>(tiles), .blocks = static_cast<int>(blocks)};
     }
-    if (tiles >= most_tiles) return best;
+    if (tiles >= most_tiles) break;
   }
+  return best;
 }
 
 inline constexpr int kUnitRows = 64;  // (token, query head) pairs of a warpgroup

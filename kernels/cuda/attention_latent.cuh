@@ -2,9 +2,11 @@
 // their values (kernels/mla_attention/mla_attention.h, the absorbed form).
 //
 // As kernels/cuda/attention_units.cuh, with what such sizes ask for. Two warpgroups have the same
-// rows: each forms the scores, and then the sums of half of the channels. The ring's slots are
-// column blocks of 64 entries, for tiles are too large to have several; those that hold values stay
-// until they were summed. Every part's result goes to memory, since sums fill the registers.
+// rows: each forms the scores' sums over some of the key's column blocks, gives them to the other,
+// and then forms the sums of half of the value's channels, which lie in the same blocks. The ring's
+// slots are column blocks of 64 entries, for tiles are too large to have several; those that hold
+// values stay until they were summed. Every part's result goes to memory, since sums fill the
+// registers.
 #ifndef TROUPE_KERNELS_CUDA_ATTENTION_LATENT_CUH_
 #define TROUPE_KERNELS_CUDA_ATTENTION_LATENT_CUH_
 
@@ -20,6 +22,7 @@ struct LatentSizes {
   static constexpr int kThreads = (kWarpgroups + 1) * kWarpgroupThreads;
   static constexpr int kBarrierBytes = 1024;
   static constexpr int kSharedBytes = 231424;
+  static constexpr int kExchangeBytes = 8192;  // where warps of the same rows exchange scores
   static constexpr int kMostSlots = 32;
 };
 
@@ -30,15 +33,17 @@ struct LatentRing {
   uint64_t* full;   // [slots]
   uint64_t* empty;  // [slots]
   uint64_t* edge;
+  float4* exchange;
 };
 
 struct LatentPlace {
   int slot = 0;
   uint32_t parity = 0;
 
-  __device__ __forceinline__ void Next(int slots) {
-    if (++slot < slots) return;
-    slot = 0;
+  __device__ __forceinline__ void Next(int count, int slots) {
+    slot += count;
+    if (slot < slots) return;
+    slot -= slots;
     parity ^= 1;
   }
 };
@@ -48,14 +53,18 @@ struct LatentPlace {
 __device__ __forceinline__ LatentRing MakeLatentRing(std::byte* shared, int query_rows) {
   const int query_bytes = LatentSizes::kKeyBlocks * query_rows * kSwizzledRowBytes;
   LatentRing ring;
-  ring.slots = min(
-      LatentSizes::kMostSlots,
-      (LatentSizes::kSharedBytes - LatentSizes::kBarrierBytes - query_bytes) / kColumnBlockBytes);
+  ring.slots =
+      min(LatentSizes::kMostSlots, (LatentSizes::kSharedBytes - LatentSizes::kBarrierBytes -
+                                    LatentSizes::kExchangeBytes - query_bytes) /
+                                       kColumnBlockBytes);
   ring.blocks = shared + query_bytes;
   ring.full =
       reinterpret_cast<uint64_t*>(shared + LatentSizes::kSharedBytes - LatentSizes::kBarrierBytes);
   ring.empty = ring.full + LatentSizes::kMostSlots;
   ring.edge = ring.empty + LatentSizes::kMostSlots;
+  ring.exchange =
+      reinterpret_cast<float4*>(shared + LatentSizes::kSharedBytes - LatentSizes::kBarrierBytes -
+                                LatentSizes::kExchangeBytes);
   return ring;
 }
 
@@ -69,8 +78,8 @@ struct LatentLoader {
 
   __device__ __forceinline__ void Copy(int page, int block, uint64_t* barrier) {
     if (!leads) return;
-    CopyTensor3(ring.blocks + filling.slot * kColumnBlockBytes, &params.keys,
-                block * kBlockColumns, 0, page, barrier);
+    CopyTensor3(ring.blocks + filling.slot * kColumnBlockBytes, &params.keys, block * kBlockColumns,
+                0, page, barrier);
   }
 
   __device__ void Load(int page) {
@@ -79,7 +88,7 @@ struct LatentLoader {
       uint64_t* full = ring.full + filling.slot;
       if (leads) ArriveExpecting(full, kColumnBlockBytes);
       Copy(page, block, full);
-      filling.Next(ring.slots);
+      filling.Next(1, ring.slots);
     }
   }
 
@@ -90,7 +99,7 @@ struct LatentLoader {
     for (int block = 0; block < LatentSizes::kKeyBlocks; ++block) {
       WaitFor(ring.empty + filling.slot, filling.parity);
       Copy(page, block, ring.edge);
-      filling.Next(ring.slots);
+      filling.Next(1, ring.slots);
     }
     WaitFor(ring.edge, 0);
     for (int block = 0; block < LatentSizes::kKeyBlocks; ++block) {
@@ -124,9 +133,10 @@ struct LatentComputer {
   const UnitAttentionParams& params;
   const UnitTask& task;
   const LatentRing& ring;
-  uint32_t queries;  // address
-  uint32_t query_block_bytes;
+  uint32_t queries;  // see OperandPlace
+  uint32_t query_block_step;
   int first_value_block;
+  bool few_rows;        // all in the first warp
   LatentPlace scoring;  // the next block of keys
   int keys_slot = 0;    // the first block of the tile whose scores were formed last
   float scores[32];
@@ -144,33 +154,92 @@ struct LatentComputer {
     if (lane < count) Arrive(ring.empty + SlotAfter(slot, lane));
   }
 
+  // Of column block `block` of the tile that is next to be scored.
+  __device__ __forceinline__ uint32_t AwaitBlock(int block) const {
+    const bool wraps = scoring.slot + block >= ring.slots;
+    const int slot = scoring.slot + block - (wraps ? ring.slots : 0);
+    WaitFor(ring.full + slot, scoring.parity ^ (wraps ? 1 : 0));
+    return OperandPlace(SharedAddress(ring.blocks) + slot * kColumnBlockBytes);
+  }
+
+  // The column blocks that this warpgroup sums over: those of its values, and half of what is
+  // behind all of them.
   __device__ __forceinline__ void StartScores() {
     keys_slot = scoring.slot;
+    // All before the first product: what stands between products would part them.
+    uint32_t keys[kValueBlocks + 1];
+#pragma unroll
+    for (int i = 0; i < kValueBlocks; ++i) keys[i] = AwaitBlock(first_value_block + i);
+    keys[kValueBlocks] = AwaitBlock(kKeyBlocks - 1);
+    const uint32_t half = first_value_block > 0 ? OperandStep(64) : 0;
+    const uint32_t first_query = SameInWarp(queries + first_value_block * query_block_step);
+    const uint32_t last_query = SameInWarp(queries + (kKeyBlocks - 1) * query_block_step + half);
+    keys[kValueBlocks] = SameInWarp(keys[kValueBlocks] + half);
     BeginProducts();
 #pragma unroll
-    for (int block = 0; block < kKeyBlocks; ++block) {
-      WaitFor(ring.full + scoring.slot, scoring.parity);
-      const uint32_t keys = SharedAddress(ring.blocks) + scoring.slot * kColumnBlockBytes;
+    for (int i = 0; i < kValueBlocks; ++i) {
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
-        MultiplyColumns(scores, ColumnDescriptor(queries + block * query_block_bytes + step * 32),
-                        ColumnDescriptor(keys + step * 32), block + step > 0);
+        MultiplyColumns(
+            scores, ColumnDescriptor(first_query + i * query_block_step + OperandStep(step * 32)),
+            ColumnDescriptor(keys[i] + OperandStep(step * 32)), i + step > 0);
       }
-      scoring.Next(ring.slots);
+    }
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+      MultiplyColumns(scores, ColumnDescriptor(last_query + OperandStep(step * 32)),
+                      ColumnDescriptor(keys[kValueBlocks] + OperandStep(step * 32)), true);
     }
     CommitProducts();
+    scoring.Next(kKeyBlocks, ring.slots);
+  }
+
+  // Adds the other warpgroup's scores to those here, kFours times four at once. Each pair of warps
+  // has a barrier.
+  template <int kFours>
+  __device__ __forceinline__ void AddScores() {
+    const auto thread = static_cast<int>(threadIdx.x) - kWarpgroupThreads;
+    const int warpgroup = thread / kWarpgroupThreads;
+    const int warp = thread % kWarpgroupThreads / kWarpSize;
+    float4* const pair = ring.exchange + warp * 2 * kFours * kWarpSize + thread % kWarpSize;
+    float4* const mine = pair + warpgroup * kFours * kWarpSize;
+    const float4* const other = pair + (1 - warpgroup) * kFours * kWarpSize;
+#pragma unroll
+    for (int first = 0; first < 32; first += 4 * kFours) {
+      SyncThreads<2 * kWarpSize>(2 + warp);  // the other has read what was here
+#pragma unroll
+      for (int i = 0; i < kFours; ++i) {
+        const float* from = scores + first + 4 * i;
+        mine[i * kWarpSize] = {from[0], from[1], from[2], from[3]};
+      }
+      SyncThreads<2 * kWarpSize>(2 + warp);
+#pragma unroll
+      for (int i = 0; i < kFours; ++i) {
+        const float4 four = other[i * kWarpSize];
+        float* to = scores + first + 4 * i;
+        to[0] = __fadd_rn(to[0], four.x);
+        to[1] = __fadd_rn(to[1], four.y);
+        to[2] = __fadd_rn(to[2], four.z);
+        to[3] = __fadd_rn(to[3], four.w);
+      }
+    }
   }
 
   __device__ __forceinline__ void StartSums(const uint32_t (&weights)[4][4], bool add) {
+    uint32_t values[kValueBlocks];
+#pragma unroll
+    for (int block = 0; block < kValueBlocks; ++block) {
+      values[block] =
+          OperandPlace(SharedAddress(ring.blocks) +
+                       SlotAfter(keys_slot, first_value_block + block) * kColumnBlockBytes);
+    }
     BeginProducts();
 #pragma unroll
     for (int block = 0; block < kValueBlocks; ++block) {
-      const uint32_t values = SharedAddress(ring.blocks) +
-                              SlotAfter(keys_slot, first_value_block + block) * kColumnBlockBytes;
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
         MultiplyRows(sums[block], weights[step],
-                     RowDescriptor(values + step * 16 * kSwizzledRowBytes, kColumnBlockBytes),
+                     RowDescriptor(values[block] + OperandStep(step * 16 * kSwizzledRowBytes)),
                      add || step > 0);
       }
     }
@@ -187,7 +256,7 @@ struct LatentComputer {
     const int part = PartOfTile(last_tile);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const PartMerge merge = softmax.Finish(r, params.attention.scale_log2);
+      const PartMerge merge = softmax.Finish(r);
       if (!SeesPart<Seen::kWindow>(rows, r, part)) continue;
 #pragma unroll
       for (int block = 0; block < kValueBlocks; ++block) {
@@ -218,6 +287,11 @@ struct LatentComputer {
       PinSums(scores);
       PinAll();
       if (idle) return;
+      if (few_rows) {
+        AddScores<8>();
+      } else {
+        AddScores<2>();
+      }
       const int first = tile * kAttentionTile;
       if (first + kAttentionTile > all_end) HideScores(rows, first, scores);
       const float2 factors = softmax.Weigh(scores, params.attention.scale_log2);
@@ -260,14 +334,15 @@ __device__ __forceinline__ void ComputeLatents(const UnitAttentionParams& params
                                            thread, LatentSizes::kWarpgroups * kWarpgroupThreads);
   const UnitRows rows = FindRows<Seen::kWindow>(params, task, /*warpgroup=*/0);
   FenceForProducts();
-  asm volatile("bar.sync 1, %0;\n" ::"n"(LatentSizes::kWarpgroups * kWarpgroupThreads) : "memory");
+  SyncThreads<LatentSizes::kWarpgroups * kWarpgroupThreads>(1);
   const int warpgroup = thread / kWarpgroupThreads;
   LatentComputer computer = {params,
                              task,
                              ring,
-                             SharedAddress(queries),
-                             static_cast<uint32_t>(query_rows * kSwizzledRowBytes),
-                             warpgroup * LatentSizes::kValueBlocks};
+                             OperandPlace(SharedAddress(queries)),
+                             OperandStep(query_rows * kSwizzledRowBytes),
+                             warpgroup * LatentSizes::kValueBlocks,
+                             query_rows <= 16};
   computer.Run(rows);
 }
 
@@ -275,6 +350,7 @@ __device__ __forceinline__ void ComputeLatents(const UnitAttentionParams& params
 __global__ void __launch_bounds__(LatentSizes::kThreads, 1)
     LatentAttentionKernel(const __grid_constant__ UnitAttentionParams params) {
   extern __shared__ __align__(1024) std::byte latent_shared[];
+  if (threadIdx.x == 0) PrefetchMap(&params.keys);
   UnitTask task;
   WaitForEarlierKernels();
   LetNextKernelBegin();

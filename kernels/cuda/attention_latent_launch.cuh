@@ -47,11 +47,10 @@ inline void LaunchLatentAttention(const AttentionParams& attention, int64_t most
   for (int64_t first = 0; first < tokens; first += choice.tokens_at_once) {
     params.first_token = static_cast<int>(first);
     params.end_token = static_cast<int>(std::min(tokens, first + choice.tokens_at_once));
-    Launch(LatentAttentionKernel,
-           {.grid = grid,
-            .threads = LatentSizes::kThreads,
-            .shared_bytes = LatentSizes::kSharedBytes},
-           context, params);
+    Launch(
+        LatentAttentionKernel,
+        {.grid = grid, .threads = LatentSizes::kThreads, .shared_bytes = LatentSizes::kSharedBytes},
+        context, params);
     LaunchMerge<Seen::kWindow>(params, context);
   }
 }

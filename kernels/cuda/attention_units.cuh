@@ -54,8 +54,7 @@ struct UnitSizes {
   static constexpr int kSlotBytes =
       (kKeyBlocks > kValueBlocks ? kKeyBlocks : kValueBlocks) * kColumnBlockBytes;
   // Products that read one operand in shared memory instead of two leave its bandwidth to others.
-  static constexpr bool kQueriesInRegisters =
-      kKeyBlocks <= 2 && (kWarpgroups == 2 || !kWhole);
+  static constexpr bool kQueriesInRegisters = kKeyBlocks <= 2 && (kWarpgroups == 2 || !kWhole);
   static constexpr int kQueryBytes =  // of a warpgroup
       kQueriesInRegisters ? 0 : kKeyBlocks * kColumnBlockBytes;
   // Two blocks share a multiprocessor where heads are not large.
@@ -157,10 +156,8 @@ __device__ __forceinline__ bool FindTask(const UnitAttentionParams& params, Unit
 // Leaves a task the tiles of the block's share of the context; false where it has none.
 __device__ __forceinline__ bool TakeShare(const UnitAttentionParams& params, UnitTask& task) {
   const auto share = static_cast<int>(blockIdx.z);
-  task.seen.first_tile =
-      max(task.seen.first_tile, FirstTileOfCut(params.tiles_a_block, share));
-  task.seen.end_tile =
-      min(task.seen.end_tile, FirstTileOfCut(params.tiles_a_block, share + 1));
+  task.seen.first_tile = max(task.seen.first_tile, FirstTileOfCut(params.tiles_a_block, share));
+  task.seen.end_tile = min(task.seen.end_tile, FirstTileOfCut(params.tiles_a_block, share + 1));
   return task.seen.first_tile < task.seen.end_tile;
 }
 
@@ -253,6 +250,10 @@ struct UnitLoader {
 
   __device__ __forceinline__ void Copy(const CUtensorMap& map, int page, int slot, int blocks,
                                        uint64_t* barrier) {
+    if (kSeen == Seen::kCompressed) {
+      CopyPieces(map, slot, blocks, barrier);
+      return;
+    }
     if (!leads) return;
     ArriveExpecting(barrier, blocks * kColumnBlockBytes);
     std::byte* to = shared.slots + slot * Sizes::kSlotBytes;
@@ -262,13 +263,45 @@ struct UnitLoader {
     }
   }
 
+  // A tile of compressed entries lies in many pages of few entries; every lane has some. Pages
+  // without entries that are seen may not exist.
+  int piece_tile = 0;
+
+  __device__ __forceinline__ void CopyPieces(const CUtensorMap& map, int slot, int blocks,
+                                             uint64_t* barrier) {
+    const AttentionParams& attention = params.attention;
+    const int entries = attention.k.entries_per_page;
+    const int first = max(task.seen.first_entry, piece_tile * kAttentionTile) / entries;
+    const int end = (min(task.seen.end_entry, (piece_tile + 1) * kAttentionTile) - 1) / entries + 1;
+    if (leads) {
+      ArriveExpecting(barrier, (end - first) * entries * kSwizzledRowBytes * blocks);
+    }
+    __syncwarp();
+    const uint32_t* pages = attention.tables.pages + task.slot * attention.tables.stride;
+    for (int piece = first + static_cast<int>(threadIdx.x) % kWarpSize; piece < end;
+         piece += kWarpSize) {
+      const auto page = static_cast<int>(pages[piece]);
+      std::byte* to = shared.slots + slot * Sizes::kSlotBytes +
+                      (piece * entries - piece_tile * kAttentionTile) * kSwizzledRowBytes;
+      for (int block = 0; block < blocks; ++block) {
+        CopyTensor3(to + block * kColumnBlockBytes, &map, block * kBlockColumns,
+                    task.kv_head * entries, page, barrier);
+      }
+    }
+    __syncwarp();
+  }
+
   __device__ void Run() {
     for (int tile = task.seen.first_tile; tile < task.seen.end_tile; ++tile) {
-      if (tile - batch_first >= kWarpSize) FindPages(tile);
-      const auto page =
-          static_cast<int>(__shfl_sync(kAllLanes, page_of_lane, tile - batch_first));
-      const EdgeTile edge(task.seen, __shfl_sync(kAllLanes, tile_of_lane, tile - batch_first) *
-                                         kAttentionTile);
+      int page = 0;
+      int tile_number = tile;  // in the sequence
+      if constexpr (kSeen != Seen::kCompressed) {
+        if (tile - batch_first >= kWarpSize) FindPages(tile);
+        page = static_cast<int>(__shfl_sync(kAllLanes, page_of_lane, tile - batch_first));
+        tile_number = __shfl_sync(kAllLanes, tile_of_lane, tile - batch_first);
+      }
+      piece_tile = tile_number;
+      const EdgeTile edge(task.seen, tile_number * kAttentionTile);
       int slot = AwaitSlot();
       Copy(params.keys, page, slot, Sizes::kKeyBlocks, shared.full + slot);
       slot = AwaitSlot();

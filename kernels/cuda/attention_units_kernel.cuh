@@ -13,7 +13,7 @@ struct UnitComputer {
   const UnitAttentionParams& params;
   const UnitTask& task;
   const UnitShared<Sizes>& shared;
-  uint32_t queries;  // address
+  uint32_t queries;  // see OperandPlace
   UnitQueries<Sizes> held;
   float scores[32];
   float sums[Sizes::kSums];
@@ -29,7 +29,7 @@ struct UnitComputer {
   __device__ __forceinline__ uint32_t AwaitSlot(int fill) {
     const int slot = fill % Sizes::kSlots;
     WaitFor(shared.full + slot, fill / Sizes::kSlots & 1);
-    return SharedAddress(shared.slots + slot * Sizes::kSlotBytes);
+    return OperandPlace(SharedAddress(shared.slots + slot * Sizes::kSlotBytes));
   }
 
   // A slot may be filled again. All of the warp's products with it have ended.
@@ -43,7 +43,7 @@ struct UnitComputer {
     BeginProducts();
 #pragma unroll
     for (int step = 0; step < Sizes::kKeyBlocks * 4; ++step) {
-      const uint32_t at = step / 4 * kColumnBlockBytes + step % 4 * 32;
+      const uint32_t at = OperandStep(step / 4 * kColumnBlockBytes + step % 4 * 32);
       if constexpr (Sizes::kQueriesInRegisters) {
         MultiplyColumns(scores, held.fragments[step], ColumnDescriptor(keys + at), step > 0);
       } else {
@@ -60,10 +60,22 @@ struct UnitComputer {
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       MultiplyRows(sums, weights[step],
-                   RowDescriptor(values + step * 16 * kSwizzledRowBytes, kColumnBlockBytes),
+                   RowDescriptor(values + OperandStep(step * 16 * kSwizzledRowBytes)),
                    add || step > 0);
     }
     CommitProducts();
+  }
+
+  // Two warpgroups take turns to start products, so that one forms weights while the other's run.
+  // Barriers: 3 and 4, a warpgroup's own.
+  __device__ __forceinline__ static int Warpgroup() {
+    return static_cast<int>(threadIdx.x) / kWarpgroupThreads - 1;
+  }
+  __device__ __forceinline__ static void AwaitTurn() {
+    if constexpr (Sizes::kWarpgroups == 2) SyncThreads<2 * kWarpgroupThreads>(3 + Warpgroup());
+  }
+  __device__ __forceinline__ static void PassTurn() {
+    if constexpr (Sizes::kWarpgroups == 2) ArriveThreads<2 * kWarpgroupThreads>(4 - Warpgroup());
   }
 
   // Scores of a tile become weights; returns what the part's sums are to be multiplied with.
@@ -74,20 +86,20 @@ struct UnitComputer {
     const int all_end = min(rows.exists[0] ? rows.end_entry[0] : INT_MAX,
                             rows.exists[1] ? rows.end_entry[1] : INT_MAX);
     if (first < all_first || first + kAttentionTile > all_end) HideScores(rows, first, scores);
-    if (kSeen == Seen::kCompressed && params.scores != nullptr) StoreScores(params, rows, first, scores);
+    if (kSeen == Seen::kCompressed && params.scores != nullptr)
+      StoreScores(params, rows, first, scores);
     return softmax.Weigh(scores, params.attention.scale_log2);
   }
 
   // The sums, and their softmax, are those of a part that ends with `last_tile`.
   __device__ __forceinline__ void EndPart(const UnitRows& rows, int last_tile) {
-    const float scale_log2 = params.attention.scale_log2;
     if constexpr (Sizes::kWhole) {
-      merged.Add(sums, softmax, scale_log2);
+      merged.Add(sums, softmax);
     } else {
       const int part = PartOfTile(last_tile);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const PartMerge merge = softmax.Finish(r, scale_log2);
+        const PartMerge merge = softmax.Finish(r);
         if (!SeesPart<kSeen>(rows, r, part)) continue;
         StorePartial(params, rows, r, part, /*first_channel=*/0, sums);
         StorePartialSoftmax(params, rows, r, part, merge);
@@ -105,6 +117,7 @@ struct UnitComputer {
     for (int j = 0; j < Sizes::kSums; ++j) sums[j] = 0;
     PinSums(sums);
     PinSums(scores);
+    if (Warpgroup() == 1) PassTurn();
     StartScores(seen.first_tile);
     WaitForProducts<0>();
     PinSums(scores);
@@ -112,8 +125,10 @@ struct UnitComputer {
     if (!idle) Weigh(rows, seen.first_tile);
     PackWeights(scores, weights);
     for (int tile = seen.first_tile; tile + 1 < seen.end_tile; ++tile) {
+      AwaitTurn();
       StartScores(tile + 1);
       StartSums(tile, add);
+      PassTurn();
       add = tile + 1 != next_part;
       if (!add) {
         next_part = FirstTileOfPart(PartOfTile(next_part) + 1);
@@ -136,6 +151,7 @@ struct UnitComputer {
       }
       PackWeights(scores, weights);
     }
+    if (Warpgroup() == 0) AwaitTurn();
     StartSums(seen.end_tile - 1, add);
     WaitForProducts<0>();
     PinSums(sums);
@@ -150,14 +166,15 @@ __device__ __forceinline__ void ComputeRows(const UnitAttentionParams& params, c
   const auto thread = static_cast<int>(threadIdx.x) % kWarpgroupThreads;
   std::byte* queries = shared.queries + warpgroup * Sizes::kQueryBytes;
   const UnitRows rows = FindRows<kSeen>(params, task, warpgroup);
-  UnitComputer<Sizes, kSeen> computer = {params, task, shared, SharedAddress(queries)};
+  UnitComputer<Sizes, kSeen> computer = {params, task, shared,
+                                         OperandPlace(SharedAddress(queries))};
   if constexpr (Sizes::kQueriesInRegisters) {
     computer.held.Load(params, rows);
   } else {
     LoadUnitQueries<Sizes::kKeyBlocks>(params, task, warpgroup, queries, kUnitRows, thread,
                                        kWarpgroupThreads);
     FenceForProducts();
-    SyncWarpgroup(1 + warpgroup);
+    SyncThreads<kWarpgroupThreads>(1 + warpgroup);
   }
   computer.merged.shared =
       reinterpret_cast<float4*>(shared.merged + warpgroup * Sizes::kMergedBytes) + thread;
@@ -172,23 +189,16 @@ __device__ __forceinline__ void ComputeRows(const UnitAttentionParams& params, c
   }
 }
 
-// Grid: blocks of rows in x, KV heads and slices of their query heads in y, shares of the context in
-// z.
+// Grid: blocks of rows in x, KV heads and slices of their query heads in y, shares of the context
+// in z.
 template <class Sizes, Seen kSeen>
 __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
     UnitAttentionKernel(const __grid_constant__ UnitAttentionParams params) {
   extern __shared__ __align__(1024) std::byte tile_shared[];
   const UnitShared<Sizes> shared(tile_shared);
-  UnitTask task;
-  WaitForEarlierKernels();
-  LetNextKernelBegin();
-  if (!FindTask<Sizes, kSeen>(params, task)) return;
-  if (!Sizes::kWhole && !TakeShare(params, task)) return;
-  if (!AnyOpen(params.attention, task)) {
-    if (Sizes::kWhole && !params.attention.mix.accumulate) ClearRows(params, task);
-    return;
-  }
   if (threadIdx.x == 0) {
+    PrefetchMap(&params.keys);
+    PrefetchMap(&params.values);
     for (int slot = 0; slot < Sizes::kSlots; ++slot) {
       InitBarrier(shared.full + slot, 1);
       InitBarrier(shared.empty + slot, Sizes::kWarpgroups * kWarpgroupThreads / kWarpSize);
@@ -196,64 +206,65 @@ __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
     InitBarrier(shared.edge, 1);
     FenceBarriers();
   }
+  WaitForEarlierKernels();
+  LetNextKernelBegin();
+  UnitTask task;
+  if (!FindTask<Sizes, kSeen>(params, task)) return;
+  if (!Sizes::kWhole && !TakeShare(params, task)) return;
+  if (!AnyOpen(params.attention, task)) {
+    if (Sizes::kWhole && !params.attention.mix.accumulate) ClearRows(params, task);
+    return;
+  }
   __syncthreads();
   if (threadIdx.x < kWarpgroupThreads) {
     if constexpr (Sizes::kTwo) GiveUpRegisters<56>();
-    if constexpr (Sizes::kWarpgroups == 2) GiveUpRegisters<40>();
+    if constexpr (Sizes::kWarpgroups == 2) GiveUpRegisters<24>();
     if (threadIdx.x < kWarpSize) UnitLoader<Sizes, kSeen>{params, task, shared}.Run();
   } else {
     if constexpr (Sizes::kTwo) TakeRegisters<200>();
-    if constexpr (Sizes::kWarpgroups == 2) TakeRegisters<232>();
+    if constexpr (Sizes::kWarpgroups == 2) TakeRegisters<240>();
     ComputeRows<Sizes, kSeen>(params, task, shared);
   }
 }
 
-// Grid: tokens in x, four query heads each in y, a warp a head. Merges a head's parts in order. A
-// lane has kFours times four channels.
 inline constexpr int kMergeThreads = 4 * kWarpSize;
+inline constexpr int kMergeChannels = 4 * kWarpSize;  // of a warp
 
-template <int kFours>
+// A lane's four channels of a head's parts, merged in order.
 struct MergingSums {
-  // Parts whose results are asked for at once.
-  static constexpr int kAtOnce = kFours == 1 ? 8 : 4;
+  static constexpr int kAtOnce = 8;  // parts whose results are asked for at once
 
-  float4 sums[kFours] = {};
+  float4 sums = {};
   PartMerge merge = {-INFINITY, 0};
 
+  // `partial`: the first part's.
   __device__ __forceinline__ void Add(const float* partial, const float2* softmax, int first_part,
                                       int end_part, int head_dim) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
     for (int first = first_part; first < end_part; first += kAtOnce) {
       float2 next_softmax[kAtOnce];
-      float4 next[kAtOnce][kFours];
+      float4 next[kAtOnce];
 #pragma unroll
       for (int p = 0; p < kAtOnce; ++p) {
         const int part = min(first + p, end_part - 1);
         next_softmax[p] = softmax[part];
-#pragma unroll
-        for (int i = 0; i < kFours; ++i) {
-          const int channel = (lane + i * kWarpSize) * 4;
-          next[p][i] = *reinterpret_cast<const float4*>(
-              partial + part * static_cast<int64_t>(head_dim) + (channel < head_dim ? channel : 0));
-        }
+        next[p] = *reinterpret_cast<const float4*>(partial + part * static_cast<int64_t>(head_dim));
       }
 #pragma unroll
       for (int p = 0; p < kAtOnce; ++p) {
         if (first + p >= end_part) break;
         const float2 factors = AddPart(merge, {next_softmax[p].x, next_softmax[p].y});
-#pragma unroll
-        for (int i = 0; i < kFours; ++i) {
-          sums[i].x = MergeSums(sums[i].x, next[p][i].x, factors);
-          sums[i].y = MergeSums(sums[i].y, next[p][i].y, factors);
-          sums[i].z = MergeSums(sums[i].z, next[p][i].z, factors);
-          sums[i].w = MergeSums(sums[i].w, next[p][i].w, factors);
-        }
+        sums.x = MergeSums(sums.x, next[p].x, factors);
+        sums.y = MergeSums(sums.y, next[p].y, factors);
+        sums.z = MergeSums(sums.z, next[p].z, factors);
+        sums.w = MergeSums(sums.w, next[p].w, factors);
       }
     }
   }
 };
 
-template <Seen kSeen, int kFours>
+// Grid: tokens in x, four query heads each in y, a warp a head, and kMergeChannels of their
+// channels in z.
+template <Seen kSeen>
 __global__ void __launch_bounds__(kMergeThreads)
     MergeUnitPartsKernel(const __grid_constant__ UnitAttentionParams params) {
   WaitForEarlierKernels();
@@ -263,38 +274,35 @@ __global__ void __launch_bounds__(kMergeThreads)
   const auto head = static_cast<int>(blockIdx.y * 4 + threadIdx.x / kWarpSize);
   if (head >= attention.heads) return;
   const auto lane = static_cast<int>(threadIdx.x % kWarpSize);
+  const auto channel = static_cast<int>(blockIdx.z) * kMergeChannels + lane * 4;
   const int kv_head = head / (attention.heads / attention.k.kv_heads);
   const int head_dim = attention.v.head_dim;
+  const bool inside = channel < head_dim;
   const float factor = FactorOf(attention.mix, token, head);
-  float* out = attention.out + token * attention.out_stride + head * head_dim;
+  float* out = attention.out + token * attention.out_stride + head * head_dim + channel;
   const bool accumulate = attention.mix.accumulate;
   if (factor == 0) {
-    for (int c = lane; c < head_dim && !accumulate; c += kWarpSize) out[c] = 0;
+    for (int c = 0; c < 4 && inside && !accumulate; ++c) out[c] = 0;
     if (attention.softmax == nullptr) return;
   }
   const SeenEntries seen = FindSeen<kSeen>(attention, token, kv_head);
   const int64_t row = PartialPlace(params, token, head, 0);
-  MergingSums<kFours> merging;
-  merging.Add(attention.partial + row * head_dim, params.partial_softmax + row,
-              PartOfTile(seen.first_tile), PartsOfTiles(seen.end_tile), head_dim);
+  MergingSums merging;
+  merging.Add(attention.partial + row * head_dim + (inside ? channel : 0),
+              params.partial_softmax + row, PartOfTile(seen.first_tile),
+              PartsOfTiles(seen.end_tile), head_dim);
   PartMerge merge = merging.merge;
-  if (lane == 0 && attention.softmax != nullptr) {
+  if (channel == 0 && attention.softmax != nullptr) {
     attention.softmax[token * attention.heads + head] = {merge.largest, merge.sum};
   }
-  if (factor == 0) return;
+  if (factor == 0 || !inside) return;
   float rescale = 1;
   if (attention.sinks != nullptr) rescale = merge.Add(attention.sinks[head] * kLog2E, 1).x;
+  const float sums[4] = {merging.sums.x, merging.sums.y, merging.sums.z, merging.sums.w};
 #pragma unroll
-  for (int i = 0; i < kFours; ++i) {
-    const int channel = (lane + i * kWarpSize) * 4;
-    if (channel >= head_dim) continue;
-    const float sums[4] = {merging.sums[i].x, merging.sums[i].y, merging.sums[i].z,
-                           merging.sums[i].w};
-#pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      const float result = FinishUnit(sums[c], rescale, merge.sum, factor);
-      out[channel + c] = __fadd_rn(accumulate ? out[channel + c] : 0.0F, result);
-    }
+  for (int c = 0; c < 4; ++c) {
+    const float result = FinishUnit(sums[c], rescale, merge.sum, factor);
+    out[c] = __fadd_rn(accumulate ? out[c] : 0.0F, result);
   }
 }
 

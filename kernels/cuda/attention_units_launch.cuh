@@ -45,11 +45,16 @@ inline bool InWholeChunks(const KvStream& stream) {
          reinterpret_cast<uintptr_t>(stream.base) % 16 == 0;
 }
 
-// Whether the kernels take an operation. What decides is the same in every step of a model.
-inline bool UnitsTake(const AttentionParams& params) {
-  return InWholeChunks(params.k) && InWholeChunks(params.v) &&
-         params.k.entries_per_page == kAttentionTile && params.scale_log2 > 0 &&
-         !params.values_in_keys && FindUnitBlocks(params.k.head_dim, params.v.head_dim).keys > 0;
+// Whether the kernels take an operation. What decides is the same in every step of a model. Only
+// compressed entries may come in pages of less than a tile.
+template <Seen kSeen>
+bool UnitsTake(const AttentionParams& params) {
+  const int entries = params.k.entries_per_page;
+  const bool whole_pages =
+      kSeen == Seen::kCompressed ? kAttentionTile % entries == 0 : entries == kAttentionTile;
+  return InWholeChunks(params.k) && InWholeChunks(params.v) && whole_pages &&
+         params.scale_log2 > 0 && !params.values_in_keys &&
+         FindUnitBlocks(params.k.head_dim, params.v.head_dim).keys > 0;
 }
 
 inline void FindAlignment(UnitAttentionParams& params) {
@@ -65,15 +70,9 @@ template <Seen kSeen>
 void LaunchMerge(const UnitAttentionParams& params, const CudaContext& context) {
   const AttentionParams& attention = params.attention;
   const dim3 grid(static_cast<unsigned>(params.end_token - params.first_token),
-                  static_cast<unsigned>(CeilDiv(attention.heads, kMergeThreads / kWarpSize)));
-  const LaunchShape shape = {.grid = grid, .threads = kMergeThreads};
-  if (attention.v.head_dim <= 4 * kWarpSize) {
-    Launch(MergeUnitPartsKernel<kSeen, 1>, shape, context, params);
-  } else if (attention.v.head_dim <= 8 * kWarpSize) {
-    Launch(MergeUnitPartsKernel<kSeen, 2>, shape, context, params);
-  } else {
-    Launch(MergeUnitPartsKernel<kSeen, 4>, shape, context, params);
-  }
+                  static_cast<unsigned>(CeilDiv(attention.heads, kMergeThreads / kWarpSize)),
+                  static_cast<unsigned>(CeilDiv(attention.v.head_dim, kMergeChannels)));
+  Launch(MergeUnitPartsKernel<kSeen>, {.grid = grid, .threads = kMergeThreads}, context, params);
 }
 
 // What a launch needs. Its tokens may be narrowed down before it runs.

@@ -130,9 +130,9 @@ struct UnitQueries {
     const int column = static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const float* q = attention.q + (rows.exists[r] ? rows.token[r] * attention.q_stride +
-                                                           rows.head[r] * head_dim
-                                                     : 0);
+      const float* q =
+          attention.q +
+          (rows.exists[r] ? rows.token[r] * attention.q_stride + rows.head[r] * head_dim : 0);
 #pragma unroll
       for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
@@ -148,33 +148,41 @@ struct UnitQueries {
 };
 
 // Softmax of a thread's two rows over the tiles of a part. The sum is of the thread's own columns.
+//
+// Weights are relative to a score that is the largest but for a factor of 2^kSlack: where it grows
+// by less, sums stay as they are (as in FlashAttention 4). Weights and their sum are still far from
+// the end of their range, and as exact.
 struct UnitSoftmax {
-  float largest[2] = {-INFINITY, -INFINITY};  // score, before it is scaled
+  static constexpr float kSlack = 8;
+
+  float shift[2] = {-INFINITY, -INFINITY};  // the score, scaled
   float sum[2] = {0, 0};
 
   // Scores of a tile become weights; returns what sums formed so far are to be multiplied with.
   __device__ __forceinline__ float2 Weigh(float (&scores)[32], float scale_log2) {
-    float factors[2];
+    float factors[2] = {1, 1};
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float high = largest[r];
+      float high = -INFINITY;
 #pragma unroll
       for (int j = 0; j < 32; j += 4) {
         high = fmaxf(high, fmaxf(scores[j + 2 * r], scores[j + 2 * r + 1]));
       }
-      high = RowMax(high);
+      high = __fmul_rn(RowMax(high), scale_log2);
+      // Not where both are -inf: the row has seen nothing yet.
+      if (__fadd_rn(high, -shift[r]) > kSlack) {
+        factors[r] = Exp2(__fadd_rn(shift[r], -high));
+        shift[r] = high;
+      }
       // A row that has seen nothing yet weighs against 0, and so keeps weights of 0.
-      const float shift = high == -INFINITY ? 0.0F : __fmul_rn(high, scale_log2);
-      // Exactly 1 where the largest stays the same: no fused product here, which is not rounded.
-      factors[r] = Exp2(__fadd_rn(__fmul_rn(largest[r], scale_log2), -shift));
-      largest[r] = high;
+      const float minus = shift[r] == -INFINITY ? 0.0F : -shift[r];
       float added = 0;
 #pragma unroll
       for (int j = 0; j < 32; j += 4) {
         float& low = scores[j + 2 * r];
         float& next = scores[j + 2 * r + 1];
-        low = Exp2(__fmaf_rn(low, scale_log2, -shift));
-        next = Exp2(__fmaf_rn(next, scale_log2, -shift));
+        low = Exp2(__fmaf_rn(low, scale_log2, minus));
+        next = Exp2(__fmaf_rn(next, scale_log2, minus));
         added = __fadd_rn(added, __fadd_rn(low, next));
       }
       sum[r] = __fmaf_rn(sum[r], factors[r], added);
@@ -182,10 +190,7 @@ struct UnitSoftmax {
     return {factors[0], factors[1]};
   }
 
-  __device__ __forceinline__ PartMerge Finish(int r, float scale_log2) const {
-    return {largest[r] == -INFINITY ? -INFINITY : __fmul_rn(largest[r], scale_log2),
-            RowSum(sum[r])};
-  }
+  __device__ __forceinline__ PartMerge Finish(int r) const { return {shift[r], RowSum(sum[r])}; }
 };
 
 // Takes out the scores of entries that a row does not see.
@@ -207,8 +212,8 @@ __device__ __forceinline__ void StoreScores(const UnitAttentionParams& params, c
     const int64_t row =
         static_cast<int64_t>(rows.token[r] - params.first_token) * params.attention.heads +
         rows.head[r];
-    float* to = params.scores + row * params.score_stride + first +
-                static_cast<int>(threadIdx.x) % 4 * 2;
+    float* to =
+        params.scores + row * params.score_stride + first + static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
       *reinterpret_cast<float2*>(to + j * 8) = {scores[j * 4 + 2 * r], scores[j * 4 + 2 * r + 1]};
@@ -251,12 +256,11 @@ struct UnitMerged {
   float4* shared = nullptr;  // this thread's first four sums; the next ones a warpgroup further
   bool any = false;
 
-  __device__ void Add(const float (&sums)[Sizes::kSums], const UnitSoftmax& softmax,
-                      float scale_log2) {
+  __device__ void Add(const float (&sums)[Sizes::kSums], const UnitSoftmax& softmax) {
     float2 factors[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      factors[r] = AddPart(merge[r], softmax.Finish(r, scale_log2));
+      factors[r] = AddPart(merge[r], softmax.Finish(r));
     }
     if constexpr (kInShared) {
 #pragma unroll

@@ -69,6 +69,28 @@ TEST(AttentionPartsTest, FollowOneAnother) {
   EXPECT_EQ(PartsOfTiles(0), 0);
 }
 
+TEST(CutContextsTest, SharesAreWholePartsAndCoverTheContext) {
+  for (const int64_t contexts : {1, 4, 64, 256, 3000}) {
+    for (const int64_t tiles : {1, 2, 16, 17, 18, 64, 128, 129, 1024, 5000}) {
+      const ContextCut cut = CutContexts(contexts, tiles, 2 * kMultiprocessors);
+      ASSERT_GE(FirstTileOfCut(cut.tiles_a_block, cut.blocks), tiles);
+      ASSERT_LT(FirstTileOfCut(cut.tiles_a_block, cut.blocks - 1), tiles);
+      for (int block = 0; block < cut.blocks; ++block) {
+        const int tile = FirstTileOfCut(cut.tiles_a_block, block);
+        ASSERT_EQ(FirstTileOfPart(PartOfTile(tile)), tile);
+      }
+    }
+  }
+}
+
+TEST(CutContextsTest, TakesPartsForFewContextsAndLongSharesForMany) {
+  EXPECT_EQ(CutContexts(4, 128, 2 * kMultiprocessors).blocks, 24);
+  EXPECT_EQ(CutContexts(32, 128, 2 * kMultiprocessors).tiles_a_block, 16);
+  EXPECT_EQ(CutContexts(64, 128, kMultiprocessors).tiles_a_block, 64);
+  // Not all of a context, which may be longer than the others.
+  EXPECT_EQ(CutContexts(256, 1024, 2 * kMultiprocessors).tiles_a_block, 64);
+}
+
 TEST(ChooseUnitAttentionTest, CutsTheContextOnlyWhereBlocksAreFew) {
   UnitAttentionShape shape = {
       .tokens = 1, .rows = 1, .kv_heads = 4, .group_heads = 8, .most_tiles = 128};
@@ -200,6 +222,13 @@ TEST(ChooseStreamTest, FitsSharedMemoryOrSaysNo) {
   EXPECT_EQ(ChooseStream(320, 1, 2056, 0, kMultiprocessors).blocks, 0);
 }
 
+TEST(WantsStreamTest, OnlyWhatComesAtOnce) {
+  EXPECT_TRUE(WantsStream(/*tiles=*/320, /*rows=*/8, /*inputs=*/2048, kMultiprocessors));
+  EXPECT_FALSE(WantsStream(320, 9, 2048, kMultiprocessors));
+  EXPECT_FALSE(WantsStream(128, 1, 4096, kMultiprocessors));
+  EXPECT_FALSE(WantsStream(9496, 1, 2048, kMultiprocessors));
+}
+
 TEST(ChooseFewTokensTest, TakesDecodeStepsOfFewTokens) {
   ExpertsShape shape = {.tokens = 1, .experts = 128, .top_k = 8, .hidden = 2048, .size = 768};
   EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).down.blocks, 128);
@@ -214,6 +243,19 @@ TEST(ChooseFewTokensTest, TakesDecodeStepsOfFewTokens) {
   shape.tokens = 1;
   shape.size = 24;
   EXPECT_EQ(ChooseFewTokens(shape, kMultiprocessors).gate_up.blocks, 0);
+}
+
+TEST(ChooseGroupedRowsTest, LargerTilesForMoreRowsAnExpert) {
+  ExpertsShape shape = {.tokens = 9, .experts = 128, .top_k = 8, .hidden = 2048, .size = 768};
+  EXPECT_EQ(ChooseGroupedRows(shape), 64);
+  shape.tokens = 512;
+  EXPECT_EQ(ChooseGroupedRows(shape), 64);
+  shape.tokens = 1024;
+  EXPECT_EQ(ChooseGroupedRows(shape), 128);
+  shape.tokens = 2048;
+  EXPECT_EQ(ChooseGroupedRows(shape), 256);
+  shape.experts = kMostGroupedExperts + 1;
+  EXPECT_EQ(ChooseGroupedRows(shape), 0);
 }
 
 }  // namespace

@@ -93,6 +93,11 @@ __device__ __forceinline__ void CopyTensor5(void* shared, const CUtensorMap* map
       : "memory");
 }
 
+// Asks for a map before it is used.
+__device__ __forceinline__ void PrefetchMap(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory");
+}
+
 // Ends a wait that began with the launch: what earlier kernels of the stream wrote may be read.
 // Nothing to wait for in a launch that does not overlap them.
 __device__ __forceinline__ void WaitForEarlierKernels() {

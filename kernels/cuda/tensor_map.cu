@@ -70,7 +70,7 @@ CUtensorMap MapPages(const KvStream& stream, CudaErrors& errors) {
   return Encode<3>(stream.base, {static_cast<cuuint64_t>(stream.head_dim), rows, kMostPages},
                    {static_cast<cuuint64_t>(stream.head_dim * kElementBytes),
                     static_cast<cuuint64_t>(stream.page_bytes)},
-                   {kMapInputs, kMapEntries, 1}, errors);
+                   {kMapInputs, static_cast<cuuint32_t>(stream.entries_per_page), 1}, errors);
 }
 
 CUtensorMap MapStream(const void* w, int64_t inputs, const PairedRows& rows, CudaErrors& errors) {

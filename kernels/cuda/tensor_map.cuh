@@ -14,8 +14,7 @@
 
 namespace troupe {
 
-inline constexpr int kMapInputs = 64;   // of a tile's rows: 128 bytes
-inline constexpr int kMapEntries = 64;  // of a tile of MapPages
+inline constexpr int kMapInputs = 64;  // of a tile's rows: 128 bytes
 inline constexpr int kMapRowBytes = kMapInputs * 2;
 
 // [rows, inputs], in tiles of `tile_rows` rows. `inputs` are a multiple of 8. What lies beyond the
@@ -37,9 +36,9 @@ CUtensorMap MapPairedRows(const void* w, int64_t inputs, const PairedRows& rows,
 // last dimension counts these. `inputs` are a multiple of kMapInputs.
 CUtensorMap MapStream(const void* w, int64_t inputs, const PairedRows& rows, CudaErrors& errors);
 
-// The pages of a bf16 stream, in tiles of 64 channels of kMapEntries: coordinates are a channel,
-// an entry of the page (KV heads one after another) and a page. Requires head sizes, and pages'
-// bytes, that are whole 16 bytes.
+// The pages of a bf16 stream, in tiles of kMapInputs channels of a KV head's entries: coordinates
+// are a channel, an entry of the page (KV heads one after another) and a page. Requires head sizes,
+// and pages' bytes, that are whole 16 bytes.
 CUtensorMap MapPages(const KvStream& stream, CudaErrors& errors);
 
 }  // namespace troupe

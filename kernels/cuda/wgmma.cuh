@@ -30,18 +30,33 @@ __device__ __forceinline__ int SwizzledOffset(int row, int chunk) {
   return row * kSwizzledRowBytes + ((chunk ^ (row % kSwizzleRows)) << 4);
 }
 
-// An operand whose columns are summed over: 64 rows or more, 8 at a time.
-__device__ __forceinline__ uint64_t ColumnDescriptor(uint32_t address) {
-  constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
-  constexpr uint64_t kRowsStep = uint64_t{kSwizzleRows * kSwizzledRowBytes >> 4} << 32;
-  return kSwizzle128 | kRowsStep | uint64_t{1} << 16 | (address & 0x3ffff) >> 4;
+// A number that is the same in all of a warp: the compiler then keeps it, and what is added to it,
+// where products take operands' places from.
+__device__ __forceinline__ uint32_t SameInWarp(uint32_t value) {
+  return __shfl_sync(kAllLanes, value, 0);
 }
 
-// An operand whose rows are summed over; its column blocks lie `block_bytes` apart.
-__device__ __forceinline__ uint64_t RowDescriptor(uint32_t address, uint32_t block_bytes) {
-  constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
-  constexpr uint64_t kRowsStep = uint64_t{kSwizzleRows * kSwizzledRowBytes >> 4} << 32;
-  return kSwizzle128 | kRowsStep | uint64_t{block_bytes >> 4} << 16 | (address & 0x3ffff) >> 4;
+// Where an operand begins, as descriptors say it: in units of 16 bytes.
+__device__ __forceinline__ uint32_t OperandPlace(uint32_t address) {
+  return SameInWarp((address & 0x3ffff) >> 4);
+}
+constexpr uint32_t OperandStep(int bytes) { return static_cast<uint32_t>(bytes) >> 4; }
+
+// Of an operand in rows of 128 bytes, swizzled; its column blocks lie `block_step` apart.
+__device__ __forceinline__ uint64_t SwizzledDescriptor(uint32_t place, uint32_t block_step) {
+  constexpr uint32_t kSwizzle128 = 1U << 30;
+  constexpr uint32_t kHigh = kSwizzle128 | OperandStep(kSwizzleRows * kSwizzledRowBytes);
+  return static_cast<uint64_t>(kHigh) << 32 | (block_step << 16 | place);
+}
+
+// An operand whose columns are summed over: 64 rows or more, 8 at a time.
+__device__ __forceinline__ uint64_t ColumnDescriptor(uint32_t place) {
+  return SwizzledDescriptor(place, 1);
+}
+
+// An operand whose rows are summed over; its column blocks lie kColumnBlockBytes apart.
+__device__ __forceinline__ uint64_t RowDescriptor(uint32_t place) {
+  return SwizzledDescriptor(place, OperandStep(kColumnBlockBytes));
 }
 
 // Keeps the compiler from moving uses of sums across a wait.
@@ -203,9 +218,14 @@ __device__ __forceinline__ bool PhaseEnded(uint64_t* barrier, uint32_t parity) {
       : "memory");
   return ended != 0;
 }
-// A barrier of one warpgroup; `number` is not 0, which __syncthreads has.
-__device__ __forceinline__ void SyncWarpgroup(int number) {
-  asm volatile("bar.sync %0, %1;\n" ::"r"(number), "n"(kWarpgroupThreads) : "memory");
+// Barriers of some of a block's threads, whole warps; `number` is not 0, which __syncthreads has.
+template <int kThreads>
+__device__ __forceinline__ void SyncThreads(int number) {
+  asm volatile("bar.sync %0, %1;\n" ::"r"(number), "n"(kThreads) : "memory");
+}
+template <int kThreads>
+__device__ __forceinline__ void ArriveThreads(int number) {
+  asm volatile("bar.arrive %0, %1;\n" ::"r"(number), "n"(kThreads) : "memory");
 }
 
 // 2 to the power of x, to 2 units of the last place; 0 for -inf and where it would be denormal.

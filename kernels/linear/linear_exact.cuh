@@ -10,6 +10,7 @@
 #define TROUPE_KERNELS_LINEAR_LINEAR_EXACT_CUH_
 
 #include "kernels/cuda/grouped.cuh"
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/math.cuh"
 
 namespace troupe {
@@ -32,10 +33,50 @@ struct ExactProduct {
   int64_t out_batch = 0;
 };
 
+// Adds a lane's share of the products of kRows rows and kExactOutputs outputs.
+template <class Weight, int kUnit, int kRows, bool kRoundX>
+__device__ __forceinline__ void SumLane(const Weight* const (&w)[kExactOutputs],
+                                        const float* const (&x)[kRows], int64_t inputs,
+                                        float (&sums)[kRows][kExactOutputs]) {
+  // Units whose loads are under way together, while registers last.
+  constexpr int kAhead = kRows == 1 ? 1 : sizeof(Weight) == 2 ? 4 : 2;
+  constexpr int kStep = kWarpSize * kUnit;
+  for (int64_t begin = threadIdx.x % kWarpSize * int64_t{kUnit}; begin < inputs;
+       begin += kAhead * kStep) {
+    float weights[kAhead][kExactOutputs][kUnit];
+    float values[kAhead][kRows][kUnit];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int64_t at = min(begin + i * kStep, inputs - kUnit);
+#pragma unroll
+      for (int o = 0; o < kExactOutputs; ++o) LoadElements<kUnit>(w[o] + at, weights[i][o]);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) LoadElements<kUnit>(x[r] + at, values[i][r]);
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (begin + i * kStep >= inputs) break;
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int u = 0; u < kUnit; ++u) {
+          const float value = kRoundX ? RoundedToBf16(values[i][r][u]) : values[i][r][u];
+#pragma unroll
+          for (int o = 0; o < kExactOutputs; ++o) {
+            sums[r][o] = __fmaf_rn(weights[i][o][u], value, sums[r][o]);
+          }
+        }
+      }
+    }
+  }
+}
+
 // Grid: groups of kExactWarps * kExactOutputs outputs in x, tiles of kRows rows in y, products of a
 // batch in z.
 template <class Weight, int kUnit, int kRows, bool kRoundX>
 __global__ void __launch_bounds__(kExactWarps* kWarpSize) ExactProductKernel(ExactProduct product) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   RowTile tile = FindTile(product.rows, static_cast<int>(blockIdx.y), kRows);
   if (product.batch_weights != nullptr) {
     tile.weights = product.batch_weights[blockIdx.z];
@@ -62,37 +103,7 @@ __global__ void __launch_bounds__(kExactWarps* kWarpSize) ExactProductKernel(Exa
     x[r] = product.x + SourceRow(product.rows, row) * product.x_stride;
   }
   float sums[kRows][kExactOutputs] = {};
-  // Units whose loads are under way together, while registers last.
-  constexpr int kAhead = sizeof(Weight) == 2 ? 4 : 2;
-  constexpr int kStep = kWarpSize * kUnit;
-  for (int64_t begin = static_cast<int64_t>(lane) * kUnit; begin < product.inputs;
-       begin += kAhead * kStep) {
-    float weights[kAhead][kExactOutputs][kUnit];
-    float values[kAhead][kRows][kUnit];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int64_t at = min(begin + i * kStep, product.inputs - kUnit);
-#pragma unroll
-      for (int o = 0; o < kExactOutputs; ++o) LoadElements<kUnit>(w[o] + at, weights[i][o]);
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) LoadElements<kUnit>(x[r] + at, values[i][r]);
-    }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (begin + i * kStep >= product.inputs) break;
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-#pragma unroll
-        for (int u = 0; u < kUnit; ++u) {
-          const float value = kRoundX ? RoundedToBf16(values[i][r][u]) : values[i][r][u];
-#pragma unroll
-          for (int o = 0; o < kExactOutputs; ++o) {
-            sums[r][o] = __fmaf_rn(weights[i][o][u], value, sums[r][o]);
-          }
-        }
-      }
-    }
-  }
+  SumLane<Weight, kUnit, kRows, kRoundX>(w, x, product.inputs, sums);
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
 #pragma unroll

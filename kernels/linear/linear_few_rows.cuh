@@ -39,7 +39,8 @@ __device__ __forceinline__ void StoreFewRows(const FewRowsProduct& product, int 
 
 // Dynamic shared memory: StreamMemory.
 template <int kColumnTiles>
-__global__ void __launch_bounds__(kStreamThreads, 1) FewRowsKernel(const __grid_constant__ CUtensorMap weights, FewRowsProduct product) {
+__global__ void __launch_bounds__(kStreamThreads, 1)
+    FewRowsKernel(const __grid_constant__ CUtensorMap weights, FewRowsProduct product) {
   extern __shared__ __align__(128) std::byte few_rows_shared[];
   const StreamMemory memory(few_rows_shared, product.choice, product.rows, product.inputs);
   const WarpRing ring = memory.Ring(product.choice);

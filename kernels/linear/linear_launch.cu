@@ -11,23 +11,29 @@ namespace {
 
 constexpr int kRoundThreads = 256;
 
-__global__ void RoundKernel(Tensor x, CudaBf16* to) {
+// Grid: rows in x, groups of kUnit * kRoundThreads columns in y.
+template <int kUnit>
+__global__ void __launch_bounds__(kRoundThreads) RoundKernel(Tensor x, CudaBf16* to) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   const int64_t row = blockIdx.x;
-  const int64_t col = static_cast<int64_t>(blockIdx.y) * kRoundThreads + threadIdx.x;
+  const int64_t col = (static_cast<int64_t>(blockIdx.y) * kRoundThreads + threadIdx.x) * kUnit;
   if (col >= x.cols) return;
-  to[row * x.cols + col] =
-      Narrow<CudaBf16>(static_cast<const float*>(x.data)[row * x.stride + col]);
+  const float* from = static_cast<const float*>(x.data) + row * x.stride + col;
+  if constexpr (kUnit == 4) {
+    *reinterpret_cast<uint2*>(to + row * x.cols + col) =
+        RoundedFour(*reinterpret_cast<const float4*>(from));
+  } else {
+    to[row * x.cols + col] = Narrow<CudaBf16>(*from);
+  }
 }
 
 template <class Weight, int kUnit, bool kRoundX>
 void LaunchExactOf(const ExactProduct& product, int rows_a_tile, const dim3& grid,
-                   cudaStream_t stream) {
-  constexpr int kThreads = kExactWarps * kWarpSize;
-  if (rows_a_tile == 1) {
-    ExactProductKernel<Weight, kUnit, 1, kRoundX><<<grid, kThreads, 0, stream>>>(product);
-  } else {
-    ExactProductKernel<Weight, kUnit, 8, kRoundX><<<grid, kThreads, 0, stream>>>(product);
-  }
+                   const CudaContext& context) {
+  Launch(rows_a_tile == 1 ? ExactProductKernel<Weight, kUnit, 1, kRoundX>
+                          : ExactProductKernel<Weight, kUnit, 8, kRoundX>,
+         {.grid = grid, .threads = kExactWarps * kWarpSize}, context, product);
 }
 
 template <int kRowTiles, bool kGated>
@@ -52,9 +58,13 @@ void LaunchUnitsWith(const UnitProduct& product, int rows_a_tile, const dim3& gr
 
 // By streaming, where that takes the shape.
 bool RunFewRows(const LinearParams& params, const CudaMatrix& w, const CudaContext& context) {
-  if (!RowsAligned(params.x) || w.outputs() % kStreamRows != 0) return false;
-  const StreamChoice choice = ChooseStream(w.outputs() / kStreamRows, params.x.rows, w.inputs(),
-                                           /*other_bytes=*/0, context.multiprocessors);
+  const int64_t tiles = w.outputs() / kStreamRows;
+  if (!RowsAligned(params.x) || w.outputs() % kStreamRows != 0 ||
+      !WantsStream(tiles, params.x.rows, w.inputs(), context.multiprocessors)) {
+    return false;
+  }
+  const StreamChoice choice =
+      ChooseStream(tiles, params.x.rows, w.inputs(), /*other_bytes=*/0, context.multiprocessors);
   if (choice.blocks == 0) return false;
   const FewRowsProduct product = {.x = static_cast<const float*>(params.x.data),
                                   .x_stride = params.x.stride,
@@ -68,7 +78,7 @@ bool RunFewRows(const LinearParams& params, const CudaMatrix& w, const CudaConte
                                   .choice = choice};
   const PairedRows rows = {
       .groups = w.outputs() / kStreamRows, .group_step = 16, .half_step = 8, .row_step = 1};
-  Launch(product.rows <= kStreamColumns ? FewRowsKernel<1> : FewRowsKernel<2>,
+  Launch(FewRowsKernel<kMostStreamRows / kStreamColumns>,
          {.grid = static_cast<unsigned>(choice.blocks),
           .threads = kStreamThreads,
           .shared_bytes = choice.shared_bytes},
@@ -117,9 +127,11 @@ bool RowsAligned(const Tensor& x) {
 }
 
 void LaunchRound(const Tensor& x, CudaBf16* to, const CudaContext& context) {
+  const int unit = x.cols % 4 == 0 && RowsAligned(x) ? 4 : 1;
   const dim3 grid(static_cast<unsigned>(x.rows),
-                  static_cast<unsigned>(CeilDiv(x.cols, kRoundThreads)));
-  RoundKernel<<<grid, kRoundThreads, 0, context.stream>>>(x, to);
+                  static_cast<unsigned>(CeilDiv(x.cols, unit * kRoundThreads)));
+  Launch(unit == 4 ? RoundKernel<4> : RoundKernel<1>, {.grid = grid, .threads = kRoundThreads},
+         context, x, to);
 }
 
 void LaunchExact(const ExactProduct& product, DType weights, bool round_x,
@@ -130,11 +142,9 @@ void LaunchExact(const ExactProduct& product, DType weights, bool round_x,
   const auto launch = [&](auto element, auto round) {
     using Weight = decltype(element);
     if (choice.unit == 4) {
-      LaunchExactOf<Weight, 4, decltype(round)::value>(product, choice.rows_a_tile, grid,
-                                                       context.stream);
+      LaunchExactOf<Weight, 4, decltype(round)::value>(product, choice.rows_a_tile, grid, context);
     } else {
-      LaunchExactOf<Weight, 1, decltype(round)::value>(product, choice.rows_a_tile, grid,
-                                                       context.stream);
+      LaunchExactOf<Weight, 1, decltype(round)::value>(product, choice.rows_a_tile, grid, context);
     }
   };
   WithElement(weights, [&](auto element) {

@@ -8,13 +8,13 @@
 
 namespace troupe {
 
-inline constexpr int kStreamRows = 16;                      // weight rows of a tile
-inline constexpr int kStreamColumns = 8;                    // rows of x in a column tile
-inline constexpr int kStreamInputs = 256;                   // of a stage
-inline constexpr int kStreamUnit = 16;                      // inputs of one product
-inline constexpr int kStreamInputsUnit = 64;                // what inputs are a multiple of
-inline constexpr int kMostStreamRows = 2 * kStreamColumns;  // of x
-inline constexpr int kStreamWarps = 8;                      // of a block
+inline constexpr int kStreamRows = 16;                  // weight rows of a tile
+inline constexpr int kStreamColumns = 8;                // rows of x in a column tile
+inline constexpr int kStreamInputs = 256;               // of a stage
+inline constexpr int kStreamUnit = 16;                  // inputs of one product
+inline constexpr int kStreamInputsUnit = 64;            // what inputs are a multiple of
+inline constexpr int kMostStreamRows = kStreamColumns;  // of x
+inline constexpr int kStreamWarps = 8;                  // of a block
 inline constexpr int kStreamThreads = 32 * kStreamWarps;
 inline constexpr int kStreamTileBytes = kStreamRows * kStreamInputs * 2;  // of a stage
 inline constexpr int kStreamBarrierBytes = 8;                             // of a stage
@@ -53,9 +53,16 @@ inline StreamChoice ChooseStream(int64_t tiles, int64_t x_rows, int64_t inputs, 
   choice.stages = static_cast<int>(std::min<int64_t>(kMostStreamStages, stages / choice.warps));
   choice.blocks = static_cast<int>(
       std::min<int64_t>(multiprocessors, (tiles + choice.warps - 1) / choice.warps));
-  choice.shared_bytes =
-      fixed_bytes + choice.warps * choice.stages * kStreamStageBytes;
+  choice.shared_bytes = fixed_bytes + choice.warps * choice.stages * kStreamStageBytes;
   return choice;
+}
+
+// Whether a dense product of `tiles` tiles does best so: all of its weights come at once, and a row
+// of x is not so long that a warp's products, one after another, take longer than the weights.
+inline bool WantsStream(int64_t tiles, int64_t rows, int64_t inputs, int multiprocessors) {
+  constexpr int64_t kMostInputs = 3072;
+  return rows <= kMostStreamRows && inputs <= kMostInputs &&
+         tiles <= int64_t{kStreamWarps} * multiprocessors;
 }
 
 }  // namespace troupe

@@ -16,8 +16,8 @@ namespace troupe {
 
 class CudaExpertList final : public ExpertList {
  public:
-  // CHECK-fails where shapes or dtypes differ. Errors of the device are noted; the list is then good
-  // for nothing.
+  // CHECK-fails where shapes or dtypes differ. Errors of the device are noted; the list is then
+  // good for nothing.
   static std::unique_ptr<CudaExpertList> Make(absl::Span<const ExpertWeights> experts,
                                               CudaArena& arena, cudaStream_t stream,
                                               CudaErrors& errors);

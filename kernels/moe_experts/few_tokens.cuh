@@ -272,8 +272,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1) FewTokensDownKernel(FewToke
   // The kernel before this one began when all was chosen.
   FindSlots(params, slots, reinterpret_cast<int*>(barriers + kStreamWarps * stages));
   const int first_output = static_cast<int>(blockIdx.x) * kStreamRows;
-  Stream stream(params, slots, ring, inner + warp * inner_bytes,
-                static_cast<int>(blockIdx.x));
+  Stream stream(params, slots, ring, inner + warp * inner_bytes, static_cast<int>(blockIdx.x));
   stream.FillStages();
   LetNextKernelBegin();
   for (int slot = warp; slot < slots.count; slot += kStreamWarps) {

@@ -1,9 +1,9 @@
 // Products of many rows with experts' weights on a warpgroup's matrix units, operands brought by
 // the copy engine: one block a multiprocessor, which takes tile after tile.
 //
-// A tile is 128 weight rows, 64 for each of two warpgroups, by up to 64 or 256 of one expert's rows,
-// which are the products' columns: a tile costs what its rows need, in steps of 16, 32, 64 and 128.
-// A third warpgroup's first thread keeps a few steps of 64 inputs on the way.
+// A tile is 128 weight rows, 64 for each of two warpgroups, by up to 64 or 256 of one expert's
+// rows, which are the products' columns: a tile costs what its rows need, in steps of 16, 32, 64
+// and 128. A third warpgroup's first thread keeps a few steps of 64 inputs on the way.
 //
 // Invariant: an output is the sum over the inputs in steps of 16, in order, whatever the tile.
 #ifndef TROUPE_KERNELS_MOE_EXPERTS_GROUPED_PRODUCT_CUH_
@@ -88,28 +88,68 @@ struct StageCursor {
   }
 };
 
+// Where the stages are filled, and with what.
 template <class Shape>
+struct Bringer {
+  const GroupedProduct& product;
+  const CUtensorMap* x;
+  std::byte* stages;
+  GroupedBarriers<Shape>& barriers;
+  int tiles;
+  // The next stage's.
+  StageCursor<Shape> cursor;
+  int index = static_cast<int>(blockIdx.x);
+  int input = 0;
+  GroupedTile tile = {};
+
+  __device__ bool Begin() {
+    if (index >= tiles) return false;
+    if (input == 0) tile = GroupedTileAt(product, index);
+    return true;
+  }
+  __device__ int Boxes() const { return (tile.rows + Shape::kBoxRows - 1) / Shape::kBoxRows; }
+  __device__ std::byte* Stage() const { return stages + cursor.stage * Shape::kStageBytes; }
+  __device__ void BringWeights() {
+    CopyBarrier* full = barriers.full + cursor.stage;
+    WaitFor(barriers.empty + cursor.stage, cursor.parity ^ 1);
+    ArriveExpecting(full, kGroupedWeightBytes + Boxes() * Shape::kBoxBytes);
+    CopyTensor4(Stage(), product.weights + tile.group, input, 0, 0,
+                tile.weights * (kGroupedWeights / 16), full);
+  }
+  __device__ void BringRows() {
+    for (int box = 0; box < Boxes(); ++box) {
+      CopyTensor2(Stage() + kGroupedWeightBytes + box * Shape::kBoxBytes, x, input,
+                  tile.first + box * Shape::kBoxRows, barriers.full + cursor.stage);
+    }
+  }
+  __device__ void Advance() {
+    cursor.Advance();
+    input += kGroupedInputs;
+    if (input < product.inputs) return;
+    input = 0;
+    index += static_cast<int>(gridDim.x);
+  }
+};
+
+// Where the tiles are known already, the first weights are there before the kernel that makes x
+// ends.
+template <class Shape, bool kTilesKnown>
 __device__ __forceinline__ void BringTiles(const GroupedProduct& product, const CUtensorMap* x,
                                            std::byte* stages, GroupedBarriers<Shape>& barriers) {
-  StageCursor<Shape> cursor;
-  const int tiles = GroupedTiles(product);
-  for (int index = static_cast<int>(blockIdx.x); index < tiles;
-       index += static_cast<int>(gridDim.x)) {
-    const GroupedTile tile = GroupedTileAt(product, index);
-    const CUtensorMap* weights = product.weights + tile.group;
-    const int boxes = (tile.rows + Shape::kBoxRows - 1) / Shape::kBoxRows;
-    for (int input = 0; input < product.inputs; input += kGroupedInputs) {
-      CopyBarrier* full = barriers.full + cursor.stage;
-      std::byte* to = stages + cursor.stage * Shape::kStageBytes;
-      WaitFor(barriers.empty + cursor.stage, cursor.parity ^ 1);
-      ArriveExpecting(full, kGroupedWeightBytes + boxes * Shape::kBoxBytes);
-      CopyTensor4(to, weights, input, 0, 0, tile.weights * (kGroupedWeights / 16), full);
-      for (int box = 0; box < boxes; ++box) {
-        CopyTensor2(to + kGroupedWeightBytes + box * Shape::kBoxBytes, x, input,
-                    tile.first + box * Shape::kBoxRows, full);
-      }
-      cursor.Advance();
+  Bringer<Shape> bringer = {product, x, stages, barriers, GroupedTiles(product)};
+  if constexpr (kTilesKnown) {
+    Bringer<Shape> ahead = bringer;
+    for (int i = 0; i < Shape::kStages && ahead.Begin(); ++i, ahead.Advance()) {
+      ahead.BringWeights();
     }
+    WaitForEarlierKernels();
+    for (int i = 0; i < Shape::kStages && bringer.Begin(); ++i, bringer.Advance()) {
+      bringer.BringRows();
+    }
+  }
+  for (; bringer.Begin(); bringer.Advance()) {
+    bringer.BringWeights();
+    bringer.BringRows();
   }
 }
 
@@ -250,11 +290,14 @@ __global__ void __launch_bounds__(kGroupedThreads, 1)
     FenceBarriers();
   }
   __syncthreads();
-  WaitForEarlierKernels();
+  // The second product's tiles are the first one's, which began when they were known.
+  constexpr bool kTilesKnown = !kGated;
+  if constexpr (!kTilesKnown) WaitForEarlierKernels();
   LetNextKernelBegin();
   if (threadIdx.x >= kGroupedConsumers) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
-    if (threadIdx.x == kGroupedConsumers) BringTiles(product, &x, stages, barriers);
+    if (threadIdx.x == kGroupedConsumers)
+      BringTiles<Shape, kTilesKnown>(product, &x, stages, barriers);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;\n");
     MultiplyTilesOf<kGated>(product, stages, barriers);

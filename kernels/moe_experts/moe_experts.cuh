@@ -49,8 +49,7 @@ template <int kUnit>
 __global__ void __launch_bounds__(kCombineThreads) CombineExpertsKernel(ExpertSums sums) {
   LetNextKernelBegin();
   WaitForEarlierKernels();
-  const int64_t col =
-      (static_cast<int64_t>(blockIdx.y) * kCombineThreads + threadIdx.x) * kUnit;
+  const int64_t col = (static_cast<int64_t>(blockIdx.y) * kCombineThreads + threadIdx.x) * kUnit;
   if (col < sums.out.cols) CombineColumns<kUnit>(sums, blockIdx.x, col);
 }
 

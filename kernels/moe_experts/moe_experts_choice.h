@@ -51,15 +51,14 @@ inline FewTokensChoice ChooseFewTokens(const ExpertsShape& shape, int multiproce
                                 shape.hidden, finding_bytes, multiprocessors);
   // A block has one tile of outputs of all tokens, and its warps share out the experts.
   constexpr int64_t kStageBytes = kStreamStageBytes + kMostFewTokens * kStreamRowBytes;
-  const int64_t fixed_bytes = kStreamAlignBytes + finding_bytes +
-                              pairs * kStreamRows * static_cast<int64_t>(sizeof(float));
+  const int64_t fixed_bytes =
+      kStreamAlignBytes + finding_bytes + pairs * kStreamRows * static_cast<int64_t>(sizeof(float));
   const int64_t stages = (kStreamSharedBytes - fixed_bytes) / (kStreamWarps * kStageBytes);
   if (choice.gate_up.blocks == 0 || stages < 2) return {};
   choice.down.blocks = static_cast<int>(shape.hidden / kStreamRows);
   choice.down.warps = kStreamWarps;
   choice.down.stages = static_cast<int>(std::min<int64_t>(stages, kMostStreamStages));
-  choice.down.shared_bytes =
-      fixed_bytes + kStreamWarps * choice.down.stages * kStageBytes;
+  choice.down.shared_bytes = fixed_bytes + kStreamWarps * choice.down.stages * kStageBytes;
   return choice;
 }
 

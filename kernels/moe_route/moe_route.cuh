@@ -10,6 +10,10 @@
 
 namespace troupe {
 
+// As many as a warp's registers take, and as there may be.
+inline constexpr int kMostRoutedExperts = 512;
+inline constexpr int kMostExperts = 8192;
+
 struct Ranked {
   float value;
   int index;
@@ -23,7 +27,7 @@ __device__ __forceinline__ bool IsBetter(const Ranked& a, const Ranked& b) {
 // The best of `count` values; every lane gets it. Some index under `count` even where all are NaN.
 __device__ __forceinline__ Ranked WarpBest(const float* values, int count) {
   Ranked best = {-INFINITY, count - 1};
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += kWarpSize) {
+  for (int i = static_cast<int>(threadIdx.x) % kWarpSize; i < count; i += kWarpSize) {
     const Ranked candidate = {values[i], i};
     if (IsBetter(candidate, best)) best = candidate;
   }
@@ -36,31 +40,45 @@ __device__ __forceinline__ Ranked WarpBest(const float* values, int count) {
   return best;
 }
 
-// s of every expert, in shared memory.
+// Of loops over a lane's experts: more than these would not stay in registers.
+template <int kOwn>
+inline constexpr int kUnroll = kOwn <= 32 ? kOwn : 1;
+
+// A lane's experts, `lane`, `lane` + 32, ...: s of each, and nothing of those beyond the last.
+template <int kOwn>
 __device__ __forceinline__ void ScoreExperts(RouterScoring scoring, const float* logits,
-                                             int experts, float* scores) {
-  const int lane = static_cast<int>(threadIdx.x);
+                                             int experts, float (&scores)[kOwn]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+#pragma unroll kUnroll < kOwn>
+  for (int i = 0; i < kOwn; ++i) {
+    const int e = lane + i * kWarpSize;
+    scores[i] = e < experts ? logits[e] : -INFINITY;
+  }
   if (scoring == RouterScoring::kSigmoid) {
-    for (int e = lane; e < experts; e += kWarpSize) scores[e] = Sigmoid(logits[e]);
+#pragma unroll kUnroll < kOwn>
+    for (int i = 0; i < kOwn; ++i) scores[i] = Sigmoid(scores[i]);
     return;
   }
   float largest = -INFINITY;
-  for (int e = lane; e < experts; e += kWarpSize) largest = fmaxf(largest, logits[e]);
+#pragma unroll kUnroll < kOwn>
+  for (int i = 0; i < kOwn; ++i) largest = fmaxf(largest, scores[i]);
   largest = WarpMax(largest);
   float sum = 0;
-  for (int e = lane; e < experts; e += kWarpSize) {
-    scores[e] = expf(logits[e] - largest);
-    sum += scores[e];
+#pragma unroll kUnroll < kOwn>
+  for (int i = 0; i < kOwn; ++i) {
+    scores[i] = expf(scores[i] - largest);  // 0 beyond the last
+    sum += scores[i];
   }
   sum = WarpSum(sum);
-  for (int e = lane; e < experts; e += kWarpSize) scores[e] = __fdiv_rn(scores[e], sum);
+#pragma unroll kUnroll < kOwn>
+  for (int i = 0; i < kOwn; ++i) scores[i] = __fdiv_rn(scores[i], sum);
 }
 
 // Leaves no chance to experts outside of the chosen groups. `group_scores` has room for every
 // group.
 __device__ __forceinline__ void LimitToGroups(const MoeRouteParams& params, int experts, float* c,
                                               float* group_scores) {
-  const int lane = static_cast<int>(threadIdx.x);
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int size = experts / params.groups;
   for (int g = lane; g < params.groups; g += kWarpSize) {
     float best = -INFINITY;
@@ -93,71 +111,112 @@ __device__ __forceinline__ uint32_t RankKey(float value) {
   return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
 }
 
-// One lane's best of every 32nd expert: ties go to the lower index.
-struct LaneBest {
-  uint32_t key;
-  int index;
-};
-__device__ __forceinline__ LaneBest FindLaneBest(const uint32_t* keys, int experts) {
-  LaneBest best = {0, experts - 1};
-  for (int e = static_cast<int>(threadIdx.x); e < experts; e += kWarpSize) {
-    if (keys[e] > best.key) best = {keys[e], e};
-  }
-  return best;
-}
-
-// By the first warp of a block. `shared`: two numbers an expert and one a group.
-__device__ __forceinline__ void RouteToken(const MoeRouteParams& params, int64_t token,
-                                           float* shared) {
+// The top_k largest keys, ties to the lower index. Keys become 0 once chosen.
+template <int kOwn>
+__device__ __forceinline__ void ChooseExperts(const MoeRouteParams& params, int64_t token,
+                                              const float (&scores)[kOwn], uint32_t (&keys)[kOwn]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const auto experts = static_cast<int>(params.logits.cols);
-  const int lane = static_cast<int>(threadIdx.x);
-  float* scores = shared;
-  float* ranks = shared + experts;
-  const float* logits =
-      static_cast<const float*>(params.logits.data) + token * params.logits.stride;
-  ScoreExperts(params.scoring, logits, experts, scores);
-  for (int e = lane; e < experts; e += kWarpSize) {
-    ranks[e] = params.bias == nullptr ? scores[e] : scores[e] + params.bias[e];
-  }
-  __syncwarp();
-  if (params.group_score != GroupScore::kNone) {
-    LimitToGroups(params, experts, ranks, ranks + experts);
-  }
-  auto* keys = reinterpret_cast<uint32_t*>(ranks);  // 0 once chosen
-  for (int e = lane; e < experts; e += kWarpSize) keys[e] = RankKey(ranks[e]);
-  LaneBest best = FindLaneBest(keys, experts);
   int32_t* chosen = params.experts + token * params.top_k;
   float* weights = params.weights + token * params.top_k;
   float sum = 0;
-  int own = 0;  // of the first choices, this lane's
+  float own_score = 0;  // of choice `lane`
   for (int k = 0; k < params.top_k; ++k) {
-    const uint32_t key = __reduce_max_sync(kAllLanes, best.key);
-    const int index = static_cast<int>(__reduce_min_sync(
-        kAllLanes, best.key == key ? static_cast<unsigned>(best.index) : 0xffffffffU));
-    sum = __fadd_rn(sum, scores[index]);
+    // The lane's best, ties to the lower index.
+    uint32_t best = 0;
+    int at = 0;
+    float score = scores[0];
+#pragma unroll kUnroll < kOwn>
+    for (int i = 0; i < kOwn; ++i) {
+      if (keys[i] <= best) continue;
+      best = keys[i];
+      at = i;
+      score = scores[i];
+    }
+    const uint32_t most = __reduce_max_sync(kAllLanes, best);
+    const unsigned mine = lane + at * kWarpSize;
+    const unsigned index = min(__reduce_min_sync(kAllLanes, best == most ? mine : 0xffffffffU),
+                               static_cast<unsigned>(experts - 1));
+    const float chosen_score = __shfl_sync(kAllLanes, score, static_cast<int>(index) % kWarpSize);
+    sum = __fadd_rn(sum, chosen_score);
     if (lane == k % kWarpSize) {
-      chosen[k] = index;
-      if (k < kWarpSize) own = index;
-      if (k >= kWarpSize) weights[k] = scores[index];
+      chosen[k] = static_cast<int32_t>(index);
+      if (k < kWarpSize) {
+        own_score = chosen_score;
+      } else {
+        weights[k] = chosen_score;
+      }
       if (params.load != nullptr) atomicAdd(params.load + index, 1);
     }
-    if (lane == index % kWarpSize) {
-      keys[index] = 0;
-      best = FindLaneBest(keys, experts);
+#pragma unroll kUnroll < kOwn>
+    for (int i = 0; i < kOwn; ++i) {
+      if (index == lane + i * kWarpSize) keys[i] = 0;
     }
   }
   for (int k = lane; k < params.top_k; k += kWarpSize) {
-    const float score = k < kWarpSize ? scores[own] : weights[k];
+    const float score = k < kWarpSize ? own_score : weights[k];
     weights[k] = (params.normalize ? score / (sum + 1e-20F) : score) * params.scale;
   }
 }
 
-// One warp a block. Dynamic shared memory as RouteToken's.
+// By a warp, whose lanes have kOwn experts each. `shared`: a number for each
+// expert and each group.
+template <int kOwn>
+__device__ __forceinline__ void RouteTokenOf(const MoeRouteParams& params, int64_t token,
+                                             float* shared) {
+  const auto experts = static_cast<int>(params.logits.cols);
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const float* logits =
+      static_cast<const float*>(params.logits.data) + token * params.logits.stride;
+  float scores[kOwn];
+  ScoreExperts<kOwn>(params.scoring, logits, experts, scores);
+  float ranks[kOwn];
+#pragma unroll kUnroll < kOwn>
+  for (int i = 0; i < kOwn; ++i) {
+    const int e = lane + i * kWarpSize;
+    ranks[i] = params.bias == nullptr || e >= experts ? scores[i] : scores[i] + params.bias[e];
+  }
+  if (params.group_score != GroupScore::kNone) {
+#pragma unroll kUnroll < kOwn>
+    for (int i = 0; i < kOwn; ++i) {
+      if (lane + i * kWarpSize < experts) shared[lane + i * kWarpSize] = ranks[i];
+    }
+    __syncwarp();
+    LimitToGroups(params, experts, shared, shared + experts);
+#pragma unroll kUnroll < kOwn>
+    for (int i = 0; i < kOwn; ++i) {
+      if (lane + i * kWarpSize < experts) ranks[i] = shared[lane + i * kWarpSize];
+    }
+  }
+  uint32_t keys[kOwn];  // 0: chosen, or none
+#pragma unroll kUnroll < kOwn>
+  for (int i = 0; i < kOwn; ++i) {
+    keys[i] = lane + i * kWarpSize < experts ? RankKey(ranks[i]) : 0;
+  }
+  ChooseExperts<kOwn>(params, token, scores, keys);
+}
+
+// By a warp, for up to kMostRoutedExperts. `shared`: a number for each expert and each group.
+__device__ __forceinline__ void RouteToken(const MoeRouteParams& params, int64_t token,
+                                           float* shared) {
+  if (params.logits.cols <= 4 * kWarpSize) {
+    RouteTokenOf<4>(params, token, shared);
+  } else {
+    RouteTokenOf<kMostRoutedExperts / kWarpSize>(params, token, shared);
+  }
+}
+
+// One warp a block. Dynamic shared memory: a number for each expert and each group.
+template <bool kMany>
 __global__ void __launch_bounds__(kWarpSize) MoeRouteKernel(MoeRouteParams params) {
   extern __shared__ float route_shared[];
   LetNextKernelBegin();
   WaitForEarlierKernels();
-  RouteToken(params, blockIdx.x, route_shared);
+  if constexpr (kMany) {
+    RouteTokenOf<kMostExperts / kWarpSize>(params, blockIdx.x, route_shared);
+  } else {
+    RouteToken(params, blockIdx.x, route_shared);
+  }
 }
 
 }  // namespace troupe

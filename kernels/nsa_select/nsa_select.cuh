@@ -5,8 +5,10 @@
 #ifndef TROUPE_KERNELS_NSA_SELECT_NSA_SELECT_CUH_
 #define TROUPE_KERNELS_NSA_SELECT_NSA_SELECT_CUH_
 
+#include <climits>
+
 #include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/wgmma.cuh"
 #include "kernels/nsa_select/nsa_select.h"
 
 namespace troupe {
@@ -16,7 +18,7 @@ struct NsaChoiceParams {
   NsaSizes sizes;
   int64_t most_entries = 0;
   int64_t most_blocks = 0;
-  int first_token = 0;          // of the tokens that share the scratch
+  int first_token = 0;           // of the tokens that share the scratch
   const float* given = nullptr;  // see SumGivenMass
   int64_t given_stride = 0;
   float* mass = nullptr;        // [tokens, G, most_entries] scratch: P
@@ -71,71 +73,69 @@ __device__ void SumMass(const NsaChoiceParams& params, int64_t token, int kv_hea
 }
 
 // S of block j; `count` entries are seen.
-__device__ __forceinline__ float BlockScore(const NsaSizes& sizes, const float* mass, int64_t count,
-                                            int64_t j) {
-  const int64_t begin = j * kBlockTokens;
-  const int64_t end = begin + kBlockTokens;
-  const int64_t stride = sizes.compress_stride;
-  const int64_t block = sizes.compress_block;
+__device__ __forceinline__ float BlockScore(const NsaSizes& sizes, const float* mass, int count,
+                                            int j) {
+  const int stride = sizes.compress_stride;
+  const int block =
+      sizes.compress_block / stride;  // all in strides, of which blocks have whole ones
+  const int begin = j * (kBlockTokens / stride);
+  const int end = begin + kBlockTokens / stride;
   float score = 0;
-  for (int64_t i = max(int64_t{0}, begin - block + stride) / stride; i < count && i * stride < end;
-       ++i) {
-    const int64_t start = i * stride;
-    const int64_t shared_tokens = min(start + block, end) - max(start, begin);
-    score = __fmaf_rn(static_cast<float>(shared_tokens / stride), mass[i], score);
+  for (int i = max(0, begin - block + 1); i < count && i < end; ++i) {
+    const int shared_strides = min(i + block, end) - max(i, begin);
+    score = __fmaf_rn(static_cast<float>(shared_strides), mass[i], score);
   }
   return score;
 }
 
-// The index of the highest of `count` scores that is not negative, ties to the lower; every thread
-// gets it. `best` is one number a warp.
-__device__ __forceinline__ int HighestScore(const float* scores, int count, uint64_t* best) {
-  uint64_t mine = 0;
-  for (int j = static_cast<int>(threadIdx.x); j < count; j += static_cast<int>(blockDim.x)) {
-    if (scores[j] < 0) continue;
-    // Scores are not negative, so their bits are in order.
-    const uint64_t rank = static_cast<uint64_t>(__float_as_uint(scores[j])) << 32 |
-                          (0xffffffffU - static_cast<unsigned>(j));
-    mine = max(mine, rank);
+// A candidate's rank in a warp's search: scores are not negative, so their bits are in order.
+struct NsaCandidate {
+  uint32_t rank = 0;  // 0: none
+  int block = 0;
+};
+
+// The best of every 32nd candidate from the lane's number on, the first of equal ones. Scores of
+// blocks that were taken are negative.
+__device__ __forceinline__ NsaCandidate BestOfLane(const float* scores, int count, int lane) {
+  NsaCandidate best;
+#pragma unroll 4
+  for (int j = lane; j < count; j += kWarpSize) {
+    const float score = scores[j];
+    const uint32_t rank = score < 0 ? 0 : __float_as_uint(score) + 1;
+    if (rank > best.rank) best = {rank, j};
   }
-#pragma unroll
-  for (int lane = kWarpSize / 2; lane > 0; lane /= 2) {
-    const uint64_t other = __shfl_xor_sync(kAllLanes, mine, lane);
-    mine = max(mine, other);
-  }
-  if (threadIdx.x % kWarpSize == 0) best[threadIdx.x / kWarpSize] = mine;
-  __syncthreads();
-  const int warps = static_cast<int>(blockDim.x) / kWarpSize;
-  for (int warp = 0; warp < warps; ++warp) mine = max(mine, best[warp]);
-  __syncthreads();
-  return static_cast<int>(0xffffffffU - static_cast<unsigned>(mine & 0xffffffffU));
+  return best;
 }
 
-// Chooses among the blocks 0 .. own and writes them in ascending order. Scores that were taken are
-// replaced by -1. `chosen` has room for every choice.
+// Chooses among the blocks 0 .. own and writes them in ascending order: the highest scores, ties to
+// the lower block. Scores that were taken are replaced by -1. `chosen` has room for every choice.
+// Called by all threads; the first warp does it.
 __device__ __forceinline__ void ChooseBlocks(const NsaSizes& sizes, float* scores, int own,
                                              int* chosen, int32_t* selected) {
-  __shared__ uint64_t best[kWarpSize];
+  if (threadIdx.x >= kWarpSize) return;
+  const auto lane = static_cast<int>(threadIdx.x);
   const int count = min(own + 1, sizes.selected_blocks);
   const int initial = min(sizes.initial_blocks, own + 1);
   const int local = max(initial, own - sizes.local_blocks + 1);
-  int taken = 0;
-  const auto take = [&](int block) {
-    if (threadIdx.x == 0) {
+  const int always = min(count, initial + own + 1 - local);
+  for (int i = lane; i < always; i += kWarpSize) {
+    const int block = i < initial ? i : local + i - initial;
+    chosen[i] = block;
+    scores[block] = -1;
+  }
+  __syncwarp();
+  NsaCandidate mine = BestOfLane(scores, own + 1, lane);
+  for (int taken = always; taken < count; ++taken) {
+    const uint32_t rank = __reduce_max_sync(kAllLanes, mine.rank);
+    const int block = __reduce_min_sync(kAllLanes, mine.rank == rank ? mine.block : INT_MAX);
+    if (mine.rank == rank && mine.block == block) {
       chosen[taken] = block;
       scores[block] = -1;
+      mine = BestOfLane(scores, own + 1, lane);
     }
-    ++taken;
-  };
-  for (int block = 0; block < initial && taken < count; ++block) take(block);
-  for (int block = local; block <= own && taken < count; ++block) take(block);
-  __syncthreads();
-  while (taken < count) {
-    take(HighestScore(scores, own + 1, best));
-    __syncthreads();
   }
-  for (int i = static_cast<int>(threadIdx.x); i < sizes.selected_blocks;
-       i += static_cast<int>(blockDim.x)) {
+  __syncwarp();
+  for (int i = lane; i < sizes.selected_blocks; i += kWarpSize) {
     if (i >= count) {
       selected[i] = -1;
       continue;
@@ -197,31 +197,38 @@ __global__ void __launch_bounds__(kAttentionThreads) NsaChooseKernel(NsaChoicePa
 // P from scores that attention has left (UnitAttentionParams), which it scales with
 // attention.scale_log2: `given` [tokens from first_token on, H, given_stride].
 __device__ __forceinline__ void SumGivenMass(const NsaChoiceParams& params, int64_t token,
-                                             int kv_head, const SeenEntries& seen, float* mass) {
+                                             int kv_head, const SeenEntries& seen,
+                                             float2* normalisers, float* mass) {
   const AttentionParams& attention = params.attention;
   const int group_heads = attention.heads / attention.k.kv_heads;
   const int64_t first_head = int64_t{kv_head} * group_heads;
-  const float* given = params.given +
-                       ((token - params.first_token) * attention.heads + first_head) *
-                           params.given_stride +
-                       seen.first_entry;
+  const float* given =
+      params.given +
+      ((token - params.first_token) * attention.heads + first_head) * params.given_stride +
+      seen.first_entry;
   const float2* softmax = attention.softmax + token * attention.heads + first_head;
+  for (int head = static_cast<int>(threadIdx.x); head < group_heads;
+       head += static_cast<int>(blockDim.x)) {
+    normalisers[head] = {-softmax[head].x, __frcp_rn(softmax[head].y)};
+  }
+  __syncthreads();
   const int count = seen.end_entry - seen.first_entry;
   for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
     float sum = 0;
 #pragma unroll 8
     for (int head = 0; head < group_heads; ++head) {
       const float score = given[head * params.given_stride + i];
-      const float weight = exp2f(__fmaf_rn(score, attention.scale_log2, -softmax[head].x));
-      sum = __fadd_rn(sum, __fdiv_rn(weight, softmax[head].y));
+      const float2 normaliser = normalisers[head];
+      const float weight = Exp2(__fmaf_rn(score, attention.scale_log2, normaliser.x));
+      sum = __fmaf_rn(weight, normaliser.y, sum);
     }
     mass[i] = sum;
   }
   __syncthreads();
 }
 
-// Grid as above, blocks of any number of threads up to 1024. Dynamic shared memory: one number a
-// choice, then, where params.mass is null, one an entry and one a block.
+// Grid as above, blocks of any number of threads up to 1024. Dynamic shared memory: two numbers a
+// head of a group, one a choice, then, where params.mass is null, one an entry and one a block.
 __global__ void __launch_bounds__(1024)
     NsaChooseGivenKernel(const __grid_constant__ NsaChoiceParams params) {
   extern __shared__ __align__(16) float attention_shared[];
@@ -233,8 +240,9 @@ __global__ void __launch_bounds__(1024)
   int32_t* selected =
       params.selected + (token * attention.k.kv_heads + kv_head) * params.sizes.selected_blocks;
   if (ClearClosedGroup(params, token, kv_head, selected)) return;
-  auto* chosen = reinterpret_cast<int*>(attention_shared);
-  float* mass = attention_shared + params.sizes.selected_blocks;
+  auto* normalisers = reinterpret_cast<float2*>(attention_shared);
+  auto* chosen = reinterpret_cast<int*>(normalisers + attention.heads / attention.k.kv_heads);
+  auto* mass = reinterpret_cast<float*>(chosen + params.sizes.selected_blocks);
   float* scores = mass + params.most_entries;
   if (params.mass != nullptr) {
     const int64_t place = static_cast<int64_t>(blockIdx.x) * attention.k.kv_heads + kv_head;
@@ -242,7 +250,7 @@ __global__ void __launch_bounds__(1024)
     scores = params.scores + place * params.most_blocks;
   }
   const SeenEntries seen = FindSeen<Seen::kCompressed>(attention, token, kv_head);
-  SumGivenMass(params, token, kv_head, seen, mass);
+  SumGivenMass(params, token, kv_head, seen, normalisers, mass);
   ScoreAndChoose(params, token, seen, mass, scores, chosen, selected);
 }
 

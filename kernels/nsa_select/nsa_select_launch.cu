@@ -51,7 +51,8 @@ void LaunchWithScores(NsaChoiceParams params, int64_t tiles, const CudaContext& 
   const int64_t at_once = std::clamp<int64_t>(kScoreFloats / a_token, 1, tokens);
   auto* given = context.scratch.Take<float>(at_once * a_token);
   params.given = given;
-  int64_t shared_bytes = params.sizes.selected_blocks * static_cast<int64_t>(sizeof(int));
+  int64_t shared_bytes = attention.heads / kv_heads * static_cast<int64_t>(sizeof(float2)) +
+                         params.sizes.selected_blocks * static_cast<int64_t>(sizeof(int));
   const int64_t a_list = params.most_entries + params.most_blocks;
   if (a_list * static_cast<int64_t>(sizeof(float)) <= kMostShared) {
     shared_bytes += a_list * static_cast<int64_t>(sizeof(float));
@@ -98,7 +99,7 @@ void NsaSelectCuda(const NsaSelectParams& params, const CudaContext& context) {
   choice.most_entries = tiles * kAttentionTile;
   choice.most_blocks = CeilDiv(choice.most_entries, params.k.entries_per_page);
   choice.selected = params.selected;
-  if (UnitsTake(attention)) {
+  if (UnitsTake<Seen::kCompressed>(attention)) {
     LaunchWithScores(choice, tiles, context);
     return;
   }

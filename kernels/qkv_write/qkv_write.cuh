@@ -15,6 +15,8 @@ inline constexpr int kQkvWriteThreads = 128;
 // rotated_dims of queries and keys are resolved.
 template <class Element>
 __global__ void __launch_bounds__(kQkvWriteThreads) QkvWriteKernel(QkvWriteParams params) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   const int heads_a_token =
       params.q.heads + params.kv.k_stream.kv_heads + params.kv.v_stream.kv_heads;
   const int64_t item =
@@ -22,7 +24,6 @@ __global__ void __launch_bounds__(kQkvWriteThreads) QkvWriteKernel(QkvWriteParam
   if (item >= params.q.x.rows * heads_a_token) return;
   const int64_t token = item / heads_a_token;
   const auto head = static_cast<int>(item % heads_a_token);
-  WaitForEarlierKernels();
   if (head < params.q.heads) {
     float* to = HeadOf(params.q, token, head);
     NormAndRotateHead<false>(params.q, token, head, [&](int c, float value) { to[c] = value; });

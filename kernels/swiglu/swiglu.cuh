@@ -3,6 +3,7 @@
 #define TROUPE_KERNELS_SWIGLU_SWIGLU_CUH_
 
 #include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/swiglu/swiglu.h"
 
 namespace troupe {
@@ -11,6 +12,8 @@ inline constexpr int kSwigluThreads = 256;
 
 // Grid: rows in x, columns in y.
 __global__ void SwigluKernel(SwigluParams params) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   const int64_t row = blockIdx.x;
   const int64_t col = static_cast<int64_t>(blockIdx.y) * kSwigluThreads + threadIdx.x;
   if (col >= params.out.cols) return;

@@ -1,5 +1,5 @@
 #include "base/check.h"
-#include "kernels/cuda/context.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/swiglu/swiglu.cuh"
 #include "kernels/swiglu/swiglu_cuda.h"
 
@@ -13,7 +13,7 @@ void SwigluCuda(const SwigluParams& params, const CudaContext& context) {
   if (params.out.rows == 0) return;
   const dim3 grid(static_cast<unsigned>(params.out.rows),
                   static_cast<unsigned>(CeilDiv(params.out.cols, kSwigluThreads)));
-  SwigluKernel<<<grid, kSwigluThreads, 0, context.stream>>>(params);
+  Launch(SwigluKernel, {.grid = grid, .threads = kSwigluThreads}, context, params);
 }
 
 }  // namespace troupe

@@ -1,0 +1,183 @@
+// The router's product on the matrix units and the choice of experts in one kernel, for routers of
+// bf16: x, of f32, is the sum of three bf16 numbers, so that products are exact and sums are of
+// f32.
+//
+// A block has 16 tokens and kExpertTiles * 8 experts; its warps share out the inputs. The block
+// that finishes its tokens' last logits chooses for them.
+//
+// Invariant: a logit's sum runs in an order that the number of inputs alone decides.
+#ifndef TROUPE_KERNELS_MOE_ROUTE_ROUTE_UNITS_CUH_
+#define TROUPE_KERNELS_MOE_ROUTE_ROUTE_UNITS_CUH_
+
+#include "kernels/cuda/hopper.cuh"
+#include "kernels/linear/linear_matrix_units.cuh"
+#include "kernels/moe_route/moe_route.cuh"
+
+namespace troupe {
+
+inline constexpr int kRouteWarps = 16;  // one chooses for each of a block's tokens
+inline constexpr int kRouteThreads = kRouteWarps * kWarpSize;
+inline constexpr int kRouteTokens = 16;  // of a block
+static_assert(kRouteTokens <= kRouteWarps);
+inline constexpr int kRouteInputs = 32;  // of two products: a lane has 8 of them, one after another
+inline constexpr int kRouteExpertTile = 8;
+
+struct UnitsRoute {
+  MoeRouteParams route;      // whose logits are written
+  const float* x = nullptr;  // [T, inputs], rows at multiples of 16 bytes
+  int64_t x_stride = 0;
+  const CudaBf16* router = nullptr;    // [E, inputs]
+  const float* router_bias = nullptr;  // [E]; null: none
+  int inputs = 0;                      // a multiple of kRouteInputs
+  unsigned* arrived = nullptr;  // [groups of tokens] zero before and after; null: do not choose
+};
+
+// A number's three parts: each the nearest bf16 to what those before it leave.
+struct Bf16Parts {
+  uint32_t part[3];  // of two neighbours
+};
+__device__ __forceinline__ Bf16Parts SplitPair(float low, float high) {
+  Bf16Parts parts;
+#pragma unroll
+  for (uint32_t& part : parts.part) {
+    const __nv_bfloat162 rounded = __floats2bfloat162_rn(low, high);
+    part = *reinterpret_cast<const uint32_t*>(&rounded);
+    low -= __low2float(rounded);
+    high -= __high2float(rounded);
+  }
+  return parts;
+}
+
+// Adds kRouteInputs products of 16 tokens and kExpertTiles * 8 experts: to sums[p], those of x's
+// part p. x: 8 numbers of rows lane / 4 and lane / 4 + 8; w: 8 of expert lane / 4 of each tile.
+template <int kExpertTiles>
+__device__ __forceinline__ void MultiplyParts(const float (&x)[2][8],
+                                              const uint4 (&w)[kExpertTiles],
+                                              float (&sums)[3][kExpertTiles][4]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const Bf16Parts a[4] = {SplitPair(x[0][half * 4], x[0][half * 4 + 1]),
+                            SplitPair(x[1][half * 4], x[1][half * 4 + 1]),
+                            SplitPair(x[0][half * 4 + 2], x[0][half * 4 + 3]),
+                            SplitPair(x[1][half * 4 + 2], x[1][half * 4 + 3])};
+#pragma unroll
+    for (int part = 0; part < 3; ++part) {
+      const uint32_t rows[4] = {a[0].part[part], a[1].part[part], a[2].part[part], a[3].part[part]};
+#pragma unroll
+      for (int n = 0; n < kExpertTiles; ++n) {
+        MultiplyAdd(sums[part][n], rows, half == 0 ? w[n].x : w[n].z, half == 0 ? w[n].y : w[n].w);
+      }
+    }
+  }
+}
+
+// This warp's share of the inputs, as f32 sums in its place of `partial`:
+// [warps][tokens][experts of the block].
+template <int kExpertTiles>
+__device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_token,
+                                         int first_expert, float* partial) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const auto tokens = static_cast<int>(params.route.logits.rows);
+  const int steps = params.inputs / kRouteInputs;
+  const int begin = steps * warp / kRouteWarps;
+  const int end = steps * (warp + 1) / kRouteWarps;
+  const float* x[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int token = min(first_token + lane / 4 + r * 8, tokens - 1);
+    x[r] = params.x + token * params.x_stride + lane % 4 * 8;
+  }
+  const CudaBf16* w =
+      params.router + static_cast<int64_t>(first_expert + lane / 4) * params.inputs + lane % 4 * 8;
+  float sums[3][kExpertTiles][4] = {};
+  // Loads of kAhead steps go out together; of experts also before x is there.
+  constexpr int kAhead = kExpertTiles == 1 ? 4 : 2;
+  for (int step = begin; step < end; step += kAhead) {
+    uint4 weights[kAhead][kExpertTiles];
+    float values[kAhead][2][8];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int at = min(step + i, end - 1) * kRouteInputs;
+#pragma unroll
+      for (int n = 0; n < kExpertTiles; ++n) {
+        weights[i][n] = *reinterpret_cast<const uint4*>(
+            w + static_cast<int64_t>(n) * kRouteExpertTile * params.inputs + at);
+      }
+    }
+    if (step == begin) WaitForEarlierKernels();
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int at = min(step + i, end - 1) * kRouteInputs;
+#pragma unroll
+      for (int r = 0; r < 2; ++r) LoadElements<8>(x[r] + at, values[i][r]);
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (step + i < end) MultiplyParts<kExpertTiles>(values[i], weights[i], sums);
+    }
+  }
+  constexpr int kExperts = kExpertTiles * kRouteExpertTile;
+#pragma unroll
+  for (int n = 0; n < kExpertTiles; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int token = lane / 4 + i / 2 * 8;
+      const int expert = n * kRouteExpertTile + lane % 4 * 2 + i % 2;
+      partial[(warp * kRouteTokens + token) * kExperts + expert] =
+          sums[0][n][i] + (sums[1][n][i] + sums[2][n][i]);
+    }
+  }
+}
+
+// Grid: groups of tokens in x, of experts in y. Dynamic shared memory: UnitsRouteSharedBytes.
+template <int kExpertTiles>
+__global__ void __launch_bounds__(kRouteThreads, 1) UnitsRouteKernel(UnitsRoute params) {
+  extern __shared__ float units_route_shared[];
+  __shared__ bool is_last;
+  constexpr int kExperts = kExpertTiles * kRouteExpertTile;
+  const MoeRouteParams& route = params.route;
+  const int first_token = static_cast<int>(blockIdx.x) * kRouteTokens;
+  const int first_expert = static_cast<int>(blockIdx.y) * kExperts;
+  const int tokens = min(kRouteTokens, static_cast<int>(route.logits.rows) - first_token);
+  LetNextKernelBegin();
+  SumShare<kExpertTiles>(params, first_token, first_expert, units_route_shared);
+  // Warps without a share of the inputs have not waited.
+  WaitForEarlierKernels();
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < tokens * kExperts; i += kRouteThreads) {
+    float sum = 0;
+#pragma unroll
+    for (int warp = 0; warp < kRouteWarps; ++warp) {
+      sum += units_route_shared[warp * kRouteTokens * kExperts + i];
+    }
+    const int expert = first_expert + i % kExperts;
+    if (params.router_bias != nullptr) sum += params.router_bias[expert];
+    static_cast<float*>(
+        route.logits.data)[(first_token + i / kExperts) * route.logits.stride + expert] = sum;
+  }
+  if (params.arrived == nullptr) return;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    is_last = atomicInc(params.arrived + blockIdx.x, gridDim.y - 1) == gridDim.y - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  if (!is_last) return;
+  const int token = static_cast<int>(threadIdx.x) / kWarpSize;
+  const auto floats = static_cast<int>(route.logits.cols) + route.groups;
+  if (token < tokens) {
+    RouteToken(route, first_token + token, units_route_shared + token * floats);
+  }
+}
+
+inline int64_t UnitsRouteSharedBytes(int expert_tiles, int64_t experts, int groups) {
+  const int64_t partial = kRouteWarps * kRouteTokens * expert_tiles * kRouteExpertTile;
+  const int64_t choice = kRouteWarps * (experts + groups);
+  return (partial > choice ? partial : choice) * static_cast<int64_t>(sizeof(float));
+}
+
+}  // namespace troupe
+
+#endif  // TROUPE_KERNELS_MOE_ROUTE_ROUTE_UNITS_CUH_
