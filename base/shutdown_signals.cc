@@ -19,4 +19,11 @@ int ShutdownSignals::Wait() {
   return signal;
 }
 
+int ShutdownSignals::WaitFor(int milliseconds) {
+  const timespec limit = {.tv_sec = milliseconds / 1000,
+                          .tv_nsec = int64_t{milliseconds % 1000} * 1'000'000};
+  const int signal = sigtimedwait(&signals_, nullptr, &limit);
+  return signal > 0 ? signal : 0;
+}
+
 }  // namespace troupe

@@ -21,6 +21,8 @@ class ShutdownSignals {
 
   // Blocks until one of them arrives; its number.
   int Wait();
+  // Or until the time is over: 0.
+  int WaitFor(int milliseconds);
 
  private:
   sigset_t signals_;

@@ -54,6 +54,8 @@ class EmbeddedCluster {
 
   // What clients dial.
   const std::string& target() const { return target_; }
+  // The model is loaded, by all ranks where there are several: requests start at once.
+  bool ready() const { return coordinator_->ready(); }
   // Why there is no cache although one was wanted; empty: there is.
   const std::string& cache_warning() const { return cache_warning_; }
 

@@ -109,8 +109,12 @@ int ServeCommand(int argc, char** argv) {
     std::cerr << "troupe serve: " << cluster.status().message() << "\n";
     return kExitFailed;
   }
-  std::cout << "listening on " << (*cluster)->target() << std::endl;
-  const int signal = signals.Wait();
+  int signal = 0;
+  while (signal == 0 && !(*cluster)->ready()) signal = signals.WaitFor(/*milliseconds=*/20);
+  if (signal == 0) {
+    std::cout << "listening on " << (*cluster)->target() << std::endl;
+    signal = signals.Wait();
+  }
   LOG(INFO) << "shutting down" << Field("signal", signal);
   (*cluster)->Shutdown(absl::Milliseconds(settings.shutdown_grace_ms));
   return 0;

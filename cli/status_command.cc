@@ -28,6 +28,8 @@ const char* StateName(v1::WorkerStatus::State state) {
       return "lost";
     case v1::WorkerStatus::STATE_WAITING:
       return "waiting";
+    case v1::WorkerStatus::STATE_SPARE:
+      return "spare, has no place in the layout";
     case v1::WorkerStatus::STATE_STUCK:
       return "stuck";
     default:
@@ -71,9 +73,10 @@ void PrintWorker(const v1::WorkerStatus& worker) {
   if (worker.state() != v1::WorkerStatus::STATE_READY) return;
   std::cout << absl::StrFormat(
       "  %d running, %d waiting; %d steps, %d tokens generated, %d prompt tokens computed, %d "
-      "reused; %d preemptions\n",
+      "reused, %d tokens kept over changes; %d preemptions\n",
       worker.running(), worker.waiting(), worker.steps(), worker.tokens_generated(),
-      worker.prompt_tokens_computed(), worker.prompt_tokens_reused(), worker.preemptions());
+      worker.prompt_tokens_computed(), worker.prompt_tokens_reused(), worker.tokens_kept(),
+      worker.preemptions());
   const double steps = worker.steps() == 0 ? 1 : static_cast<double>(worker.steps());
   std::cout << absl::StrFormat(
       "  a step: scheduler %.1f us, forward %.1f us; blocks: %d loaded, %d stored\n",

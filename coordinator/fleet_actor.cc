@@ -132,6 +132,7 @@ void FleetActor::On(ReplicaUp message) {
   }
   TellReadiness();
   PlacePending();
+  (void)replica->scheduler.ref().TellReply(WaitingAdded{});
 }
 
 void FleetActor::On(ReplicaHealth message) {
@@ -151,9 +152,14 @@ void FleetActor::On(ReplicaHealth message) {
 void FleetActor::On(ReplicaDown message) {
   Replica* replica = Find(message.replica, message.epoch);
   if (replica == nullptr) return;
-  LOG(WARNING) << "worker " << message.replica << " at " << replica->spec.members.front().address
-               << " is lost: " << message.status << "; " << message.sequences.size()
-               << " sequences go on elsewhere";
+  if (message.status.ok()) {
+    LOG(INFO) << "worker " << message.replica << " hands " << message.sequences.size()
+              << " sequences over to its next layout";
+  } else {
+    LOG(WARNING) << "worker " << message.replica << " at " << replica->spec.members.front().address
+                 << " is lost: " << message.status << "; " << message.sequences.size()
+                 << " sequences go on elsewhere";
+  }
   const std::string culprit = message.rank < 0 ? "" : replica->spec.members[message.rank].worker;
   if (replica->has_layouts) {
     Replica down = std::move(*replica);
@@ -314,6 +320,7 @@ void FleetActor::On(DescribeFleet message) {
   if (const v1::WorkerInfo* model = Model()) status.set_model(model->model());
   muster_.Describe(last_problem_, status);
   auto collector = std::make_shared<StatusCollector>(std::move(status), std::move(message));
+  if (reshard_) DescribeSpareRanks(collector);
   for (const auto& [name, replica] : replicas_) {
     (void)replica.scheduler.ref().Tell(DescribeReplica{
         [collector](v1::WorkerStatus status, const std::vector<v1::TenantStatus>& tenants) {

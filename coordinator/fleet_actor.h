@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,6 +27,7 @@
 #include "coordinator/replica_spec.h"
 #include "coordinator/router.h"
 #include "coordinator/scheduler/scheduler.h"
+#include "coordinator/status_collector.h"
 #include "coordinator/worker_link.h"
 
 namespace troupe {
@@ -102,6 +104,7 @@ class FleetActor final : public Actor<FleetMessage> {
   void On(ServeReplica message);  // fleet_replica.cc, as the next three
   void On(ReshardReplica message);
   void OnRank(RegisterWorker message);
+  void DescribeSpareRanks(const std::shared_ptr<StatusCollector>& collector);
   void OnLayoutDown(Replica down, const std::string& culprit, const absl::Status& status);
   void On(DescribeFleet message);
   void On(FleetTick message);

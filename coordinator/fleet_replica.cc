@@ -69,6 +69,12 @@ void FleetActor::On(ServeReplica message) {
   replicas_.at(name).has_layouts = true;
 }
 
+void FleetActor::DescribeSpareRanks(const std::shared_ptr<StatusCollector>& collector) {
+  (void)reshard_.ref().TellReply(DescribeSpares{[collector](std::vector<v1::WorkerStatus> ranks) {
+    for (v1::WorkerStatus& rank : ranks) collector->Add(std::move(rank), {});
+  }});
+}
+
 void FleetActor::OnLayoutDown(Replica down, const std::string& culprit,
                               const absl::Status& status) {
   if (!down.next.has_value()) {

@@ -57,23 +57,24 @@ using JobMessage = std::variant<PromptReady, ModelKnown, CacheKnown, SequenceSta
                                 SequenceProgress, SequenceFailed, ClientGone>;
 
 // ---- To a SchedulerActor: what its WorkerLinks tell (link_messages.h), and
-// Runs a sequence. From FleetActor. Answered to `job` by SequenceStarted, SequenceProgress... or
-// SequenceFailed.
+// From FleetActor. Answered to `job` by SequenceStarted, SequenceProgress... or SequenceFailed.
 struct AddSequence {
   SequenceRequest sequence;
   std::vector<BlockKey> keys;  // of the prompt's leading blocks
   ActorRef<JobMessage> job;
 };
+// All that waited for this replica have been added: plan. From FleetActor, once, after ReplicaUp.
+struct WaitingAdded {};
 // Forgets a sequence; unknown ids are fine. From FleetActor.
 struct RemoveSequence {
   uint64_t sequence = 0;
 };
-// NextWakeup has come. From the actor to itself.
+// From the actor to itself: a rank has lost another, and nobody says who that is; NextWakeup has
+// come; it is time to look for silent ranks.
+struct CulpritOverdue {};
 struct PlanAgain {};
-// Time to look for silent ranks. From the actor to itself.
 struct HealthTick {};
-// Ends the session at a step boundary: once what is planned is done, sequences go back as by
-// ReplicaDown. From FleetActor.
+// Ends the session by ReplicaDown once what is planned is done. From FleetActor.
 struct HandOver {};
 // Asks for the replica's figures. From FleetActor.
 struct DescribeReplica {
@@ -81,8 +82,9 @@ struct DescribeReplica {
 };
 
 using SchedulerMessage =
-    std::variant<AddSequence, RemoveSequence, LinkUp, RankLoading, RankContribution, StepDone,
-                 LinkDown, PlanAgain, HealthTick, HandOver, DescribeReplica>;
+    std::variant<AddSequence, WaitingAdded, RemoveSequence, LinkUp, RankLoading, RankContribution,
+                 StepDone, LinkDown, CulpritOverdue, PlanAgain, HealthTick, HandOver,
+                 DescribeReplica>;
 
 // ---- To the FleetActor: beside these ServeReplica and ReshardReplica (reshard/messages.h)
 // A worker announced itself. From Admin's handler; `reply` is called once.
@@ -94,8 +96,7 @@ struct RegisterWorker {
 struct AskModel {
   ActorRef<JobMessage> job;
 };
-// Runs a sequence on some replica, and on another if that one dies. From JobActor; answered as
-// AddSequence.
+// Runs a sequence on some replica, on another if it dies. From JobActor; answered as AddSequence.
 struct RouteSequence {
   SequenceRequest sequence;
   std::vector<BlockKey> keys;  // of the prompt's leading blocks
@@ -128,8 +129,8 @@ struct ReplicaHealth {
 struct ReplicaDown {
   std::string replica;
   uint64_t epoch = 0;
-  int rank = -1;  // whose fault it was, where that is known
-  absl::Status status;
+  int rank = -1;        // whose fault it was, where that is known
+  absl::Status status;  // OK: handed over
   std::vector<SequenceRequest> sequences;
 };
 // Asks for the whole cluster's status. From Admin's handler.

@@ -105,6 +105,10 @@ v1::WorkerInfo RankGathering::HomeInfo(int home) const {
       all->set_heads_per_token(all->heads_per_token() + info.heads_per_token());
     }
     if (info.cache_address().empty()) all->clear_cache_address();
+    // State that a rank of the home lacks is of no use.
+    if (info.kept_epoch() != all->kept_epoch() || info.kept_home() != all->kept_home()) {
+      all->clear_kept_epoch();
+    }
     for (int g = 0; g < info.groups_size(); ++g) {
       v1::KvGroup& group = *all->mutable_groups(g);
       group.set_page_count(std::min(group.page_count(), info.groups(g).page_count()));

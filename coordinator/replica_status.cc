@@ -10,6 +10,7 @@ void AddHome(const v1::WorkerStatus& home, v1::WorkerStatus& sum) {
   sum.set_steps(sum.steps() + home.steps());
   sum.set_tokens_generated(sum.tokens_generated() + home.tokens_generated());
   sum.set_prompt_tokens_computed(sum.prompt_tokens_computed() + home.prompt_tokens_computed());
+  sum.set_tokens_kept(sum.tokens_kept() + home.tokens_kept());
   sum.set_prompt_tokens_reused(sum.prompt_tokens_reused() + home.prompt_tokens_reused());
   sum.set_blocks_loaded(sum.blocks_loaded() + home.blocks_loaded());
   sum.set_blocks_stored(sum.blocks_stored() + home.blocks_stored());

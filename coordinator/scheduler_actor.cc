@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <utility>
 #include <variant>
 
@@ -14,6 +15,12 @@
 #include "coordinator/replica_status.h"
 
 namespace troupe {
+namespace {
+
+// From a rank's word that it has lost another until the session ends without a culprit.
+constexpr absl::Duration kCulpritWait = absl::Milliseconds(100);
+
+}  // namespace
 
 SchedulerActor::SchedulerActor(const Config& config, ReplicaSpec spec, WorkerLinkFactory connect,
                                ActorRef<FleetMessage> fleet)
@@ -41,8 +48,8 @@ void SchedulerActor::OnStart() {
 void SchedulerActor::Handle(SchedulerMessage message) {
   std::visit([this](auto&& m) { On(std::forward<decltype(m)>(m)); }, std::move(message));
   if (handing_over_) {
-    if (steps_.in_flight() == 0) GiveUp(/*rank=*/-1, absl::AbortedError("handed over"));
-  } else if (begun()) {
+    if (steps_.in_flight() == 0) GiveUp(/*rank=*/-1, absl::OkStatus());
+  } else if (begun() && may_plan_) {
     PlanAndDispatch();
   }
 }
@@ -93,14 +100,24 @@ void SchedulerActor::Dispatch(JointSteps::Plans plans) {
 
 size_t SchedulerActor::HomeFor(const AddSequence& message) const {
   if (homes_.size() == 1) return 0;
+  // Where its state lies, before all others.
+  std::vector<size_t> candidates;
+  for (size_t home = 0; home < homes_.size(); ++home) {
+    if (homes_[home].Keeps(message.sequence)) candidates.push_back(home);
+  }
+  if (candidates.empty()) {
+    candidates.resize(homes_.size());
+    std::iota(candidates.begin(), candidates.end(), size_t{0});
+  }
   std::vector<HomeLoad> loads;
-  for (const Home& home : homes_) {
+  for (const size_t candidate : candidates) {
+    const Home& home = homes_[candidate];
     loads.push_back({.tokens = home.tokens,
                      .sequences = home.sequences,
                      .prefix_tokens = home.scheduler->CountLocalBlocks(message.keys) *
                                       home.scheduler->replica().block_tokens});
   }
-  return ChooseHome(loads, message.sequence.tokens.size());
+  return candidates[ChooseHome(loads, message.sequence.tokens.size())];
 }
 
 void SchedulerActor::On(AddSequence message) {
@@ -109,7 +126,9 @@ void SchedulerActor::On(AddSequence message) {
   Job job{.ref = std::move(message.job), .tokens = message.sequence.tokens.size()};
   if (begun()) {
     job.home = HomeFor(message);
-    added = homes_[job.home].scheduler->Add(std::move(message.sequence));
+    Home& home = homes_[job.home];
+    added = home.Keeps(message.sequence) ? home.scheduler->Resume(std::move(message.sequence))
+                                         : home.scheduler->Add(std::move(message.sequence));
   }
   if (!added.ok()) {
     (void)job.ref.TellReply(SequenceFailed{added});
@@ -121,6 +140,8 @@ void SchedulerActor::On(AddSequence message) {
   ++homes_[job.home].sequences;
   jobs_[id] = std::move(job);
 }
+
+void SchedulerActor::On(WaitingAdded /*message*/) { may_plan_ = true; }
 
 void SchedulerActor::On(RemoveSequence message) {
   const auto job = jobs_.find(message.sequence);
@@ -156,8 +177,10 @@ void SchedulerActor::On(LinkUp message) {
 absl::Status SchedulerActor::Begin() {
   std::vector<Home> homes(steps_.homes());
   for (size_t home = 0; home < homes.size(); ++home) {
-    absl::StatusOr<ReplicaInfo> replica =
-        ReplicaInfo::From(gathering_->HomeInfo(static_cast<int>(home)));
+    const v1::WorkerInfo info = gathering_->HomeInfo(static_cast<int>(home));
+    homes[home].kept_epoch = info.kept_epoch();
+    homes[home].kept_home = info.kept_home();
+    absl::StatusOr<ReplicaInfo> replica = ReplicaInfo::From(info);
     if (!replica.ok()) return Annotate(replica.status(), absl::StrCat("replica ", spec_.name));
     homes[home].scheduler =
         std::make_unique<Scheduler>(config_.scheduler, *std::move(replica), spec_.epoch);
@@ -222,8 +245,16 @@ void SchedulerActor::On(LinkDown message) {
   if (links_.size() > 1) {
     reason = Annotate(reason, gathering_->Name(message.rank));
   }
-  GiveUp(message.rank, std::move(reason));
+  // A rank that has lost another is there, and often says so before the other's end is seen.
+  const bool complains = links_.size() > 1 && absl::IsAborted(reason);
+  if (!complains) return GiveUp(message.rank, std::move(reason));
+  if (complaint_.ok()) {
+    complaint_ = std::move(reason);
+    TellAfter(kCulpritWait, CulpritOverdue{});
+  }
 }
+
+void SchedulerActor::On(CulpritOverdue /*message*/) { GiveUp(/*rank=*/-1, complaint_); }
 
 void SchedulerActor::On(PlanAgain /*message*/) { wakeup_at_us_.reset(); }
 
@@ -296,8 +327,9 @@ void SchedulerActor::On(DescribeReplica message) {
 
 void SchedulerActor::GiveUp(int rank, absl::Status reason) {
   ReplicaDown down{spec_.name, spec_.epoch, rank, std::move(reason), {}};
-  for (Home& home : homes_) {
-    for (SequenceRequest& sequence : home.scheduler->Evacuate()) {
+  for (size_t home = 0; home < homes_.size(); ++home) {
+    for (SequenceRequest& sequence : homes_[home].scheduler->Evacuate()) {
+      if (sequence.kept.has_value()) sequence.kept->home = static_cast<uint32_t>(home);
       down.sequences.push_back(std::move(sequence));
     }
   }

@@ -47,6 +47,14 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
     std::unique_ptr<Scheduler> scheduler;
     uint64_t tokens = 0;  // of its sequences, as they were added
     uint32_t sequences = 0;
+    // The session and the home whose state its ranks hold; 0: none's.
+    uint64_t kept_epoch = 0;
+    uint32_t kept_home = 0;
+
+    bool Keeps(const SequenceRequest& sequence) const {
+      return sequence.kept.has_value() && sequence.kept->epoch == kept_epoch &&
+             sequence.kept->home == kept_home;
+    }
   };
   struct Job {
     ActorRef<JobMessage> ref;
@@ -59,12 +67,14 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   void Handle(SchedulerMessage message) override;
 
   void On(AddSequence message);
+  void On(WaitingAdded message);
   void On(RemoveSequence message);
   void On(LinkUp message);
   void On(RankLoading message);
   void On(RankContribution message);
   void On(StepDone message);
   void On(LinkDown message);
+  void On(CulpritOverdue message);
   void On(PlanAgain message);
   void On(HealthTick message);
   void On(HandOver message);
@@ -78,8 +88,8 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   void PlanAndDispatch();
   void Dispatch(JointSteps::Plans plans);
   void Retire(const JointSteps::Results& results);
-  // The session is over for `reason`, `rank`'s where it is not negative: everything goes back to
-  // the fleet.
+  // The session is over for `reason`, `rank`'s where it is not negative, or handed over where that
+  // is OK: everything goes back to the fleet.
   void GiveUp(int rank, absl::Status reason);
   void TellJob(const SequenceEvent& event, const v1::StepResult& result);
   void Forget(absl::flat_hash_map<uint64_t, Job>::iterator job);
@@ -101,6 +111,8 @@ class SchedulerActor final : public Actor<SchedulerMessage> {
   std::optional<int64_t> wakeup_at_us_;
   int64_t last_step_us_ = 0;  // sent
   std::string problem_;       // as the fleet was told
+  absl::Status complaint_;    // of the first rank that has lost another
+  bool may_plan_ = false;     // WaitingAdded has come
   bool handing_over_ = false;
   uint64_t plan_ns_total_ = 0;
   uint64_t forward_us_total_ = 0;

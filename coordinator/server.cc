@@ -115,9 +115,13 @@ class CoordinatorServer::Readiness {
     ready_ = ready;
     if (server_ != nullptr) server_->SetReady(kInferenceService, ready_);
   }
+  bool ready() const {
+    std::lock_guard lock(mutex_);
+    return ready_;
+  }
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   RpcServer* server_ = nullptr;
   bool ready_ = false;
 };
@@ -176,6 +180,8 @@ FleetActor::ReshardFactory CoordinatorServer::MakeReshard(const Config& config) 
                                nullptr);
   };
 }
+
+bool CoordinatorServer::ready() const { return readiness_->ready(); }
 
 CoordinatorServer::~CoordinatorServer() { Shutdown(absl::ZeroDuration()); }
 

@@ -56,6 +56,8 @@ class CoordinatorServer {
   int port() const { return rpc_->port(); }
   // Of each replica.
   int ranks() const { return ranks_; }
+  // Some replica has all its ranks.
+  bool ready() const;
 
   // Takes no new requests, waits `grace` for those under way, cancels the rest.
   void Shutdown(absl::Duration grace);

@@ -86,6 +86,11 @@ HomeMove MoveBetween(const std::vector<HomeRank>& from, const std::vector<HomeRa
 
 }  // namespace
 
+bool KeepSameState(const ModelDescription& model, const ShardMap& a, int rank_a, const ShardMap& b,
+                   int rank_b) {
+  return HeldBy(model, a, rank_a) == HeldBy(model, b, rank_b);
+}
+
 std::vector<StateMove> PlanStates(const ModelDescription& model, const ShardMap& from,
                                   const ShardMap& to, const RankMatch& match, const Sizing& sizing,
                                   const KvRates& rates, absl::Span<const LiveState> sequences) {

@@ -37,6 +37,10 @@ struct KvRates {
   double prefill_tokens_per_s = 1e4;
 };
 
+// Two ranks, of maps of one model, keep the same state of a sequence: of the same layers and heads.
+bool KeepSameState(const ModelDescription& model, const ShardMap& a, int rank_a, const ShardMap& b,
+                   int rank_b);
+
 // By sequence. Those that keep or could move go where they can; others, the longest first, to the
 // home with the fewest tokens.
 std::vector<StateMove> PlanStates(const ModelDescription& model, const ShardMap& from,

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/check.h"
+#include "sharding/reshard_kv.h"
 
 namespace troupe {
 namespace {
@@ -107,10 +108,8 @@ class Planner {
     for (const WeightPart& part : lacks) AddLoad(part, move);
     move.keep_bytes = sizes_.Of(move.keeps);
     move.drop_bytes = sizes_.Of(move.drops);
-    int64_t running = 0;
-    if (old_rank != kNoRank) running = Running(*from_, old_rank);
-    if (new_rank != kNoRank) running = std::max(running, Running(to_, new_rank));
-    move.peak_bytes = move.keep_bytes + move.drop_bytes + move.load_bytes() + running;
+    move.peak_bytes =
+        move.keep_bytes + move.drop_bytes + move.load_bytes() + Running(old_rank, new_rank);
   }
 
   // From the holder that has been asked for least.
@@ -129,9 +128,16 @@ class Planner {
     move.peer_bytes += load.bytes;
   }
 
-  int64_t Running(const ShardMap& map, int rank) {
-    const RankBytes bytes = BytesOfRank(model_, map, rank, sizing_);
-    return bytes.activations + bytes.kv_longest;
+  // Pages stay where both ranks keep the same state; otherwise there are those of both.
+  int64_t Running(int old_rank, int new_rank) {
+    RankBytes before;
+    RankBytes after;
+    if (old_rank != kNoRank) before = BytesOfRank(model_, *from_, old_rank, sizing_);
+    if (new_rank != kNoRank) after = BytesOfRank(model_, to_, new_rank, sizing_);
+    const bool stays = old_rank != kNoRank && new_rank != kNoRank &&
+                       KeepSameState(model_, *from_, old_rank, to_, new_rank);
+    return std::max(before.activations, after.activations) +
+           (stays ? after.kv_longest : before.kv_longest + after.kv_longest);
   }
 
   absl::Status TooLarge(const RankMove& move) const {
@@ -141,8 +147,8 @@ class Planner {
         ": rank ", move.new_rank == kNoRank ? move.old_rank : move.new_rank, " would hold ",
         GiB(move.keep_bytes), " of both maps + ", GiB(move.drop_bytes), " of the old one + ",
         GiB(move.load_bytes()), " of the new one + ", GiB(move.peak_bytes - weights),
-        " for activations and one sequence of the longest context = ", GiB(move.peak_bytes),
-        " while both are there, and has ", GiB(sizing_.memory_bytes)));
+        " for activations and each map's pages of one sequence of the longest context = ",
+        GiB(move.peak_bytes), " while both are there, and has ", GiB(sizing_.memory_bytes)));
   }
 
   const ModelDescription& model_;

@@ -59,8 +59,10 @@ struct RankMove {
   int64_t disk_bytes = 0;
   int64_t drop_bytes = 0;
   int64_t sent_bytes = 0;  // to peers
-  int64_t peak_bytes = 0;  // of weights of both maps, activations and one sequence's state
-  double seconds = 0;      // until it is prepared
+  // Of weights of both maps, activations and one sequence's state; of both maps' pages for it,
+  // unless they are the same.
+  int64_t peak_bytes = 0;
+  double seconds = 0;  // until it is prepared
 
   int64_t load_bytes() const { return peer_bytes + disk_bytes; }
 };

@@ -89,8 +89,10 @@ void ExecutorActor::On(const RunPlan& message) {
   // A device that has failed stays so for as long as this process lives.
   CHECK_OK(member_->rank()->ops->status())
       << "the device has failed; a new worker may use it again";
-  // Another rank's fault: this one stays what it is for the next session.
-  if (absl::Status links = member_->links_status(); !links.ok()) return EndSession(links);
+  // Another rank's fault, which ABORTED says: this one stays what it is for the next session.
+  if (absl::Status links = member_->links_status(); !links.ok()) {
+    return EndSession(absl::AbortedError(links.message()));
+  }
   CHECK_OK(finished);
   // Whatever was wrong with the plan: what the coordinator has to do is to start anew.
   EndSession(absl::FailedPreconditionError(
@@ -99,6 +101,7 @@ void ExecutorActor::On(const RunPlan& message) {
 
 absl::Status ExecutorActor::Launch(const RunPlan& message) {
   const v1::StepPlan& plan = message.plan;
+  if (session_->last_step == 0) member_->OnStateWritten(message.epoch);
   if (plan.step() <= session_->last_step) {
     return absl::FailedPreconditionError(
         absl::StrCat("step: found ", plan.step(), ", wanted more than ", session_->last_step));

@@ -212,6 +212,8 @@ class ExpertsOfHomes : public ExpertExchange {
     ops.Upload(sent_choices_.get(), choices_.data(), sent_rows * choice_bytes);
     dp.AllToAll(Pieces(sent_choices_.get(), first_, choice_bytes),
                 Pieces(received_choices_.get(), received_first_, choice_bytes));
+    // Choices that did not come are those of another layer: there are no experts to look for.
+    if (!dp.status().ok()) received_first_.assign(homes_ + 1, 0);
   }
 
   void Compute(const LayerContext& context, const MoeFfn& description, const LoadedMoe& moe,

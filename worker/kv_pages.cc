@@ -68,6 +68,17 @@ absl::StatusOr<std::unique_ptr<KvPages>> KvPages::Create(Ops* ops, std::vector<S
   return pages;
 }
 
+absl::Status KvPages::Rebind(Ops* ops) {
+  ops_ = ops;
+  for (Group& group : state_) {
+    auto memory = ops->Allocate(static_cast<int64_t>(group.table.size() * sizeof(uint32_t)));
+    if (!memory.ok()) return memory.status();
+    group.device_table = *std::move(memory);
+    SendTable(group, 0, group.table.size());
+  }
+  return absl::OkStatus();
+}
+
 int64_t KvPages::bytes() const {
   int64_t bytes = 0;
   for (size_t g = 0; g < groups_.size(); ++g) {

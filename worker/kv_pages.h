@@ -57,6 +57,10 @@ class KvPages {
   static absl::StatusOr<std::unique_ptr<KvPages>> Create(Ops* ops, std::vector<StateGroup> groups,
                                                          Options options);
 
+  // Another Ops of the same device works on the pages from now on. REQUIRES: no operation on them
+  // is under way, and no slot has a block.
+  absl::Status Rebind(Ops* ops);
+
   const std::vector<StateGroup>& groups() const { return groups_; }
   DType dtype() const { return options_.dtype; }
   int slots() const { return options_.slots; }

@@ -49,8 +49,8 @@ absl::Status ResolveContext(const ModelDescription& description, int* max_contex
                                                  ", what the model was made for"));
 }
 
-absl::StatusOr<std::unique_ptr<KvPages>> MakePages(Ops* ops, const RankShard& shard,
-                                                   const Rank::Config& config) {
+absl::StatusOr<std::unique_ptr<KvPages>> PagesOf(Ops* ops, const RankShard& shard,
+                                                 const Rank::Config& config) {
   KvPages::Options options;
   options.dtype = KvDType(config.mode);
   options.slots = config.max_rows;
@@ -97,7 +97,7 @@ absl::StatusOr<Checkpoint> OpenCheckpoint(const Rank::Config& config) {
 
 absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
                                                  const std::optional<Part>& part,
-                                                 const Progress& progress) {
+                                                 const Progress& progress, const RankGiven& given) {
   const auto report = [&progress](absl::string_view what) {
     return [&progress, what](int64_t done, int64_t total) {
       if (progress) progress(what, done, total);
@@ -133,16 +133,34 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
     };
   }
   // Before the weights: that memory is short shows at once.
-  TROUPE_ASSIGN_OR_RETURN(rank->pages, MakePages(rank->ops.get(), shard, rank->config));
+  if (!given.pages) {
+    TROUPE_ASSIGN_OR_RETURN(rank->pages, PagesOf(rank->ops.get(), shard, rank->config));
+  }
   const int threads = config.threads > 0 ? config.threads : 2;
-  TROUPE_ASSIGN_OR_RETURN(const ModelIdentity identity,
-                          checkpoint.ComputeIdentity(threads, report("identity")));
-  rank->identity = ServingIdentity(identity, config.mode, quantize);
+  if (given.checkpoint.has_value()) {
+    rank->checkpoint = *given.checkpoint;
+  } else {
+    TROUPE_ASSIGN_OR_RETURN(rank->checkpoint,
+                            checkpoint.ComputeIdentity(threads, report("identity")));
+  }
+  rank->identity = ServingIdentity(rank->checkpoint, config.mode, quantize);
   load.threads = threads;
   TROUPE_ASSIGN_OR_RETURN(rank->model, LoadModel(checkpoint, rank->ops.get(), load));
   rank->cache_identity = CacheIdentity(rank->identity, part);
   if (!part.has_value()) TROUPE_RETURN_IF_ERROR(rank->Connect(/*links=*/nullptr));
   return rank;
+}
+
+absl::Status Rank::TakePages(Rank& from) {
+  from.ops->Synchronize();
+  TROUPE_RETURN_IF_ERROR(from.ops->status());
+  pages = std::move(from.pages);
+  return pages->Rebind(ops.get());
+}
+
+absl::Status Rank::MakePages() {
+  TROUPE_ASSIGN_OR_RETURN(pages, PagesOf(ops.get(), model.shard, config));
+  return absl::OkStatus();
 }
 
 absl::Status Rank::Connect(RankLinks* to) {

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/ops.h"
+#include "model/checkpoint.h"
 #include "sharding/shard_map.h"
 #include "troupe/v1/worker.pb.h"
 #include "worker/calibration.h"
@@ -23,6 +24,12 @@
 #include "worker/rank_links.h"
 
 namespace troupe {
+
+// What a rank finds there, where another of the same process and checkpoint serves.
+struct RankGiven {
+  std::optional<ModelIdentity> checkpoint;
+  bool pages = false;  // of the same layers and heads: TakePages will bring them
+};
 
 struct Rank {
   struct Config {
@@ -50,12 +57,21 @@ struct Rank {
   struct Part {
     ShardMap map;
     int rank = 0;
+
+    bool operator==(const Part&) const = default;
   };
 
   // `part`: empty for the whole model. A part has no forward pass before Connect.
   static absl::StatusOr<std::unique_ptr<Rank>> Open(const Config& config,
                                                     const std::optional<Part>& part,
-                                                    const Progress& progress);
+                                                    const Progress& progress,
+                                                    const RankGiven& given = {});
+
+  // Takes the other's pages with all that lies in them. REQUIRES: no forward pass on either; both
+  // keep the same state.
+  absl::Status TakePages(Rank& from);
+  // New pages, with nothing in them.
+  absl::Status MakePages();
 
   // Makes the forward pass, with links to the part's other ranks; null: there are none. They must
   // outlive it: Disconnect ends it.
@@ -65,7 +81,8 @@ struct Rank {
   // What the coordinator is told, but for name and addresses.
   v1::WorkerInfo Describe() const;
 
-  Config config;         // max_context resolved
+  Config config;  // max_context resolved
+  ModelIdentity checkpoint;
   std::string identity;  // 32 bytes, see ServingIdentity
   // Under which its blocks lie in the cache service: identity, unless it holds a part of each
   // token's state.

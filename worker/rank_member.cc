@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_util.h"
 #include "model/checkpoint.h"
+#include "sharding/reshard_kv.h"
 #include "sharding/reshard_plan.h"
 #include "sharding/shard_map_proto.h"
 #include "worker/gloo_communicator.h"
@@ -37,6 +38,8 @@ absl::Status RankMember::ResolveThreshold() {
 v1::WorkerInfo RankMember::Describe() const {
   v1::WorkerInfo info = rank_->Describe();
   info.set_default_gate_threshold(rank_->gate_threshold);
+  info.set_kept_epoch(kept_epoch_);
+  info.set_kept_home(static_cast<uint32_t>(kept_home_));
   // A stage may have nothing to store of a block, which the cache service has no value for.
   if (!part_.has_value() || part_->map.layout.pp == 1) {
     info.set_cache_address(config_.cache_address);
@@ -57,10 +60,13 @@ absl::Status RankMember::Become(const v1::Assignment& assignment,
   const uint64_t epoch = std::exchange(map.epoch, 0);
   const bool here = rank_ != nullptr && part_->map == map && part_->rank == index;
   const Rank::Part part{.map = std::move(map), .rank = index};
-  if (!TakePrepared(epoch, part) && !here) TROUPE_RETURN_IF_ERROR(Load(part, progress));
+  TROUPE_ASSIGN_OR_RETURN(const bool taken, TakePrepared(epoch, part));
+  if (!taken && !here) TROUPE_RETURN_IF_ERROR(Load(part, progress));
   {
     const std::lock_guard lock(mutex_);
     epoch_ = epoch;
+    serving_ = part_;
+    checkpoint_ = rank_->checkpoint;
   }
   TROUPE_RETURN_IF_ERROR(meeting->status());
   meeting_ = std::move(meeting);
@@ -69,9 +75,8 @@ absl::Status RankMember::Become(const v1::Assignment& assignment,
 
 absl::Status RankMember::Load(const Rank::Part& part, const Rank::Progress& progress) {
   // What was there makes room first.
-  rank_.reset();
-  part_.reset();
-  TROUPE_ASSIGN_OR_RETURN(rank_, Rank::Open(config_.rank, part, progress));
+  Drop();
+  TROUPE_ASSIGN_OR_RETURN(rank_, Rank::Open(config_.rank, part, progress, {.checkpoint = Known()}));
   part_ = part;
   return ResolveThreshold();
 }
@@ -86,22 +91,29 @@ absl::StatusOr<std::string> RankMember::Prepare(const v1::ShardMap& proto, int r
     return absl::InvalidArgumentError(
         absl::StrCat("rank: found ", rank, ", wanted less than ", map.layout.world()));
   }
-  {
-    const std::lock_guard lock(mutex_);
-    prepared_.reset();  // makes room
-  }
+  TROUPE_ASSIGN_OR_RETURN(const ModelConfig model, ReadModelConfig(config_.rank.model));
+  TROUPE_RETURN_IF_ERROR(ValidateShardMap(model.description, map));
   Prepared prepared;
   prepared.epoch = std::exchange(map.epoch, 0);
   prepared.part = {.map = std::move(map), .rank = rank};
-  TROUPE_ASSIGN_OR_RETURN(prepared.rank, Rank::Open(config_.rank, prepared.part, progress));
-  TROUPE_ASSIGN_OR_RETURN(const ModelConfig model, ReadModelConfig(config_.rank.model));
+  RankGiven given{.checkpoint = Known()};
+  {
+    const std::lock_guard lock(mutex_);
+    prepared_.reset();  // makes room
+    if (serving_.has_value() &&
+        KeepSameState(model.description, serving_->map, serving_->rank, prepared.part.map, rank)) {
+      prepared.pages_of = serving_;
+    }
+    given.pages = prepared.pages_of.has_value();
+  }
+  TROUPE_ASSIGN_OR_RETURN(prepared.rank, Rank::Open(config_.rank, prepared.part, progress, given));
   const std::vector<WeightPart> parts = HeldParts(prepared.rank->model);
   const std::lock_guard lock(mutex_);
   prepared_ = std::move(prepared);
   return PartsDigest(model.description, /*identity=*/"", parts);
 }
 
-bool RankMember::TakePrepared(uint64_t epoch, const Rank::Part& part) {
+absl::StatusOr<bool> RankMember::TakePrepared(uint64_t epoch, const Rank::Part& part) {
   std::optional<Prepared> taken;
   {
     const std::lock_guard lock(mutex_);
@@ -110,9 +122,41 @@ bool RankMember::TakePrepared(uint64_t epoch, const Rank::Part& part) {
     if (!fits) return false;
     taken = std::exchange(prepared_, std::nullopt);
   }
+  Rank& next = *taken->rank;
+  // The rank whose pages it counted on may be gone, or another.
+  const bool keeps = next.pages == nullptr && rank_ != nullptr && taken->pages_of == *part_;
+  if (keeps) {
+    const absl::Status took = next.TakePages(*rank_);
+    if (!took.ok()) {
+      Drop();
+      return took;
+    }
+  } else {
+    kept_epoch_ = 0;
+    if (next.pages == nullptr) TROUPE_RETURN_IF_ERROR(next.MakePages());
+  }
   rank_ = std::move(taken->rank);
   part_ = part;
-  return ResolveThreshold().ok();
+  TROUPE_RETURN_IF_ERROR(ResolveThreshold());
+  return true;
+}
+
+void RankMember::OnStateWritten(uint64_t session_epoch) {
+  kept_epoch_ = session_epoch;
+  kept_home_ = part_.has_value() ? part_->map.Place(part_->rank).dp_index : 0;
+}
+
+std::optional<ModelIdentity> RankMember::Known() const {
+  const std::lock_guard lock(mutex_);
+  return checkpoint_;
+}
+
+void RankMember::Drop() {
+  rank_.reset();
+  part_.reset();
+  kept_epoch_ = 0;
+  const std::lock_guard lock(mutex_);
+  serving_.reset();
 }
 
 void RankMember::RetirePrepared(uint64_t keep_epoch) {
@@ -129,8 +173,7 @@ bool RankMember::Retire(uint64_t keep_epoch) {
     epoch_ = 0;
   }
   Leave();
-  rank_.reset();
-  part_.reset();
+  Drop();
   return true;
 }
 

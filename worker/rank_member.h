@@ -2,7 +2,8 @@
 //
 // What was loaded for an assignment stays when the session ends: a session that assigns the same
 // rank of the same map again finds it there and only connects. What the next assignment will need
-// may be loaded beside it beforehand (Prepare), while the rank serves.
+// may be loaded beside it beforehand (Prepare), while the rank serves. Where the next rank is of
+// the same layers and heads it takes the pages over, with the state that lies in them.
 //
 // Thread model: made by any thread, then used by one at a time, but for Prepare and MapEpochs,
 // which may run on another. Ownership: owns rank and links. Errors are those of Rank::Open and of
@@ -19,6 +20,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "model/checkpoint.h"
 #include "sharding/shard_map.h"
 #include "troupe/v1/worker.pb.h"
 #include "worker/communicator.h"
@@ -59,6 +61,8 @@ class RankMember {
   // at a time.
   absl::StatusOr<std::string> Prepare(const v1::ShardMap& map, int rank,
                                       const Rank::Progress& progress);
+  // A session of this epoch writes state from now on.
+  void OnStateWritten(uint64_t session_epoch);
   // Drops what was prepared for other maps than that of `keep_epoch`.
   void RetirePrepared(uint64_t keep_epoch);
   // And the rank, if it is of another. True: it is gone.
@@ -77,12 +81,15 @@ class RankMember {
   struct Prepared {
     uint64_t epoch = 0;
     Rank::Part part;
+    std::optional<Rank::Part> pages_of;  // whose pages it is to take over; empty: has its own
     std::unique_ptr<Rank> rank;
   };
 
   absl::Status Load(const Rank::Part& part, const Rank::Progress& progress);
-  // Takes what was prepared for this part, if anything was.
-  bool TakePrepared(uint64_t epoch, const Rank::Part& part);
+  // Takes what was prepared for this part, if anything was. False: nothing was.
+  absl::StatusOr<bool> TakePrepared(uint64_t epoch, const Rank::Part& part);
+  std::optional<ModelIdentity> Known() const;
+  void Drop();
   absl::Status Connect(const Rank::Progress& progress);
   // NCCL between GPUs, Gloo between CPUs.
   absl::StatusOr<std::unique_ptr<Communicator>> MakeWorld(int size);
@@ -94,9 +101,15 @@ class RankMember {
   // What rank_ was loaded for, the map's epoch left out; empty: the whole model.
   std::optional<Rank::Part> part_;
   mutable std::mutex mutex_;
-  // Both below are guarded by mutex_.
-  uint64_t epoch_ = 0;  // of the map that rank_ was assigned last; 0: there is none
+  // All up to prepared_ are guarded by mutex_.
+  uint64_t epoch_ = 0;                 // of the map that rank_ was assigned last; 0: there is none
+  std::optional<Rank::Part> serving_;  // part_
+  std::optional<ModelIdentity> checkpoint_;  // of what was loaded first
   std::optional<Prepared> prepared_;
+
+  // Whose state rank_'s pages hold: the session and its home. 0: nobody's.
+  uint64_t kept_epoch_ = 0;
+  int kept_home_ = 0;
 
   std::shared_ptr<SessionMeeting> meeting_;  // of the session
   std::optional<RankLinks> links_;           // empty: the rank is alone

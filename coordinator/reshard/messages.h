@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -26,6 +27,11 @@ struct ReshardAsked {
   v1::ReshardRequest request;
   absl::AnyInvocable<void(absl::StatusOr<v1::ReshardEvent>)> tell;
 };
+// Asks for what the replica's own status does not have: the ranks without a place, and why nothing
+// serves. From FleetActor.
+struct DescribeSpares {
+  absl::AnyInvocable<void(std::vector<v1::WorkerStatus>)> reply;
+};
 // What the log says. From the DecisionLog, once.
 struct LogRead {
   absl::StatusOr<DecisionRecord> record;
@@ -40,7 +46,7 @@ struct LogWritten {
 struct PrepareProgressed {
   uint64_t epoch = 0;  // of the map
   std::string worker;
-  uint64_t bytes_done = 0;
+  double done = 0;  // of all that it loads, 0 to 1
 };
 // It has prepared, and holds what has this digest; or has not. From RankControl, once a call.
 struct PrepareEnded {
@@ -69,8 +75,8 @@ struct ReplicaLost {
 struct ReshardTick {};
 
 using ReshardMessage =
-    std::variant<RankSeen, ReshardAsked, LogRead, LogWritten, PrepareProgressed, PrepareEnded,
-                 RetireEnded, ReplicaServing, ReplicaLost, ReshardTick>;
+    std::variant<RankSeen, ReshardAsked, DescribeSpares, LogRead, LogWritten, PrepareProgressed,
+                 PrepareEnded, RetireEnded, ReplicaServing, ReplicaLost, ReshardTick>;
 
 // ---- To the FleetActor
 // The replica is to run on these ranks with this map from its next step on. From ReshardActor;

@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <string>
@@ -43,8 +44,11 @@ class PrepareStream final : public grpc::ClientReadReactor<v1::PrepareShardReply
   void OnReadDone(bool ok) override {
     if (!ok) return;
     if (!reply_.digest().empty()) digest_ = reply_.digest();
+    const double total = std::max<double>(1, static_cast<double>(reply_.bytes_total()));
+    const double done =
+        reply_.digest().empty() ? static_cast<double>(reply_.bytes_done()) / total : 1;
     (void)owner_.TellReply(
-        PrepareProgressed{request_.map().epoch(), rank_.worker(), reply_.bytes_done()});
+        PrepareProgressed{request_.map().epoch(), rank_.worker(), std::min(done, 1.0)});
     StartRead(&reply_);
   }
 

@@ -121,6 +121,28 @@ void ReshardActor::On(ReshardAsked message) {
   asked_.push_back(std::move(message));
 }
 
+void ReshardActor::On(DescribeSpares message) {
+  std::vector<v1::WorkerStatus> all;
+  if (state_ == State::kDown) {
+    v1::WorkerStatus& replica = all.emplace_back();
+    replica.set_worker(config_.replica);
+    replica.set_state(v1::WorkerStatus::STATE_WAITING);
+    replica.set_problem(problem_);
+    if (problem_.empty() && !decided_.has_value()) {
+      replica.set_problem(absl::StrCat(Spares({}).size(), " of ", config_.layout.world(),
+                                       " ranks are here, for ", NameOf(config_.layout)));
+    }
+  }
+  const bool placed = decided_.has_value();
+  for (const std::string& name : Spares(placed ? decided_->members : std::vector<std::string>())) {
+    v1::WorkerStatus& spare = all.emplace_back();
+    spare.set_worker(name);
+    spare.set_address(ranks_.Member(name).address());
+    spare.set_state(placed ? v1::WorkerStatus::STATE_SPARE : v1::WorkerStatus::STATE_WAITING);
+  }
+  message.reply(std::move(all));
+}
+
 void ReshardActor::On(const LogWritten& message) {
   if (!change_.has_value() || change_->to.map.epoch != message.epoch) return;
   if (message.kind == DecisionKind::kBegin) {
@@ -133,7 +155,7 @@ void ReshardActor::On(const LogWritten& message) {
 
 void ReshardActor::On(const PrepareProgressed& message) {
   if (!change_.has_value() || change_->to.map.epoch != message.epoch) return;
-  change_->bytes_done[message.worker] = message.bytes_done;
+  change_->done[message.worker] = message.done;
   TellProgress();
 }
 
@@ -147,6 +169,7 @@ void ReshardActor::On(const PrepareEnded& message) {
     ranks_.OnPrepared(message.worker, message.epoch);
   } else if (absl::IsUnavailable(message.digest.status())) {
     ranks_.OnLost(message.worker);
+    reform_at_us_ = 0;  // with one rank less, it is another attempt
   }
   Apply(change_->transaction->Prepared(*member, message.digest));
 }
@@ -164,6 +187,7 @@ void ReshardActor::On(const ReplicaServing& message) {
   if (!decided_.has_value() || decided_->map.epoch != message.map_epoch) return;
   Observe("serving");
   state_ = State::kUp;
+  problem_.clear();
   if (!change_.has_value()) return;
   change_->ready_us = NowUs();
   Apply(change_->transaction->Switched(absl::OkStatus(), NowUs()));
@@ -173,6 +197,7 @@ void ReshardActor::On(const ReplicaLost& message) {
   if (!decided_.has_value() || decided_->map.epoch != message.map_epoch) return;
   Observe(absl::StrCat("lost ", message.worker));
   state_ = State::kDown;
+  problem_ = std::string(message.status.message());
   reform_at_us_ = NowUs();
   ranks_.OnLost(message.worker);
   if (!change_.has_value()) return;
@@ -253,6 +278,7 @@ void ReshardActor::Reform() {
                   : choice.status();
   if (!change.ok()) {
     LOG(ERROR) << config_.replica << ": waits for ranks: " << change.status();
+    problem_ = std::string(change.status().message());
     return;
   }
   LOG(WARNING) << config_.replica << ": " << whole.size() << " of " << alive.size()

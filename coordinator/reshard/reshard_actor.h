@@ -74,7 +74,10 @@ class ReshardActor final : public Actor<ReshardMessage> {
     std::vector<std::string> workers;  // by member of the transaction
     std::unique_ptr<ReshardTransaction> transaction;
     std::map<std::string, std::unique_ptr<RankControl::Call>> calls;
-    std::map<std::string, uint64_t> bytes_done;
+    std::map<std::string, double> done;  // by worker, of what it loads
+    ReshardPhase told_phase = ReshardPhase::kBeginning;
+    uint32_t told_prepared = 0;
+    int64_t told_us = 0;
     std::optional<Tell> tell;  // who asked
     int64_t started_us = 0;
     int64_t decided_us = 0;
@@ -91,6 +94,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
 
   void On(RankSeen message);
   void On(ReshardAsked message);
+  void On(DescribeSpares message);
   void On(LogRead message);
   void On(const LogWritten& message);
   void On(const PrepareProgressed& message);
@@ -145,6 +149,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   std::deque<ReshardAsked> asked_;  // to be applied, while a change is under way
   int64_t reform_at_us_ = 0;
   int64_t form_first_at_us_ = 0;
+  std::string problem_;  // why nothing serves, where that is known
 };
 
 }  // namespace troupe

@@ -14,6 +14,12 @@
 #include "sharding/survivor_layout.h"
 
 namespace troupe {
+namespace {
+
+// Between two reports of progress that say nothing but bytes.
+constexpr int64_t kProgressUs = 500'000;
+
+}  // namespace
 
 absl::StatusOr<ReshardActor::Change> ReshardActor::PlanRequest(
     const v1::ReshardRequest& request) const {
@@ -157,6 +163,7 @@ void ReshardActor::End(const EndReshard& action) {
     LOG(WARNING) << config_.replica << ": change to " << NameOf(change.to.map.layout)
                  << (action.decided ? " was decided, then ranks were lost: " : " was rolled back: ")
                  << action.status;
+    if (state_ == State::kDown) problem_ = std::string(action.status.message());
     reform_at_us_ = std::max(reform_at_us_, NowUs());
     form_first_at_us_ = NowUs() + config_.retry_ms * 1000;
   }
@@ -177,16 +184,29 @@ void ReshardActor::End(const EndReshard& action) {
 
 void ReshardActor::TellProgress() {
   if (!change_->tell.has_value()) return;
+  const ReshardPhase phase = change_->transaction->phase();
+  const uint32_t prepared = change_->transaction->prepared();
+  const bool news = phase != change_->told_phase || prepared != change_->told_prepared;
+  if (!news && NowUs() - change_->told_us < kProgressUs) return;
+  change_->told_phase = phase;
+  change_->told_prepared = prepared;
+  change_->told_us = NowUs();
   v1::ReshardEvent event;
   v1::ReshardProgress& progress = *event.mutable_progress();
-  progress.set_phase(NameOf(change_->transaction->phase()));
-  uint64_t done = 0;
-  for (const auto& [worker, bytes] : change_->bytes_done) done += bytes;
-  progress.set_bytes_done(done);
+  progress.set_phase(NameOf(phase));
+  // Ranks say how far they are with all that they load; the plan says what of it is new to them.
+  double done = 0;
   int64_t total = 0;
-  for (const RankMove& move : change_->plan.ranks) total += move.load_bytes();
+  for (const RankMove& move : change_->plan.ranks) {
+    total += move.load_bytes();
+    if (move.new_rank == kNoRank) continue;
+    const auto found = change_->done.find(change_->to.members[move.new_rank]);
+    if (found == change_->done.end()) continue;
+    done += found->second * static_cast<double>(move.load_bytes());
+  }
+  progress.set_bytes_done(static_cast<uint64_t>(done));
   progress.set_bytes_total(total);
-  progress.set_ranks_prepared(change_->transaction->prepared());
+  progress.set_ranks_prepared(prepared);
   progress.set_ranks(change_->transaction->to_prepare());
   (*change_->tell)(std::move(event));
 }

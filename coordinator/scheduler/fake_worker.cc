@@ -92,6 +92,15 @@ void FakeWorker::CheckNotInFlight(uint32_t group, uint32_t page, const char* wha
   }
 }
 
+void FakeWorker::Reopen(uint64_t epoch) {
+  epoch_ = epoch;
+  slots_.assign(slots_.size(), Slot());
+  steps_.clear();
+  transfers_.clear();
+  transfer_ids_.clear();
+  last_step_ = 0;
+}
+
 void FakeWorker::Accept(const v1::StepPlan& plan) {
   EXPECT_EQ(plan.epoch(), epoch_);
   EXPECT_EQ(plan.step(), last_step_ + 1);

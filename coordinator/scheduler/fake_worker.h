@@ -67,6 +67,9 @@ class FakeWorker {
     return uint64_t{tenant_namespace} << 32 | seed;
   }
 
+  // A session of another epoch: every sequence is forgotten, what lies in the pages is not.
+  void Reopen(uint64_t epoch);
+
   // A plan arrives. REQUIRES: plans come in order.
   void Accept(const v1::StepPlan& plan);
   bool has_steps() const { return !steps_.empty(); }
@@ -116,7 +119,7 @@ class FakeWorker {
 
   const Config config_;
   const ReplicaInfo replica_;
-  const uint64_t epoch_;
+  uint64_t epoch_;
   FakeCache& cache_;
   std::mt19937 random_;
   std::vector<Slot> slots_;

@@ -27,6 +27,8 @@ class KvMemory {
 
   // REQUIRES: the group has a page available.
   PageId Allocate(uint32_t group);
+  // As PagePool::Take.
+  void Take(uint32_t group, PageId page) { pools_[group].Take(page); }
   void Ref(uint32_t group, PageId page) { pools_[group].Ref(page); }
   void Unref(uint32_t group, PageId page, uint64_t last_step) {
     pools_[group].Unref(page, last_step);

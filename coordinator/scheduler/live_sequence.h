@@ -27,7 +27,7 @@ namespace troupe {
 struct LiveSequence {
   enum class Phase : uint8_t {
     kHeld,     // a fork whose parent has not computed their common tokens yet
-    kWaiting,  // in the queue; holds no page
+    kWaiting,  // in the queue; holds no page, unless it came with its state
     kLoading,  // holds pages that are being loaded, and no slot
     kRunning,  // holds pages and a slot
   };
@@ -68,6 +68,10 @@ struct LiveSequence {
     return static_cast<uint32_t>(request.tokens.size()) + samples_in_flight;
   }
   uint32_t remaining() const { return length() - planned; }
+  // Tokens that its client has are to be computed again.
+  bool resumes() const {
+    return planned < request.tokens.size() && request.tokens.size() > request.prompt_tokens;
+  }
 };
 
 inline bool MoreUrgent(const LiveSequence* a, const LiveSequence* b) {

@@ -1,6 +1,7 @@
 #include "coordinator/scheduler/page_pool.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "base/check.h"
 
@@ -27,6 +28,14 @@ PageId PagePool::Allocate(PrefixEntry** evicted) {
   }
   pages_[page].refs = 1;
   return page;
+}
+
+void PagePool::Take(PageId page) {
+  if (pages_[page].refs++ > 0) return;
+  // Before the first allocation the free pages stand in descending order.
+  const auto found = std::lower_bound(free_.begin(), free_.end(), page, std::greater<PageId>());
+  CHECK(found != free_.end() && *found == page) << "page " << page;
+  free_.erase(found);
 }
 
 void PagePool::Ref(PageId id) {

@@ -28,6 +28,10 @@ class PagePool {
   // REQUIRES: available() > 0.
   PageId Allocate(PrefixEntry** evicted);
 
+  // One more holder of that very page, which may be free, and means what it meant to another pool.
+  // REQUIRES: nothing was allocated yet.
+  void Take(PageId page);
+
   // One more holder of a page that is held or still carries its block.
   void Ref(PageId page);
 

@@ -75,6 +75,7 @@ absl::Status Scheduler::Add(SequenceRequest request) {
   if (absl::Status status = CheckAdd(request); !status.ok()) return status;
   const absl::StatusOr<uint32_t> limit = TokenLimit(request, replica_);
   if (!limit.ok()) return limit.status();
+  request.kept.reset();
   Enqueue(Insert(std::move(request), *limit));
   return absl::OkStatus();
 }
@@ -200,6 +201,7 @@ std::vector<SequenceRequest> Scheduler::Evacuate() {
   std::vector<SequenceRequest> requests;
   requests.reserve(all.size());
   for (LiveSequence* s : all) {
+    s->request.kept = StateOf(*s);
     Detach(*s);
     requests.push_back(std::move(s->request));
   }

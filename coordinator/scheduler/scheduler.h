@@ -102,6 +102,10 @@ class Scheduler {
   // arithmetic); ALREADY_EXISTS: the id is live; RESOURCE_EXHAUSTED: the queue is full, retry
   // later.
   absl::Status Add(SequenceRequest request);
+  // As Add, for a worker whose pages still hold request.kept: the sequence takes those pages and
+  // starts behind what they hold in the next step. All that are to be resumed come before the first
+  // plan; one that comes later, or whose state does not fit this replica, starts anew.
+  absl::Status Resume(SequenceRequest request);
 
   // Queues a sequence that goes on from the tokens that `parent` has now, usually with another
   // seed. `id`, `sampling`, `max_output_tokens` and `arrival_us` come from `fork`; tokens, tenant,
@@ -125,7 +129,9 @@ class Scheduler {
   // When to call Plan again although nothing was added or retired. Empty: no need.
   std::optional<int64_t> NextWakeup(int64_t now_us) const;
 
-  // The worker is lost: all live sequences, most urgent first, each with the tokens retired so far.
+  // The worker is lost: all live sequences, most urgent first, each with the tokens retired so far
+  // and where its state lies, for the case that the worker's pages survive; KeptState::home is the
+  // caller's.
   // The scheduler is empty afterwards and plans nothing more.
   std::vector<SequenceRequest> Evacuate();
 
@@ -185,12 +191,19 @@ class Scheduler {
   void ReleaseForks(LiveSequence& parent);
   LiveSequence* Find(uint64_t sequence);
 
+  // scheduler_kept.cc: state that outlives a session.
+  std::optional<KeptState> StateOf(const LiveSequence& s) const;
+  bool CanTake(const KeptState& kept, const SequenceRequest& request) const;
+  void TakeKept(LiveSequence& s, const KeptState& kept);
+  void StartKept(Draft& draft, int64_t now_us);
+
   // scheduler_plan.cc: one step.
   bool IsWaitingForCompanions(int64_t now_us) const;
   std::optional<int64_t> PollAt() const;
   Draft BeginStep();
   void AddDecodeRows(Draft& draft);
   void AddPrefillRows(Draft& draft);
+  void AddChunks(Draft& draft, const std::vector<LiveSequence*>& prompts, uint32_t budget);
   void AddTransfers(Draft& draft);
   void AddRow(Draft& draft, LiveSequence& s, uint32_t count);
   uint32_t Grow(Draft& draft, LiveSequence& s, uint32_t tokens);
@@ -235,6 +248,7 @@ class Scheduler {
   FairShare queue_;
   std::vector<LiveSequence*> running_;  // most urgent first
   std::vector<LiveSequence*> loading_;
+  std::vector<uint64_t> kept_;   // sequences that wait with their state
   uint32_t held_ = 0;            // sequences in kHeld
   int64_t batch_opened_us_ = 0;  // arrival of the first that waits
   // The most urgent running sequence that lacks a page: less urgent ones get none before it.

@@ -18,6 +18,7 @@ uint32_t CeilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 // Nobody is admitted past one that does not fit: pages drain to it as others end. Nor while a
 // running sequence lacks a page.
 void Scheduler::Admit(Draft& draft, int64_t now_us) {
+  StartKept(draft, now_us);
   StartLoaded(draft);
   while (short_ == nullptr && running() < batch_limit_ && !free_slots_.empty()) {
     LiveSequence* next = queue_.Next();

@@ -87,12 +87,12 @@ void Scheduler::AddDecodeRows(Draft& draft) {
 
 void Scheduler::AddPrefillRows(Draft& draft) {
   std::vector<LiveSequence*> prompts;
-  std::vector<uint32_t> remaining;
+  std::vector<LiveSequence*> resumed;
   for (LiveSequence* s : running_) {
-    if (s->remaining() <= 1) continue;
-    prompts.push_back(s);
-    remaining.push_back(s->remaining());
+    if (s->remaining() > 1) (s->resumes() ? resumed : prompts).push_back(s);
   }
+  // A stream that has begun and stands still waits for its next token, as those that decode do.
+  AddChunks(draft, resumed, replica_.max_step_tokens - draft.record.decode_rows);
   if (prompts.empty()) return;
   const PrefillLimits limits = {
       .max_step_tokens = replica_.max_step_tokens,
@@ -104,6 +104,14 @@ void Scheduler::AddPrefillRows(Draft& draft) {
   };
   const uint32_t budget =
       PrefillBudget(limits, draft.record.decode_rows, static_cast<uint32_t>(prompts.size()));
+  const uint32_t taken = draft.record.decode_rows + draft.record.prefill_tokens;
+  AddChunks(draft, prompts, std::min(budget, replica_.max_step_tokens - taken));
+}
+
+void Scheduler::AddChunks(Draft& draft, const std::vector<LiveSequence*>& prompts,
+                          uint32_t budget) {
+  std::vector<uint32_t> remaining;
+  for (const LiveSequence* s : prompts) remaining.push_back(s->remaining());
   const std::vector<uint32_t> chunks = ShareBudget(budget, config_.min_chunk_tokens, remaining);
   for (size_t i = 0; i < prompts.size(); ++i) {
     LiveSequence& s = *prompts[i];

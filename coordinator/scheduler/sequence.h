@@ -2,14 +2,28 @@
 #ifndef TROUPE_COORDINATOR_SCHEDULER_SEQUENCE_H_
 #define TROUPE_COORDINATOR_SCHEDULER_SEQUENCE_H_
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "coordinator/scheduler/page_pool.h"
+#include "coordinator/scheduler/replica_info.h"
 #include "troupe/v1/inference.pb.h"
 #include "troupe/v1/worker.pb.h"
 
 namespace troupe {
+
+// Where the state of a sequence that left a replica lies, for as long as that replica's ranks keep
+// their pages: it goes on from there on a replica of the same ranks.
+struct KeptState {
+  uint64_t epoch = 0;     // of the session that computed it
+  uint32_t home = 0;      // and of that session's homes, the sequence's
+  uint32_t computed = 0;  // tokens
+  // Block -> page for each group; kNoPageId behind a window.
+  std::array<std::vector<PageId>, kMaxKvGroups> table;
+};
 
 // One generation to run. The caller fills it once; Scheduler::Evacuate gives it back with the
 // tokens generated so far, ready to be added to another replica.
@@ -34,6 +48,8 @@ struct SequenceRequest {
   // What the cache service holds of the leading blocks: bit g of element i is set where it has the
   // value of block i in group g (keys: BlockKeys, see block_key.h). Empty: nothing, or not asked.
   std::vector<uint32_t> cached_groups;
+  // From Evacuate; what Resume looks at.
+  std::optional<KeptState> kept;
 };
 
 enum class FinishReason : uint8_t {

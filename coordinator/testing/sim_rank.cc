@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/check.h"
+#include "sharding/reshard_kv.h"
 #include "sharding/shard_map_proto.h"
 
 namespace troupe::testing {
@@ -61,7 +62,6 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
           static_cast<double>(BytesOf(NumbersOf(ranks.config().model, part), WeightBits()));
       us += bytes /
             (FromPeer(part) ? ranks.config().peer_bytes_per_us : ranks.config().disk_bytes_per_us);
-      bytes_done_ += static_cast<uint64_t>(bytes);
       parts_.insert(part);
     }
     const absl::Duration busy = absl::Microseconds(us) + ranks.Delay();
@@ -70,8 +70,10 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
       if (self == nullptr || self->ended_) return;
       self->rank_->ranks_->Event(absl::StrCat(self->rank_->name_, " has loaded some"));
       if (self->ended_) return;
+      const auto lacks = static_cast<double>(self->lacks_.size());
+      const double done = 1 - lacks / (lacks + static_cast<double>(self->parts_.size()));
       (void)self->owner_.TellReply(
-          PrepareProgressed{self->request_.map().epoch(), self->rank_->name_, self->bytes_done_});
+          PrepareProgressed{self->request_.map().epoch(), self->rank_->name_, done});
       if (self->lacks_.empty()) {
         self->Done();
       } else {
@@ -107,7 +109,6 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
   std::set<WeightPart> parts_;
   std::vector<WeightPart> lacks_;
   size_t gulp_ = 1;
-  uint64_t bytes_done_ = 0;
   bool ended_ = false;
 };
 
@@ -120,6 +121,7 @@ void SimRank::Start() {
 }
 
 void SimRank::Kill() {
+  pages_.reset();
   if (!std::exchange(on_, false)) return;
   ++incarnation_;
   held_.clear();
@@ -190,6 +192,26 @@ void SimRank::Retire(uint64_t keep_epoch, uint64_t epoch, ActorRef<ReshardMessag
         }
         (void)owner.TellReply(RetireEnded{epoch, name_, keep_epoch, status});
       });
+}
+
+SimPages& SimRank::TakePages(const v1::ShardMap& proto, int rank, uint64_t session_epoch) {
+  const ShardMap map = FromProto(proto).value();
+  const SimRanks::Config& config = ranks_->config();
+  if (pages_.has_value() && KeepSameState(config.model, pages_->map, pages_->rank, map, rank)) {
+    pages_->worker->Reopen(session_epoch);
+  } else {
+    pages_.emplace();
+    pages_->worker = std::make_shared<FakeWorker>(
+        config.worker, ReplicaInfo::From(config.info).value(), session_epoch, cache_, /*seed=*/1);
+  }
+  pages_->map = map;
+  pages_->rank = rank;
+  return *pages_;
+}
+
+void SimRank::OnWritten(uint64_t session_epoch) {
+  pages_->written_epoch = session_epoch;
+  pages_->written_home = pages_->map.Place(pages_->rank).dp_index;
 }
 
 bool SimRank::Holds(const v1::ShardMap& map, int rank) const {

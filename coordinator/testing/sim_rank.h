@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -26,6 +27,15 @@
 namespace troupe::testing {
 
 class SimRanks;
+
+// What lies in a rank's pages: what the FakeWorker there has written, for which part of the model.
+struct SimPages {
+  std::shared_ptr<FakeWorker> worker;
+  ShardMap map;
+  int rank = 0;
+  uint64_t written_epoch = 0;  // the session that wrote there last
+  int written_home = 0;
+};
 
 class SimRank {
  public:
@@ -52,6 +62,11 @@ class SimRank {
   bool Holds(const v1::ShardMap& map, int rank) const;
   bool HasPart(uint64_t epoch, const WeightPart& part) const;
 
+  // The pages of the part that a session gives it: those that are there, where it keeps the same
+  // state as before.
+  SimPages& TakePages(const v1::ShardMap& map, int rank, uint64_t session_epoch);
+  void OnWritten(uint64_t session_epoch);
+
   // Called when the machine goes off, while what is called is alive.
   void OnKill(const std::weak_ptr<std::function<void()>>& told) { on_kill_.push_back(told); }
 
@@ -66,6 +81,8 @@ class SimRank {
   bool lose_a_part_ = false;
   uint64_t incarnation_ = 0;
   std::map<uint64_t, std::set<WeightPart>> held_;  // by epoch
+  FakeCache cache_;                                // stays empty
+  std::optional<SimPages> pages_;
   std::weak_ptr<Preparation> preparation_;
   std::vector<std::weak_ptr<std::function<void()>>> on_kill_;
 };

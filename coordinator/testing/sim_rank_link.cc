@@ -22,8 +22,7 @@ class RankSession : public std::enable_shared_from_this<RankSession> {
         machine_(&ranks->at(map_.members(rank_).worker())),
         owner_(std::move(owner)),
         alive_(std::move(alive)),
-        worker_(ranks->config().worker, ReplicaInfo::From(ranks->config().info).value(),
-                hello.epoch(), cache_, /*seed=*/1) {}
+        epoch_(hello.epoch()) {}
 
   void Start() {
     on_kill_ = std::make_shared<std::function<void()>>([weak = weak_from_this()] {
@@ -38,13 +37,19 @@ class RankSession : public std::enable_shared_from_this<RankSession> {
     if (ended_ || !*alive_) return;
     EXPECT_EQ(meeting.contributions_size(), map_.members_size());
     After(ranks_->Delay(), [](RankSession& session) {
-      (void)session.owner_.TellReply(LinkUp{session.rank_, session.ranks_->config().info});
+      SimPages& pages = session.machine_->TakePages(session.map_, session.rank_, session.epoch_);
+      session.worker_ = pages.worker;
+      v1::WorkerInfo info = session.ranks_->config().info;
+      info.set_kept_epoch(pages.written_epoch);
+      info.set_kept_home(static_cast<uint32_t>(pages.written_home));
+      (void)session.owner_.TellReply(LinkUp{session.rank_, std::move(info)});
     });
   }
 
   void Accept(const v1::StepPlan& plan) {
     if (ended_ || !*alive_) return;
-    worker_.Accept(plan);
+    machine_->OnWritten(epoch_);
+    worker_->Accept(plan);
     if (!std::exchange(running_, true)) RunNext();
   }
 
@@ -79,11 +84,11 @@ class RankSession : public std::enable_shared_from_this<RankSession> {
   void Run() {
     EXPECT_TRUE(machine_->Holds(map_, rank_))
         << machine_->name() << " computes with map " << map_.epoch() << " and does not hold it";
-    v1::StepResult result = worker_.Run();
+    v1::StepResult result = worker_->Run();
     ranks_->OnStep(map_.epoch());
     if (ended_) return;
     (void)owner_.TellReply(StepDone{rank_, std::move(result)});
-    running_ = worker_.has_steps();
+    running_ = worker_->has_steps();
     if (running_) RunNext();
   }
 
@@ -93,8 +98,8 @@ class RankSession : public std::enable_shared_from_this<RankSession> {
   SimRank* const machine_;
   const ActorRef<SchedulerMessage> owner_;
   const std::shared_ptr<const bool> alive_;
-  FakeCache cache_;  // stays empty
-  FakeWorker worker_;
+  const uint64_t epoch_;
+  std::shared_ptr<FakeWorker> worker_;  // from the meeting on
   std::shared_ptr<std::function<void()>> on_kill_;
   bool running_ = false;
   bool ended_ = false;

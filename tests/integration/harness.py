@@ -257,8 +257,9 @@ class ClusterTest(unittest.TestCase):
     def start_coordinator(self, *arguments, cache=None):
         if cache is not None:
             arguments = ("--cache", cache.address, *arguments)
-        return self.start("troupe-coordinator", "--model", MODEL, "--listen", "127.0.0.1:0",
-                          "--data-dir", self.folder / "coordinator", *arguments)
+        listen = () if "--listen" in arguments else ("--listen", "127.0.0.1:0")
+        return self.start("troupe-coordinator", "--model", MODEL, *listen, "--data-dir",
+                          self.folder / "coordinator", *arguments)
 
     def start_worker(self, coordinator, *arguments, cache=None):
         if cache is not None:

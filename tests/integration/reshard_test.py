@@ -1,0 +1,59 @@
+"""A replica of many ranks changes its layout while streams run: no request fails, no token is lost
+or repeated, and a change that changes nothing is refused."""
+
+import time
+import unittest
+
+import grpc
+from elastic import ElasticTest
+from harness import wait_until
+from streams import Streams, reshard
+
+STREAMS = 64
+TOKENS = 192
+# Grow, shrink, from heads split to experts spread, and back.
+CHANGES = ["tp2 dp2 ep", "dp2 ep", "tp2"]
+
+
+class Reshard(ElasticTest):
+    def test_streams_go_on_through_changes_of_layout(self):
+        coordinator, _ = self.start_elastic("tp2", 4)
+        start = time.monotonic()
+        expected = Streams(coordinator.channel, STREAMS, TOKENS).join()
+        print(f"{STREAMS} streams of {TOKENS} tokens: {time.monotonic() - start:.1f} s")
+
+        streams = Streams(coordinator.channel, STREAMS, TOKENS)
+        for number, name in enumerate(CHANGES):
+            wanted = (number + 1) * TOKENS // (len(CHANGES) + 2)
+            wait_until(lambda: streams.least_tokens() >= wanted, "streams go on")
+            since = time.monotonic()
+            events = reshard(coordinator.channel, name)
+            until = time.monotonic()
+            self.assertEqual(streams.ended(), 0, "the change met no stream")
+            outcome = events[-1].outcome
+            moves = events[0].plan.ranks
+            moved = [len(times) for times in streams.times]
+            wait_until(lambda: all(len(times) > count + 1 or reply is not None
+                                   for times, count, reply
+                                   in zip(streams.times, moved, streams.replies)),
+                       "every stream moves again")
+            print(f"{name}: prepared in "
+                  f"{outcome.prepare_us / 1e6:.2f} s, switched in {outcome.switch_us / 1e6:.2f} s, "
+                  f"longest stall {streams.longest_stall_s(since, until):.2f} s, "
+                  f"{sum(m.disk_bytes + m.peer_bytes for m in moves) / 2**20:.1f} MiB loaded, "
+                  f"{self.replica(coordinator).tokens_kept} tokens kept")
+        self.assertEqual(streams.join(), expected)
+        self.assertEqual(self.layout(coordinator), (2, 1, 1, False))
+        self.assert_idle(coordinator)
+
+    def test_a_change_that_changes_nothing_is_refused(self):
+        coordinator, _ = self.start_elastic("tp2", 2)
+        with self.assertRaises(grpc.RpcError) as raised:
+            reshard(coordinator.channel, "tp2")
+        self.assertEqual(raised.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+        self.assertIn("nothing would change", raised.exception.details())
+        self.assertEqual(self.layout(coordinator), (2, 1, 1, False))
+
+
+if __name__ == "__main__":
+    unittest.main()
