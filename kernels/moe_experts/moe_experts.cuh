@@ -20,7 +20,7 @@ struct ExpertSums {
 };
 
 // Grid: tokens in x, columns in y. A token's experts are added in the order of its choices.
-__global__ void __launch_bounds__(kCombineThreads) CombineExpertsKernel(ExpertSums sums) {
+static __global__ void __launch_bounds__(kCombineThreads) CombineExpertsKernel(ExpertSums sums) {
   const int64_t token = blockIdx.x;
   const int64_t col = static_cast<int64_t>(blockIdx.y) * kCombineThreads + threadIdx.x;
   const int64_t cols = sums.out.cols;
