@@ -35,11 +35,10 @@ class CodedStream {
 
   // Begins to load a tile.
   __device__ __forceinline__ void Start(int tile) {
-    tile_ = tile;
+    codes_ = Unit::CodesOf(w_, tile, Lane());
+    scales_ = Unit::ScalesOf(w_, tile, Lane());
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (first_ + i < end_) units_[i].Load(w_, tile_, first_ + i, Lane());
-    }
+    for (int i = 0; i < kAhead; ++i) Load(i, first_ + i);
   }
 
   // That tile's products with rows of x. x[n]: row lane % 8 of column tile n, at the chunk that
@@ -47,18 +46,27 @@ class CodedStream {
   template <int kColumnTiles>
   __device__ __forceinline__ void Multiply(const uint32_t (&x)[kColumnTiles],
                                            float (&sums)[kColumnTiles][4]) {
-    for (int unit = first_; unit < end_; unit += kAhead) {
+    int unit = first_;
+    for (; unit + kAhead <= end_; unit += kAhead) {
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
-        if (unit + i >= end_) break;
         MultiplyUnit<kColumnTiles>(units_[i], x, (unit + i) * Unit::kInputs * 2, sums);
-        if (unit + i + kAhead < end_) units_[i].Load(w_, tile_, unit + i + kAhead, Lane());
+        Load(i, unit + i + kAhead);
       }
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (unit + i >= end_) break;
+      MultiplyUnit<kColumnTiles>(units_[i], x, (unit + i) * Unit::kInputs * 2, sums);
     }
   }
 
  private:
   __device__ static int Lane() { return static_cast<int>(threadIdx.x) % kWarpSize; }
+
+  __device__ __forceinline__ void Load(int slot, int unit) {
+    if (unit < end_) units_[slot].Load(w_, codes_, scales_, unit);
+  }
 
   template <int kColumnTiles>
   __device__ __forceinline__ static void MultiplyUnit(const Unit& unit,
@@ -83,20 +91,42 @@ class CodedStream {
   const CodedView& w_;
   int first_;
   int end_;
-  int tile_ = 0;
+  const uint4* codes_ = nullptr;
+  int64_t scales_ = 0;
   Unit units_[kAhead];
 };
 
 // Rows of f32 as rows of bf16 in shared memory, with zeros behind them.
 __device__ __forceinline__ void RoundRowsPadded(const CodedFewRows& product, int row_bytes,
                                                 std::byte* to) {
+  constexpr int kAtOnce = 8;  // loads that are under way
   const int fours = product.w.padded_inputs / 4;
-  for (int row = 0; row < product.rows; ++row) {
-    const auto* from = reinterpret_cast<const float4*>(product.x + row * product.x_stride);
-    auto* to_row = reinterpret_cast<uint2*>(to + row * row_bytes);
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < fours; i += static_cast<int>(blockDim.x)) {
-      to_row[i] = i < product.w.inputs / 4 ? RoundedFour(from[i]) : uint2{};
+  const int threads = static_cast<int>(blockDim.x);
+  // A thread's next place, kept up without divisions.
+  int row = 0;
+  int at = static_cast<int>(threadIdx.x);
+  const auto settle = [&] {
+    while (at >= fours && row < product.rows) {
+      at -= fours;
+      ++row;
+    }
+  };
+  settle();
+  while (row < product.rows) {
+    float4 values[kAtOnce];
+    uint2* places[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const bool valid = row < product.rows;
+      const auto* from = reinterpret_cast<const float4*>(product.x + row * product.x_stride);
+      places[i] = valid ? reinterpret_cast<uint2*>(to + row * row_bytes) + at : nullptr;
+      values[i] = valid && at < product.w.inputs / 4 ? from[at] : float4{};
+      at += threads;
+      settle();
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (places[i] != nullptr) *places[i] = RoundedFour(values[i]);
     }
   }
 }

@@ -116,8 +116,9 @@ void LaunchTilesOf(const CodedTileProduct& product, int rows_a_tile, const dim3&
 
 void LaunchCodedTiles(const CodedTileProduct& product, CodedKind kind, bool gated, int rows_a_tile,
                       int64_t tiles, const CudaContext& context) {
+  const int segments = product.partial == nullptr ? 1 : product.w.segments;
   const dim3 grid(static_cast<unsigned>(CeilDiv(product.w.outputs, kCodedBlockOutputs)),
-                  static_cast<unsigned>(tiles));
+                  static_cast<unsigned>(tiles), static_cast<unsigned>(segments));
   WithCodedKind(kind, [&](auto known) {
     constexpr CodedKind kKind = decltype(known)::value;
     if (gated) {
@@ -143,7 +144,16 @@ void CodedLinearCuda(const LinearParams& params, const CudaCodes& w, const CudaC
   product.out = static_cast<float*>(params.out.data);
   product.out_stride = params.out.stride;
   product.accumulate = params.accumulate;
+  const int segments = w.view().segments;
+  if (segments > 1) {
+    product.partial = context.scratch.Take<float>(segments * params.x.rows * w.outputs());
+    if (!context.errors.ok()) return;
+  }
   LaunchCodedTiles(product, w.kind(), /*gated=*/false, params.x.rows <= 16 ? 16 : 64, 1, context);
+  if (segments == 1) return;
+  const dim3 grid(static_cast<unsigned>(CeilDiv(w.outputs(), int64_t{kSumSegmentsThreads})),
+                  static_cast<unsigned>(params.x.rows));
+  Launch(SumSegmentsKernel<>, {.grid = grid, .threads = kSumSegmentsThreads}, context, product);
 }
 
 }  // namespace troupe

@@ -52,7 +52,8 @@ struct CodedShape {
 
   int64_t tiles() const { return (outputs + kCodedTileOutputs - 1) / kCodedTileOutputs; }
   int64_t padded_inputs() const { return (inputs + kCodedInputs - 1) / kCodedInputs * kCodedInputs; }
-  int64_t groups() const { return (inputs + group - 1) / group; }
+  // With the padding, which may have a group of its own.
+  int64_t groups() const { return group >= inputs ? 1 : (padded_inputs() + group - 1) / group; }
 };
 
 // Whether kernels take such codes as they are; else they are packed as numbers.

@@ -63,9 +63,10 @@ class Upload {
 
 RawCodes UploadRaw(absl::Span<const CodedMatrix> parts, const CodedShape& shape, CodedKind kind,
                    Upload& upload) {
-  const int64_t groups = shape.groups();
+  const int64_t groups = parts[0].groups();
   RawCodes raw;
   raw.row_bytes = parts[0].row_bytes();
+  raw.groups = groups;
   auto* codes = static_cast<uint8_t*>(upload.Room(shape.outputs * raw.row_bytes));
   auto* scales = static_cast<float*>(upload.Room(shape.outputs * groups * 4));
   uint8_t* zeros = StoresZeros(kind)

@@ -28,6 +28,8 @@ struct CodedTileProduct {
   const CudaBf16* x = nullptr;
   int64_t x_stride = 0;  // a multiple of 8, as are the inputs
   void* out = nullptr;   // f32; with kGated bf16: activation(gate, up)
+  // [segments, rows, outputs] f32 instead of `out`; null: there is one segment.
+  float* partial = nullptr;
   int64_t out_stride = 0;
   bool accumulate = false;
   Activation activation;  // with kGated
@@ -141,18 +143,22 @@ __device__ __forceinline__ void ForEachSum(int rows, int first_output, int outpu
   }
 }
 
-// A segment's sums; those of the first go to `out` as they are unless product.accumulate.
 template <int kColumnTiles>
-__device__ __forceinline__ void StoreSegment(const CodedTileProduct& product, const RowTile& rows,
-                                             int tile, const float* bias, bool accumulate,
-                                             const float (&sums)[kColumnTiles][4]) {
+__device__ __forceinline__ void StorePlain(const CodedTileProduct& product, const RowTile& rows,
+                                           int tile, const float (&sums)[kColumnTiles][4]) {
+  const int outputs = product.w.outputs;
+  const bool partly = product.partial != nullptr;
   ForEachSum<kColumnTiles>(
-      rows.count, tile * kCodedTileOutputs, product.w.outputs,
-      [&](int row, int output, int n, int part) {
-        float* to = static_cast<float*>(product.out) +
-                    int64_t{rows.first + row} * product.out_stride + output;
-        const float sum = sums[n][part] + (bias == nullptr ? 0.0F : bias[output]);
-        *to = accumulate ? *to + sum : sum;
+      rows.count, tile * kCodedTileOutputs, outputs, [&](int row, int output, int n, int part) {
+        const int64_t at = rows.first + row;
+        if (partly) {
+          product.partial[(blockIdx.z * int64_t{product.rows.rows} + at) * outputs + output] =
+              sums[n][part];
+          return;
+        }
+        float* to = static_cast<float*>(product.out) + at * product.out_stride + output;
+        const float sum = sums[n][part] + BiasOf(rows, output);
+        *to = product.accumulate ? *to + sum : sum;
       });
 }
 
@@ -172,8 +178,8 @@ __device__ __forceinline__ void StoreGated(const CodedTileProduct& product, cons
 }
 
 // Grid: groups of kCodedBlockOutputs outputs in x, tiles of rows in y. Dynamic shared memory:
-// CodedStage::kSharedBytes. Sums of one segment are added to `out` before the next begins; groups
-// have one segment. kGated: outputs / 2 is a multiple of kCodedTileOutputs.
+// CodedStage::kSharedBytes. With product.partial, segments in z. kGated: outputs / 2 is a multiple
+// of kCodedTileOutputs.
 template <CodedKind kKind, int kColumnTiles, bool kGated>
 __global__ void __launch_bounds__(kCodedTileThreads, 2)
     CodedTileKernel(CodedTileProduct product) {
@@ -192,13 +198,15 @@ __global__ void __launch_bounds__(kCodedTileThreads, 2)
   const CodedView& w = product.w;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const CodedCopies<kKind, kColumnTiles, kGated> copies(product, w, rows);
-  const int steps = w.padded_inputs / kCodedInputs;
+  const int all_steps = w.padded_inputs / kCodedInputs;
   const int segment_steps =
-      product.group_views == nullptr ? w.segment_inputs / kCodedInputs : steps;
+      product.partial == nullptr ? all_steps : w.segment_inputs / kCodedInputs;
+  const int first_step = static_cast<int>(blockIdx.z) * segment_steps;
+  const int steps = min(segment_steps, all_steps - first_step);
   const auto start = [&](int step) {
     const int stage = step % Stage::kStages;
     if (step < steps) {
-      copies.Start(step, x_stages + stage * Stage::kXChunks, code_stages + stage * Stage::kCodes);
+      copies.Start(first_step + step, x_stages + stage * Stage::kXChunks, code_stages + stage * Stage::kCodes);
     }
     CommitCopies();  // an empty group keeps the count of groups
   };
@@ -208,7 +216,8 @@ __global__ void __launch_bounds__(kCodedTileThreads, 2)
 #pragma unroll
     for (int i = 0; i < kCodedWarpTiles * Stage::kUnits; ++i) {
       units[i / Stage::kUnits][i % Stage::kUnits].LoadScales(
-          w, copies.TileToRead(i / Stage::kUnits), step * Stage::kUnits + i % Stage::kUnits, lane);
+          w, Unit::ScalesOf(w, copies.TileToRead(i / Stage::kUnits), lane),
+          (first_step + step) * Stage::kUnits + i % Stage::kUnits);
     }
   };
   load_scales(0);
@@ -235,19 +244,41 @@ __global__ void __launch_bounds__(kCodedTileThreads, 2)
     if (step + 1 < steps) load_scales(step + 1);
     MultiplyHalf<kKind, kColumnTiles>(x_stages + stage * Stage::kXChunks, 0, a[0], sums);
     MultiplyHalf<kKind, kColumnTiles>(x_stages + stage * Stage::kXChunks, 1, a[1], sums);
-    const bool last = step == steps - 1;
-    if (kGated || (!last && (step + 1) % segment_steps != 0)) continue;
-    const bool accumulate = product.accumulate || step >= segment_steps;
+  }
+  if constexpr (kGated) {
+    StoreGated<kColumnTiles>(product, rows, copies.Tile(0), sums);
+  } else {
 #pragma unroll
     for (int tile = 0; tile < kCodedWarpTiles; ++tile) {
-      StoreSegment<kColumnTiles>(product, rows, copies.Tile(tile), last ? rows.bias : nullptr,
-                                 accumulate, sums[tile]);
-#pragma unroll
-      for (int i = 0; i < kColumnTiles * 4; ++i) sums[tile][i / 4][i % 4] = 0;
+      StorePlain<kColumnTiles>(product, rows, copies.Tile(tile), sums[tile]);
     }
   }
-  if constexpr (kGated) StoreGated<kColumnTiles>(product, rows, copies.Tile(0), sums);
   WaitForCopies<0>();
+}
+
+inline constexpr int kSumSegmentsThreads = 256;
+
+// `out` from `partial`, the segments in order. Grid: outputs in x, rows in y.
+template <int kUnused = 0>
+__global__ void __launch_bounds__(kSumSegmentsThreads) SumSegmentsKernel(CodedTileProduct product) {
+  WaitForEarlierKernels();
+  const int output = static_cast<int>(blockIdx.x) * kSumSegmentsThreads + static_cast<int>(threadIdx.x);
+  const int outputs = product.w.outputs;
+  if (output >= outputs) return;
+  const int64_t row = blockIdx.y;
+  const int64_t step = int64_t{product.rows.rows} * outputs;
+  const float* from = product.partial + row * outputs + output;
+  float* to = static_cast<float*>(product.out) + row * product.out_stride + output;
+  float sum = *from;
+  if (product.accumulate) sum = *to + sum;
+  for (int segment = 1; segment < product.w.segments; ++segment) {
+    float part = from[segment * step];
+    if (segment == product.w.segments - 1 && product.rows.bias != nullptr) {
+      part += product.rows.bias[output];
+    }
+    sum += part;
+  }
+  *to = sum;
 }
 
 }  // namespace troupe

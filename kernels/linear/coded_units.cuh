@@ -47,8 +47,8 @@ struct StoredScales {
   Scales scales;
   uint16_t zeros;
 
-  __device__ __forceinline__ void Load(const CodedView& w, int64_t tile, int group, int lane) {
-    const int64_t at = (tile * w.groups + group) * 8 + lane / 4;
+  // `at`: the place of the lane's outputs in the group.
+  __device__ __forceinline__ void Load(const CodedView& w, int64_t at) {
     scales = __ldg(reinterpret_cast<const Scales*>(w.scales) + at);
     if constexpr (StoresZeros(kKind)) zeros = __ldg(w.zeros + at);
   }
@@ -184,16 +184,26 @@ struct LoadedUnit {
   uint4 codes;
   StoredScales<kKind> scales[kHalves];
 
-  __device__ __forceinline__ void LoadScales(const CodedView& w, int64_t tile, int unit, int lane) {
+  // Where a lane finds a tile's first unit, and its scales.
+  __device__ __forceinline__ static const uint4* CodesOf(const CodedView& w, int64_t tile,
+                                                         int lane) {
+    return w.codes + tile * (w.padded_inputs / kInputs) * kWarpSize + lane;
+  }
+  __device__ __forceinline__ static int64_t ScalesOf(const CodedView& w, int64_t tile, int lane) {
+    return tile * w.groups * 8 + lane / 4;
+  }
+
+  __device__ __forceinline__ void LoadScales(const CodedView& w, int64_t scales_at, int unit) {
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
       const int group = (unit * kInputs + half * 32) >> w.group_bits;
-      scales[half].Load(w, tile, min(group, w.groups - 1), lane);
+      scales[half].Load(w, scales_at + group * 8);
     }
   }
-  __device__ __forceinline__ void Load(const CodedView& w, int64_t tile, int unit, int lane) {
-    codes = __ldcs(w.codes + (tile * (w.padded_inputs / kInputs) + unit) * kWarpSize + lane);
-    LoadScales(w, tile, unit, lane);
+  __device__ __forceinline__ void Load(const CodedView& w, const uint4* codes_at,
+                                       int64_t scales_at, int unit) {
+    codes = __ldcs(codes_at + unit * kWarpSize);
+    LoadScales(w, scales_at, unit);
   }
 };
 

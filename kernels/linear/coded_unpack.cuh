@@ -17,6 +17,7 @@ struct RawCodes {
   const float* scales = nullptr;   // [outputs, groups]
   const uint8_t* zeros = nullptr;  // [outputs, groups]; null: none are stored
   int64_t row_bytes = 0;
+  int64_t groups = 0;
 };
 
 __device__ __forceinline__ uint32_t RawCode(const RawCodes& raw, const CodedView& to, int bits,
@@ -61,8 +62,8 @@ __global__ void __launch_bounds__(kPackThreads)
   const int64_t tile = index / kCodedTileOutputs / to.groups;
   const int64_t output =
       tile * kCodedTileOutputs + index % 2 * 8 + index % kCodedTileOutputs / 2;
-  const bool inside = output < to.outputs;
-  const float scale = inside ? raw.scales[output * to.groups + group] : 0.0F;
+  const bool inside = output < to.outputs && group < raw.groups;
+  const float scale = inside ? raw.scales[output * raw.groups + group] : 0.0F;
   if constexpr (ScaleBytes(kKind) == 2) {
     static_cast<CudaBf16*>(scales)[index] = Narrow<CudaBf16>(scale);
   } else if constexpr (kKind == CodedKind::kInt4Zeros) {
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(kPackThreads)
   }
   if constexpr (StoresZeros(kKind)) {
     constexpr int kMiddle = kKind == CodedKind::kInt8 ? 128 : 8;
-    zeros[index] = inside && raw.zeros != nullptr ? raw.zeros[output * to.groups + group] : kMiddle;
+    zeros[index] = inside && raw.zeros != nullptr ? raw.zeros[output * raw.groups + group] : kMiddle;
   }
 }
 
@@ -96,7 +97,7 @@ __global__ void __launch_bounds__(kUnpackWarps* kWarpSize)
 #pragma unroll
   for (int u = 0; u < kUnits; ++u) {
     Unit unit;
-    unit.Load(w, tile, step * kUnits + u, lane);
+    unit.Load(w, Unit::CodesOf(w, tile, lane), Unit::ScalesOf(w, tile, lane), step * kUnits + u);
 #pragma unroll
     for (int i = 0; i < Unit::kSteps; ++i) {
       const GroupFactors<kKind> factors(unit.scales[i / 2]);
