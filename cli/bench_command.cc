@@ -229,6 +229,20 @@ std::vector<double> Gaps(const std::vector<RequestTiming>& all, const std::strin
   return gaps;
 }
 
+// Milliseconds between tokens while every request of the group has its first one and not its last
+// one yet; empty where there is no such time.
+std::vector<double> GapsWhileAllDecode(const std::vector<RequestTiming>& all,
+                                       const std::string& group) {
+  int64_t from_us = 0;
+  int64_t to_us = INT64_MAX;
+  for (const RequestTiming& timing : all) {
+    if (timing.group != group || timing.token_us.empty()) continue;
+    from_us = std::max(from_us, timing.token_us.front());
+    to_us = std::min(to_us, timing.token_us.back());
+  }
+  return Gaps(all, group, from_us, to_us);
+}
+
 Json ReportGroup(const std::vector<RequestTiming>& all, const std::string& group) {
   std::vector<double> ttft_ms;
   std::vector<double> tpot_ms;
@@ -269,7 +283,8 @@ Json ReportGroup(const std::vector<RequestTiming>& all, const std::string& group
           {"heads_skipped", heads > 0 ? skipped / heads : 0},
           {"ttft_ms", Spread(ttft_ms)},
           {"tpot_ms", Spread(tpot_ms)},
-          {"gap_ms", Spread(Gaps(all, group, 0, INT64_MAX))}};
+          {"gap_ms", Spread(Gaps(all, group, 0, INT64_MAX))},
+          {"gap_all_decode_ms", Spread(GapsWhileAllDecode(all, group))}};
 }
 
 Json Report(const std::vector<RequestTiming>& all) {

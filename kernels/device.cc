@@ -16,14 +16,13 @@ absl::StatusOr<std::unique_ptr<Ops>> MakeOps(absl::string_view device,
     return MakeCpuOps({.threads = options.threads, .isa = *isa});
   }
   absl::string_view number = device;
-  const bool preview = absl::ConsumeSuffix(&number, ",preview");
   int index = 0;
   const bool cuda = absl::ConsumePrefix(&number, "cuda") &&
                     (number.empty() || (absl::ConsumePrefix(&number, ":") &&
                                         absl::SimpleAtoi(number, &index) && index >= 0));
-  if (cuda) return MakeCudaOps({.device = index, .preview = preview});
-  return absl::InvalidArgumentError(absl::StrCat(
-      "device: found \"", device, "\", wanted cpu, cuda, cuda:N, cuda,preview or cuda:N,preview"));
+  if (cuda) return MakeCudaOps({.device = index});
+  return absl::InvalidArgumentError(
+      absl::StrCat("device: found \"", device, "\", wanted cpu, cuda or cuda:N"));
 }
 
 }  // namespace troupe

@@ -14,8 +14,7 @@ struct DeviceOptions {
   int threads = 0;  // on a CPU, see CpuOpsOptions
 };
 
-// `device`: "cpu", "cuda" (the first GPU) or "cuda:N", the latter two also with ",preview" behind
-// (CudaOpsOptions). InvalidArgument for any other; otherwise the
+// `device`: "cpu", "cuda" (the first GPU) or "cuda:N". InvalidArgument for any other; otherwise the
 // errors of what makes the operations.
 absl::StatusOr<std::unique_ptr<Ops>> MakeOps(absl::string_view device,
                                              const DeviceOptions& options);

@@ -2,7 +2,6 @@
 //
 //   kernels_device_bench [cuda]     the device's name, as MakeOps takes it
 //   kernels_device_bench own        the first GPU without cuBLASLt
-//   kernels_device_bench cuda,preview   the first GPU with what is in preview
 //   kernels_device_bench cuda rows  only what has "rows" in its name, for a profiler
 //
 // Prints, for each shape, microseconds a call, the bytes that it must move, the rate, its share of

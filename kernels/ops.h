@@ -25,6 +25,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -45,8 +46,10 @@
 #include "kernels/page_copy/page_copy.h"
 #include "kernels/paged_attention/paged_attention.h"
 #include "kernels/qkv_write/qkv_write.h"
+#include "kernels/replays.h"
 #include "kernels/rms_norm/rms_norm.h"
 #include "kernels/row_add/row_add.h"
+#include "kernels/sample/sample.h"
 #include "kernels/swiglu/swiglu.h"
 #include "kernels/tensor.h"
 
@@ -101,6 +104,15 @@ class Ops {
   // The list borrows the weights it names. By default it holds nothing else.
   virtual std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts);
 
+  // Sections of operations that a device keeps and repeats in one go. Not to outlive the Ops.
+  virtual std::unique_ptr<Replays> MakeReplays();
+
+  // Whether steps should Sample; else they fetch their logits, and the caller does it.
+  virtual bool samples() const { return true; }
+
+  // Calls `done`, from a thread of its own, once the device has come here; the caller may go on.
+  // False, and no call: the caller has to Synchronize.
+  virtual bool WhenDone(absl::AnyInvocable<void()> done);
   virtual void Synchronize() = 0;
   // OK, or the first thing that went wrong on the device, as of the last Synchronize().
   virtual absl::Status status() const = 0;
@@ -123,6 +135,7 @@ class Ops {
   virtual void MoeAssign(const MoeAssignParams& params) = 0;
   virtual void MoeExperts(const MoeExpertsParams& params) = 0;
   virtual void RowAdd(const RowAddParams& params) = 0;
+  virtual void Sample(const SampleParams& params) = 0;
   virtual void PageCopy(const PageCopyParams& params) = 0;
 };
 
@@ -139,8 +152,6 @@ struct CudaOpsOptions {
   // Dense bf16 products by cuBLASLt where this machine has it, else, and without, by our own
   // kernels.
   bool cublas = true;
-  // What has not run on a GPU yet (docs/gpu.md); without it operations launch what has.
-  bool preview = false;
 };
 
 // FailedPrecondition when there is no such device, its driver is too old, or this build has no

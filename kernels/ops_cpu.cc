@@ -26,6 +26,7 @@
 #include "kernels/qkv_write/qkv_write_cpu.h"
 #include "kernels/rms_norm/rms_norm_cpu.h"
 #include "kernels/row_add/row_add_cpu.h"
+#include "kernels/sample/sample_cpu.h"
 #include "kernels/swiglu/swiglu_cpu.h"
 
 namespace troupe {
@@ -149,6 +150,7 @@ class CpuOps : public HostOps {
     CHECK_EQ(params.x.cols, params.out.cols);
     RowAddCpu(params, Begin());
   }
+  void Sample(const SampleParams& params) override { SampleCpu(params, Begin()); }
   void PageCopy(const PageCopyParams& params) override { PageCopyCpu(params, Begin()); }
 
  private:

@@ -13,6 +13,8 @@
 #include "kernels/cuda/matrix.cuh"
 #include "kernels/cuda/memory.cuh"
 #include "kernels/cuda/pointer_tables.cuh"
+#include "kernels/cuda/replays.cuh"
+#include "kernels/cuda/waiter.cuh"
 #include "kernels/embed/embed_cuda.h"
 #include "kernels/head_gate/head_gate_cuda.h"
 #include "kernels/head_norm_rope/head_norm_rope_cuda.h"
@@ -34,6 +36,7 @@
 #include "kernels/qkv_write/qkv_write_cuda.h"
 #include "kernels/rms_norm/rms_norm_cuda.h"
 #include "kernels/row_add/row_add_cuda.h"
+#include "kernels/sample/sample_cuda.h"
 #include "kernels/swiglu/swiglu_cuda.h"
 
 namespace troupe {
@@ -61,7 +64,6 @@ class CudaOps : public Ops {
   CudaOps(const CudaOpsOptions& options, const cudaDeviceProp& properties,
           std::unique_ptr<CublasLt> cublas)
       : device_(options.device),
-        preview_(options.preview),
         name_(properties.name),
         multiprocessors_(properties.multiProcessorCount),
         stream_(errors_),
@@ -69,8 +71,8 @@ class CudaOps : public Ops {
         scratch_(&errors_),
         transfers_(stream_.get(), &errors_),
         pointer_tables_(&arena_, stream_.get(), &errors_),
-        cublas_(std::move(cublas)) {
-    if (!preview_) return;
+        cublas_(std::move(cublas)),
+        waiter_(device_) {
     auto arrivals = arena_.Allocate(kArrivalCounters * sizeof(unsigned));
     if (arrivals.ok()) {
       arrivals_ = *std::move(arrivals);
@@ -86,8 +88,7 @@ class CudaOps : public Ops {
 
   std::string Describe() const override {
     return absl::StrCat("cuda:", device_, ", ", name_, ", ", multiprocessors_, " multiprocessors, ",
-                        cublas_ != nullptr ? "with cuBLASLt" : "without cuBLASLt",
-                        preview_ ? ", preview" : "");
+                        cublas_ != nullptr ? "with cuBLASLt" : "without cuBLASLt");
   }
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
@@ -140,11 +141,21 @@ class CudaOps : public Ops {
     return Ops::PackCoded(parts, precision);
   }
 
+  std::unique_ptr<Replays> MakeReplays() override {
+    return std::make_unique<CudaReplays>(device_, stream_.get(), &scratch_, &transfers_, &errors_);
+  }
+
+  bool WhenDone(absl::AnyInvocable<void()> done) override {
+    if (!Use()) return false;
+    waiter_.WhenDone(stream_.get(), std::move(done), errors_);
+    return true;
+  }
+
   void* Queue() override { return stream_.get(); }
   std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts) override {
     Use();
     if (IsCoded(experts[0])) return CodedExpertList::Make(experts, arena_, stream_.get(), errors_);
-    return CudaExpertList::Make(experts, /*maps=*/preview_, arena_, stream_.get(), errors_);
+    return CudaExpertList::Make(experts, arena_, stream_.get(), errors_);
   }
 
   void Synchronize() override {
@@ -188,6 +199,8 @@ class CudaOps : public Ops {
     Run(MoeExpertsCuda, params, "moe_experts");
   }
   void RowAdd(const RowAddParams& params) override { Run(RowAddCuda, params, "row_add"); }
+  bool samples() const override { return true; }
+  void Sample(const SampleParams& params) override { Run(SampleCuda, params, "sample"); }
   void PageCopy(const PageCopyParams& params) override { Run(PageCopyCuda, params, "page_copy"); }
 
  private:
@@ -203,12 +216,11 @@ class CudaOps : public Ops {
     transfers_.Flush();
     scratch_.Reset();
     operation(params, {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_,
-                       errors_, preview_, reinterpret_cast<unsigned*>(arrivals_.get())});
+                       errors_, reinterpret_cast<unsigned*>(arrivals_.get())});
     Ok(cudaGetLastError(), name);
   }
 
   int device_;
-  bool preview_;
   std::string name_;
   int multiprocessors_;
   CudaErrors errors_;
@@ -219,6 +231,7 @@ class CudaOps : public Ops {
   PointerTables pointer_tables_;
   Buffer arrivals_;
   std::unique_ptr<CublasLt> cublas_;  // null: not on this machine, or not asked for
+  CudaWaiter waiter_;
 };
 
 }  // namespace

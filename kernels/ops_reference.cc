@@ -22,6 +22,7 @@
 #include "kernels/qkv_write/qkv_write_reference.h"
 #include "kernels/rms_norm/rms_norm_reference.h"
 #include "kernels/row_add/row_add_reference.h"
+#include "kernels/sample/sample_reference.h"
 #include "kernels/swiglu/swiglu_reference.h"
 
 namespace troupe {
@@ -69,6 +70,7 @@ class ReferenceOps : public HostOps {
   void MoeAssign(const MoeAssignParams& params) override { MoeAssignReference(params); }
   void MoeExperts(const MoeExpertsParams& params) override { MoeExpertsReference(params); }
   void RowAdd(const RowAddParams& params) override { RowAddReference(params); }
+  void Sample(const SampleParams& params) override { SampleReference(params); }
   void PageCopy(const PageCopyParams& params) override { PageCopyReference(params); }
 };
 

@@ -58,6 +58,7 @@ std::vector<Case> RowCases() {
       Make("embed/f32 odd", kDecode, RunEmbed,
            EmbedCase{.vocabulary = 7, .hidden = 37, .dtype = DType::kF32}),
       Make("embed/scaled", kDecode, RunEmbed, EmbedCase{.hidden = 70, .scale = 8.366F}),
+      Make("embed/last tokens", kMixed, RunEmbed, EmbedCase{.hidden = 70, .last_tokens = true}),
       Make("rms_norm", kMixed, RunRmsNorm, RmsNormCase{}),
       Make("rms_norm/odd in place", kDecode, RunRmsNorm,
            RmsNormCase{.hidden = 67, .in_place = true}),
@@ -153,6 +154,31 @@ std::vector<Case> CodedCases() {
                                         .codes = format}));
   }
   return cases;
+}
+
+std::vector<Case> SampleCases() {
+  return {
+      Make("sample/greedy", kMixed, RunSample, SampleCase{.greedy = true}),
+      Make("sample/greedy ties", kMixed, RunSample, SampleCase{.greedy = true, .ties = true}),
+      Make("sample/one token", kOneToken, RunSample, SampleCase{.vocabulary = 151936}),
+      Make("sample/temperature", kDecode, RunSample, SampleCase{.vocabulary = 50257}),
+      Make("sample/top k", kMixed, RunSample, SampleCase{.top_k = true}),
+      Make("sample/top p", kMixed, RunSample, SampleCase{.top_p = true}),
+      Make("sample/min p", kMixed, RunSample, SampleCase{.min_p = true}),
+      Make("sample/all", kMixed, RunSample,
+           SampleCase{.vocabulary = 1501, .top_k = true, .top_p = true, .min_p = true}),
+      Make("sample/all flat", kDecode, RunSample,
+           SampleCase{
+               .vocabulary = 32000, .spread = 0.1F, .top_k = true, .top_p = true, .min_p = true}),
+      Make("sample/all sharp", kMixed, RunSample,
+           SampleCase{.vocabulary = 37, .spread = 40, .top_k = true, .top_p = true, .min_p = true}),
+      Make("sample/all ties", kMixed, RunSample,
+           SampleCase{.top_k = true, .top_p = true, .min_p = true, .ties = true}),
+      Make("sample/tiny", kMixed, RunSample,
+           SampleCase{.vocabulary = 2, .top_k = true, .top_p = true, .min_p = true}),
+      Make("sample/damaged", kMixed, RunSample,
+           SampleCase{.vocabulary = 300, .top_p = true, .damaged = true}),
+  };
 }
 
 std::vector<Case> HeadCases() {
@@ -399,7 +425,7 @@ const std::vector<Case>& Cases() {
   static const auto& cases = *new std::vector<Case>([] {
     std::vector<Case> all;
     for (const auto& group : {RowCases(), LinearCases(), CodedCases(), HeadCases(), RouterCases(),
-                              ExpertCases(), AttentionCases(), NsaCases(), MlaCases()}) {
+                              ExpertCases(), AttentionCases(), NsaCases(), MlaCases(), SampleCases()}) {
       all.insert(all.end(), group.begin(), group.end());
     }
     return all;

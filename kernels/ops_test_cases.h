@@ -36,6 +36,7 @@ struct EmbedCase {
   int hidden = 256;
   DType dtype = DType::kBf16;
   float scale = 1;
+  bool last_tokens = false;  // some tokens are named by their slots
 };
 Outputs RunEmbed(const EmbedCase& c, const Run& run);
 
@@ -173,6 +174,18 @@ struct MoeExpertsCase {
   int elsewhere = 0;                                // percent of choices that another rank computes
 };
 Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run);
+
+struct SampleCase {
+  int vocabulary = 1000;
+  float spread = 2;  // of the logits
+  bool greedy = false;
+  bool top_k = false;
+  bool top_p = false;
+  bool min_p = false;
+  bool ties = false;     // between many logits
+  bool damaged = false;  // most rows
+};
+Outputs RunSample(const SampleCase& c, const Run& run);
 
 Outputs RunPageCopy(const Run& run);
 

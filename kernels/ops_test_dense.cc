@@ -73,6 +73,10 @@ Outputs RunEmbed(const EmbedCase& c, const Run& run) {
   const Tensor table = run.device.Put(RandomMatrix(c.vocabulary, c.hidden, random), c.dtype);
   std::vector<uint32_t> ids(TokensOf(run.sequences));
   for (uint32_t& id : ids) id = static_cast<uint32_t>(random() % c.vocabulary);
+  const std::vector<uint32_t> last = ids;  // a slot for each token
+  for (size_t i = 0; c.last_tokens && i < ids.size(); ++i) {
+    if (random() % 2 == 0) ids[i] = kLastTokenOf | static_cast<uint32_t>(i);
+  }
   TokenOutput out(run, "out", c.hidden, 0);  // one product at most
   for (const Step& step : run.steps) {
     const StepBatch batch =
@@ -80,8 +84,11 @@ Outputs RunEmbed(const EmbedCase& c, const Run& run) {
     std::vector<uint32_t> tokens;
     for (const int token : batch.tokens) tokens.push_back(ids[token]);
     const Tensor to = run.device.Put(RandomMatrix(batch.view.tokens, c.hidden, random));
-    run.device.ops().Embed(
-        {.tokens = run.device.Put(tokens), .table = table, .out = to, .scale = c.scale});
+    run.device.ops().Embed({.tokens = run.device.Put(tokens),
+                            .table = table,
+                            .out = to,
+                            .scale = c.scale,
+                            .last_tokens = c.last_tokens ? run.device.Put(last) : nullptr});
     out.Put(batch.tokens, run.device.Get(to).values);
   }
   return {out.output()};

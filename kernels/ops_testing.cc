@@ -34,7 +34,7 @@ std::vector<std::byte> SpreadRows(const Matrix& matrix, DType dtype) {
   return host;
 }
 
-// With cuBLASLt, where there is any, and without; and with what is in preview.
+// With cuBLASLt, where there is any, and without.
 void AddCudaBackends(std::vector<Backend>& backends) {
   if (!CudaMissing().ok()) return;
   const auto add = [&](const std::string& name, const CudaOpsOptions& options) {
@@ -44,12 +44,11 @@ void AddCudaBackends(std::vector<Backend>& backends) {
                           CHECK_OK(ops);
                           return *std::move(ops);
                         },
-                        /*rounds_attention=*/options.preview,
+                        /*rounds_attention=*/true,
                         /*rounds_codes=*/true});
   };
   add("cuda", {});
   add("cuda_own_products", {.cublas = false});
-  add("cuda_preview", {.preview = true});
 }
 
 }  // namespace

@@ -55,6 +55,7 @@ class CalibrationOps : public Ops {
   void MoeAssign(const MoeAssignParams& params) override { inner_->MoeAssign(params); }
   void MoeExperts(const MoeExpertsParams& params) override;
   void RowAdd(const RowAddParams& params) override { inner_->RowAdd(params); }
+  void Sample(const SampleParams& params) override { inner_->Sample(params); }
   void PageCopy(const PageCopyParams& params) override { inner_->PageCopy(params); }
 
  private:

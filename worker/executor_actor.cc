@@ -83,28 +83,28 @@ absl::Status ExecutorActor::Become(const OpenSession& message) {
 
 void ExecutorActor::On(const RunPlan& message) {
   if (!session_.has_value() || session_->epoch != message.epoch) return;
-  absl::StatusOr<v1::StepResult> result = Run(message);
-  if (result.ok()) {
-    session_->outlet->Send(*std::move(result));
-    return;
-  }
+  const absl::Status status = Launch(message);
+  if (status.ok()) return;
+  const absl::Status finished = FinishAll();
   // A device that has failed stays so for as long as this process lives.
   CHECK_OK(member_->rank()->ops->status())
       << "the device has failed; a new worker may use it again";
   // Another rank's fault: this one stays what it is for the next session.
   if (absl::Status links = member_->links_status(); !links.ok()) return EndSession(links);
+  CHECK_OK(finished);
   // Whatever was wrong with the plan: what the coordinator has to do is to start anew.
   EndSession(absl::FailedPreconditionError(
-      absl::StrCat("plan of step ", message.plan.step(), ": ", result.status().message())));
+      absl::StrCat("plan of step ", message.plan.step(), ": ", status.message())));
 }
 
-absl::StatusOr<v1::StepResult> ExecutorActor::Run(const RunPlan& message) {
+absl::Status ExecutorActor::Launch(const RunPlan& message) {
   const v1::StepPlan& plan = message.plan;
   if (plan.step() <= session_->last_step) {
     return absl::FailedPreconditionError(
         absl::StrCat("step: found ", plan.step(), ", wanted more than ", session_->last_step));
   }
   session_->last_step = plan.step();
+  if (under_way_.size() >= StepEngine::kMostLaunched) TROUPE_RETURN_IF_ERROR(FinishAll());
   v1::StepResult result;
   result.set_epoch(message.epoch);
   result.set_step(plan.step());
@@ -112,14 +112,47 @@ absl::StatusOr<v1::StepResult> ExecutorActor::Run(const RunPlan& message) {
 
   TROUPE_RETURN_IF_ERROR(engine_->Prepare(plan));
   TROUPE_RETURN_IF_ERROR(transfers_->StartLoads(plan, self()));
-  TROUPE_RETURN_IF_ERROR(engine_->Compute(plan, result));
+  TROUPE_ASSIGN_OR_RETURN(StepEngine::Launched launched, engine_->Launch(plan));
   TROUPE_RETURN_IF_ERROR(transfers_->StartStores(plan, self()));
-  transfers_->Report(result);
-  return result;
+  const bool on_host = launched.on_host();
+  under_way_.push_back({std::move(launched), std::move(result)});
+  const auto tell = [self = self(), epoch = message.epoch, step = plan.step()] {
+    // Refused where the actor has stopped, which needs no answer.
+    (void)self.TellReply(StepEnded{epoch, step});
+  };
+  if (on_host || !member_->rank()->ops->WhenDone(tell)) return FinishAll();
+  return absl::OkStatus();
+}
+
+absl::Status ExecutorActor::FinishOldest() {
+  UnderWay step = std::move(under_way_.front());
+  under_way_.pop_front();
+  TROUPE_RETURN_IF_ERROR(engine_->Finish(step.launched, step.result));
+  transfers_->Report(step.result);
+  session_->outlet->Send(std::move(step.result));
+  return absl::OkStatus();
+}
+
+absl::Status ExecutorActor::FinishAll() {
+  if (under_way_.empty()) return absl::OkStatus();
+  member_->rank()->ops->Synchronize();
+  while (!under_way_.empty()) TROUPE_RETURN_IF_ERROR(FinishOldest());
+  return absl::OkStatus();
+}
+
+void ExecutorActor::On(const StepEnded& message) {
+  // It may have been finished before this came.
+  if (!session_.has_value() || session_->epoch != message.epoch || under_way_.empty() ||
+      under_way_.front().result.step() != message.step) {
+    return;
+  }
+  CHECK_OK(FinishOldest()) << "the device has failed; a new worker may use it again";
 }
 
 void ExecutorActor::On(const CloseSession& message) {
-  if (session_.has_value() && session_->epoch == message.epoch) EndSession(message.status);
+  if (!session_.has_value() || session_->epoch != message.epoch) return;
+  CHECK_OK(FinishAll()) << "the device has failed; a new worker may use it again";
+  EndSession(message.status);
 }
 
 void ExecutorActor::On(RetireMaps message) {
@@ -149,6 +182,7 @@ void ExecutorActor::EndSession(const absl::Status& status) {
   if (!session_.has_value()) return;
   LOG(INFO) << "session ends" << Field("epoch", session_->epoch) << Field("status", status)
             << Field("sequences", engine_.has_value() ? engine_->live_sequences() : 0);
+  under_way_.clear();
   if (engine_.has_value()) engine_->Reset();
   if (transfers_.has_value()) transfers_->Reset(/*epoch=*/0);
   member_->Leave();

@@ -1,6 +1,8 @@
 // Runs the step plans of one session after another on a rank.
 //
-// Its handler computes, so it blocks for as long as a step takes: it wants an executor with one
+// Where the device runs on its own, plans are launched as they come, up to two ahead, and a step's
+// result is sent when the device says that it has come to its end; on other devices the handler
+// computes. Either way it may block for as long as a step takes: it wants an executor with one
 // thread of its own. Plans queue in the mailbox; WorkerService bounds them.
 //
 // A session that assigns a rank makes the worker that rank first, which may take as long as loading
@@ -8,10 +10,12 @@
 //
 // Thread model: an actor. Ownership: borrows rank and cache client, which outlive it; shares the
 // session's outlet. Invariants: each plan of the session is answered by one result, in order, or
-// the session ends with the reason; no sequence outlives its session.
+// the session ends with the reason, all plans before being answered; no sequence outlives its
+// session.
 #ifndef TROUPE_WORKER_EXECUTOR_ACTOR_H_
 #define TROUPE_WORKER_EXECUTOR_ACTOR_H_
 
+#include <deque>
 #include <memory>
 #include <optional>
 
@@ -34,6 +38,11 @@ class ExecutorActor final : public Actor<ExecutorMessage> {
     uint64_t last_step = 0;
     std::shared_ptr<SessionOutlet> outlet;
   };
+  // A step that was launched and not finished.
+  struct UnderWay {
+    StepEngine::Launched launched;
+    v1::StepResult result;
+  };
 
   void OnStart() override;
   void Handle(ExecutorMessage message) override;
@@ -42,6 +51,7 @@ class ExecutorActor final : public Actor<ExecutorMessage> {
   void On(OpenSession message);
   void On(const RunPlan& message);
   void On(const CloseSession& message);
+  void On(const StepEnded& message);
   void On(RetireMaps message);
   void On(LoadEnded message);
   void On(const StoreEnded& message);
@@ -50,7 +60,11 @@ class ExecutorActor final : public Actor<ExecutorMessage> {
   void TakeRank();
   // Becomes the rank that the session assigns, and says so.
   absl::Status Become(const OpenSession& message);
-  absl::StatusOr<v1::StepResult> Run(const RunPlan& message);
+  absl::Status Launch(const RunPlan& message);
+  // Sends the result of the oldest step under way, the device having come to its end.
+  absl::Status FinishOldest();
+  // Waits for the device and sends the results of all steps under way.
+  absl::Status FinishAll();
   // Frees what the session has and tells its other end why.
   void EndSession(const absl::Status& status);
 
@@ -60,6 +74,7 @@ class ExecutorActor final : public Actor<ExecutorMessage> {
   std::optional<StepEngine> engine_;  // where there is a rank, as is the next
   std::optional<BlockTransfers> transfers_;
   std::optional<Session> session_;
+  std::deque<UnderWay> under_way_;  // of the session, oldest first
 };
 
 }  // namespace troupe

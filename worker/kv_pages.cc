@@ -76,21 +76,54 @@ int64_t KvPages::bytes() const {
   return bytes;
 }
 
-absl::Status KvPages::Grant(uint32_t slot, uint32_t group, uint32_t block, uint32_t page) {
-  if (group >= groups_.size()) return OutOfRange("group", group, groups_.size());
-  if (slot >= static_cast<uint32_t>(options_.slots)) return OutOfRange("slot", slot, slots());
-  if (block >= static_cast<uint32_t>(blocks_per_slot_)) {
-    return OutOfRange("block", block, blocks_per_slot_);
+absl::Status KvPages::Grant(absl::Span<const PageGrant> grants) {
+  absl::Status status;
+  for (const PageGrant& grant : grants) {
+    status = Apply(grant);
+    if (!status.ok()) break;
   }
-  if (page >= page_count(group)) return OutOfRange("page", page, page_count(group));
-  Group& state = state_[group];
-  uint32_t* blocks = &state.table[static_cast<size_t>(slot) * blocks_per_slot_];
-  blocks[block] = page;
-  SendTable(state, static_cast<size_t>(slot) * blocks_per_slot_ + block, 1);
-  state.granted_end[slot] = std::max(state.granted_end[slot], block + 1);
-  uint32_t& prefix = state.granted_prefix[slot];
-  while (prefix < state.granted_end[slot] && blocks[prefix] != kUngrantedPage) ++prefix;
+  for (Group& group : state_) SendGranted(group);
+  return status;
+}
+
+absl::Status KvPages::Apply(const PageGrant& grant) {
+  if (grant.group >= groups_.size()) return OutOfRange("group", grant.group, groups_.size());
+  if (grant.slot >= static_cast<uint32_t>(options_.slots)) {
+    return OutOfRange("slot", grant.slot, slots());
+  }
+  if (grant.block >= static_cast<uint32_t>(blocks_per_slot_)) {
+    return OutOfRange("block", grant.block, blocks_per_slot_);
+  }
+  if (grant.page >= page_count(grant.group)) {
+    return OutOfRange("page", grant.page, page_count(grant.group));
+  }
+  Group& state = state_[grant.group];
+  const size_t first = static_cast<size_t>(grant.slot) * blocks_per_slot_;
+  uint32_t* blocks = &state.table[first];
+  blocks[grant.block] = grant.page;
+  state.unsent.push_back(first + grant.block);
+  state.granted_end[grant.slot] = std::max(state.granted_end[grant.slot], grant.block + 1);
+  uint32_t& prefix = state.granted_prefix[grant.slot];
+  while (prefix < state.granted_end[grant.slot] && blocks[prefix] != kUngrantedPage) ++prefix;
   return absl::OkStatus();
+}
+
+void KvPages::SendGranted(Group& group) {
+  // A copy costs as much as so many entries more of one; and larger ones are waited for.
+  constexpr size_t kWorthACopy = 1024;
+  constexpr size_t kMostEntries = 16384;
+  std::vector<size_t>& unsent = group.unsent;
+  std::sort(unsent.begin(), unsent.end());
+  for (size_t i = 0; i < unsent.size();) {
+    const size_t first = unsent[i];
+    size_t last = first;
+    for (; i < unsent.size(); ++i) {
+      if (unsent[i] - last > kWorthACopy || unsent[i] - first >= kMostEntries) break;
+      last = unsent[i];
+    }
+    SendTable(group, first, last - first + 1);
+  }
+  unsent.clear();
 }
 
 absl::Status KvPages::ReleaseSlot(uint32_t slot) {

@@ -36,6 +36,14 @@ struct KvLocation {
   BlockTables tables;
 };
 
+// `page` becomes block `block` of `group` of the sequence in `slot`, in place of what was there.
+struct PageGrant {
+  uint32_t slot = 0;
+  uint32_t group = 0;
+  uint32_t block = 0;
+  uint32_t page = 0;
+};
+
 class KvPages {
  public:
   struct Options {
@@ -58,9 +66,10 @@ class KvPages {
   // Memory of all pages.
   int64_t bytes() const;
 
-  // `page` becomes block `block` of `group` of the sequence in `slot`, in place of what was there.
-  // InvalidArgument, naming the index and its limit, when one is out of range.
-  absl::Status Grant(uint32_t slot, uint32_t group, uint32_t block, uint32_t page);
+  // In order. InvalidArgument, naming the index and its limit, when one is out of range; those
+  // after it are not applied.
+  absl::Status Grant(absl::Span<const PageGrant> grants);
+  absl::Status Grant(const PageGrant& grant) { return Grant(absl::MakeConstSpan(&grant, 1)); }
 
   // Forgets every block of the slot. Its pages are untouched.
   absl::Status ReleaseSlot(uint32_t slot);
@@ -91,9 +100,13 @@ class KvPages {
     Buffer device_table;                   // the same, as operations read it
     std::vector<uint32_t> granted_prefix;  // [slots] leading blocks that have a page
     std::vector<uint32_t> granted_end;     // [slots] one past the last block that has one
+    std::vector<size_t> unsent;            // entries of `table` that operations do not see yet
   };
 
   KvPages(Ops* ops, std::vector<StateGroup> groups, Options options);
+  absl::Status Apply(const PageGrant& grant);
+  // Shows operations what Apply has changed, in few copies.
+  void SendGranted(Group& group);
   // Shows operations `count` entries of a table, from `first` on.
   void SendTable(Group& group, size_t first, size_t count);
 

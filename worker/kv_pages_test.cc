@@ -1,6 +1,7 @@
 #include "worker/kv_pages.h"
 
 #include <cstring>
+#include <random>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -57,9 +58,39 @@ TEST_F(KvPagesTest, LocatesStreamsInsidePages) {
   EXPECT_EQ(pages_->Page(0, 3)->size(), static_cast<size_t>(pages_->groups()[0].page_bytes));
 }
 
+// Many grants at once, near and far from each other, as operations on another device see them.
+TEST(KvPagesGrantTest, TablesHoldManyGrantsAtOnce) {
+  constexpr int kSlots = 64;
+  constexpr int kBlocks = 700;
+  const std::unique_ptr<Ops> ops = MakeReferenceOps();
+  KvPages::Options options;
+  options.page_count = {1000};
+  options.slots = kSlots;
+  options.max_context_tokens = kBlocks * kBlockTokens;
+  const auto pages =
+      *KvPages::Create(ops.get(), {Group("full", StateGroupKind::kFull, 0, 64, 1)}, options);
+  std::vector<uint32_t> want(size_t{kSlots} * kBlocks, kUngrantedPage);
+  std::mt19937 random(11);
+  const BlockTables tables = pages->Locate(0, KvBranch::kSelf).tables;
+  for (int round = 0; round < 50; ++round) {
+    std::vector<PageGrant> grants(random() % 40);
+    for (PageGrant& grant : grants) {
+      grant.slot = random() % kSlots;
+      grant.block = random() % kBlocks;
+      grant.page = random() % 1000;
+      want[grant.slot * kBlocks + grant.block] = grant.page;
+    }
+    ASSERT_TRUE(pages->Grant(grants).ok());
+    EXPECT_EQ(std::vector<uint32_t>(tables.pages, tables.pages + want.size()), want);
+  }
+  // Those before one that is wrong count, as they would one by one.
+  EXPECT_FALSE(pages->Grant({{0, 0, 3, 7}, {0, 0, kBlocks, 1}, {0, 0, 4, 8}}).ok());
+  EXPECT_EQ(tables.pages[3], 7U);
+}
+
 TEST_F(KvPagesTest, TablesHoldWhatWasGranted) {
-  ASSERT_TRUE(pages_->Grant(2, 0, 0, 5).ok());
-  ASSERT_TRUE(pages_->Grant(2, 0, 7, 1).ok());
+  ASSERT_TRUE(pages_->Grant({2, 0, 0, 5}).ok());
+  ASSERT_TRUE(pages_->Grant({2, 0, 7, 1}).ok());
   const BlockTables tables = pages_->Locate(0, KvBranch::kSelf).tables;
   EXPECT_EQ(tables.pages[2 * tables.stride], 5U);
   EXPECT_EQ(tables.pages[2 * tables.stride + 7], 1U);
@@ -70,10 +101,10 @@ TEST_F(KvPagesTest, TablesHoldWhatWasGranted) {
 }
 
 TEST_F(KvPagesTest, RefusesWhatLiesOutside) {
-  EXPECT_THAT(pages_->Grant(3, 0, 0, 0).message(), HasSubstr("slot 3 is out of range"));
-  EXPECT_THAT(pages_->Grant(0, 2, 0, 0).message(), HasSubstr("group 2 is out of range"));
-  EXPECT_THAT(pages_->Grant(0, 0, 8, 0).message(), HasSubstr("block 8 is out of range"));
-  EXPECT_THAT(pages_->Grant(0, 1, 0, 6).message(), HasSubstr("page 6 is out of range"));
+  EXPECT_THAT(pages_->Grant({3, 0, 0, 0}).message(), HasSubstr("slot 3 is out of range"));
+  EXPECT_THAT(pages_->Grant({0, 2, 0, 0}).message(), HasSubstr("group 2 is out of range"));
+  EXPECT_THAT(pages_->Grant({0, 0, 8, 0}).message(), HasSubstr("block 8 is out of range"));
+  EXPECT_THAT(pages_->Grant({0, 1, 0, 6}).message(), HasSubstr("page 6 is out of range"));
   EXPECT_EQ(pages_->ReleaseSlot(3).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(pages_->Page(1, 6).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(pages_->CopyPages(0, {1}, {8}).code(), absl::StatusCode::kInvalidArgument);
@@ -81,9 +112,10 @@ TEST_F(KvPagesTest, RefusesWhatLiesOutside) {
 }
 
 TEST_F(KvPagesTest, ARowNeedsItsBlocks) {
-  for (uint32_t block = 0; block < 3; ++block) ASSERT_TRUE(pages_->Grant(0, 0, block, block).ok());
-  ASSERT_TRUE(pages_->Grant(0, 1, 1, 0).ok());
-  ASSERT_TRUE(pages_->Grant(0, 1, 2, 1).ok());
+  for (uint32_t block = 0; block < 3; ++block)
+    ASSERT_TRUE(pages_->Grant({0, 0, block, block}).ok());
+  ASSERT_TRUE(pages_->Grant({0, 1, 1, 0}).ok());
+  ASSERT_TRUE(pages_->Grant({0, 1, 2, 1}).ok());
   // Token 163 sees 64 .. 163: blocks 1 and 2 of the window group.
   EXPECT_TRUE(pages_->CheckRow(0, 163, 29).ok());
   EXPECT_THAT(pages_->CheckRow(0, 162, 1).message(), HasSubstr("block 0 of group window.100"));
@@ -93,11 +125,11 @@ TEST_F(KvPagesTest, ARowNeedsItsBlocks) {
 }
 
 TEST_F(KvPagesTest, GrantsInAnyOrderMakeAPrefix) {
-  ASSERT_TRUE(pages_->Grant(0, 1, 0, 0).ok());
-  ASSERT_TRUE(pages_->Grant(0, 1, 1, 1).ok());
-  ASSERT_TRUE(pages_->Grant(0, 0, 1, 1).ok());
+  ASSERT_TRUE(pages_->Grant({0, 1, 0, 0}).ok());
+  ASSERT_TRUE(pages_->Grant({0, 1, 1, 1}).ok());
+  ASSERT_TRUE(pages_->Grant({0, 0, 1, 1}).ok());
   EXPECT_FALSE(pages_->CheckRow(0, 64, 1).ok());
-  ASSERT_TRUE(pages_->Grant(0, 0, 0, 0).ok());
+  ASSERT_TRUE(pages_->Grant({0, 0, 0, 0}).ok());
   EXPECT_TRUE(pages_->CheckRow(0, 64, 1).ok());
 }
 

@@ -59,6 +59,12 @@ struct CloseSession {
   uint64_t epoch = 0;
   absl::Status status;
 };
+// The device has come to the end of the session's step. From the Ops' thread, once a step that it
+// was handed.
+struct StepEnded {
+  uint64_t epoch = 0;
+  uint64_t step = 0;
+};
 // What is here for other maps than that of `keep_epoch` is to go, the rank itself too where it is
 // of another and has no session. From ShardService; `done` is called once, from the actor.
 struct RetireMaps {
@@ -81,7 +87,7 @@ struct StoreEnded {
 };
 
 using ExecutorMessage =
-    std::variant<OpenSession, RunPlan, CloseSession, RetireMaps, LoadEnded, StoreEnded>;
+    std::variant<OpenSession, RunPlan, CloseSession, StepEnded, RetireMaps, LoadEnded, StoreEnded>;
 
 // ---- To the RegistrarActor
 // Time for the next call. From the actor to itself.

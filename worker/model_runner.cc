@@ -82,9 +82,10 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const LoadedMod
         "they share is on the last");
   }
   auto runner = std::unique_ptr<ModelRunner>(new ModelRunner(model, ops, options));
-  auto arena = RunnerArena::Allocate(*model, options, ops);
+  auto arena = RunnerArena::Allocate(*model, options, pages->slots(), ops);
   if (!arena.ok()) return arena.status();
   runner->arena_ = *std::move(arena);
+  runner->replays_ = ops->MakeReplays();
   auto exchange = MakeExpertExchange(*model, options.max_step_tokens, *runner->links_, ops);
   if (!exchange.ok()) return exchange.status();
   runner->exchange_ = *std::move(exchange);
@@ -103,22 +104,51 @@ absl::Status ModelRunner::status() const {
 }
 
 StepOutput ModelRunner::Forward(const StepInput& input) {
+  const StepOutput output = Launch(input);
+  ops_->Synchronize();
+  return output;
+}
+
+StepOutput ModelRunner::Launch(const StepInput& input) {
   CHECK_LE(input.rows(), options_.max_rows);
   CHECK_LE(input.tokens(), options_.max_step_tokens);
   CHECK_LE(static_cast<int>(input.logit_tokens().size()), options_.max_logit_tokens);
-  const absl::Span<int32_t> closed = arena_->closed.subspan(0, input.rows());
-  const absl::Span<int32_t> expert_tokens = arena_->expert_tokens;
+  CHECK(alone() || !input.draws());
   ops_->BeginStep();
-  ops_->Clear(closed.data(), static_cast<int64_t>(closed.size() * sizeof(int32_t)));
-  ops_->Clear(expert_tokens.data(), static_cast<int64_t>(expert_tokens.size() * sizeof(int32_t)));
-
+  DeviceInput staged(input, *ops_);
+  if (replays_->keeps() && alone() && tap_ == nullptr && input.OnlyDecodes()) {
+    staged.WidenLongest();
+    if (replays_->Begin({.kind = input.draws() ? 1 : 0,
+                         .tokens = input.tokens(),
+                         .longest = staged.batch().longest})) {
+      RunLayers(staged);
+      replays_->End();
+    }
+  } else {
+    RunLayers(staged);
+  }
   StepOutput output;
-  const DeviceInput staged(input, *ops_);
+  const size_t counts = static_cast<size_t>(model_->moe_layers()) * model_->max_experts();
+  const size_t logits = input.logit_tokens().size();
+  if (input.draws()) {
+    output.drawn = Fetched(*ops_, arena_->drawn.subspan(0, logits));
+  } else if (model_->shard.last_stage) {
+    output.logits = Fetched(*ops_, FirstRows(arena_->logits, static_cast<int64_t>(logits)));
+  }
+  output.heads_closed = Fetched(*ops_, arena_->closed.subspan(0, input.rows()));
+  output.expert_tokens = Fetched(*ops_, arena_->expert_tokens.subspan(0, counts));
+  return output;
+}
+
+void ModelRunner::RunLayers(const DeviceInput& input) {
+  const absl::Span<int32_t> expert_tokens = arena_->expert_tokens;
+  ops_->Clear(arena_->closed.data(), input.rows() * static_cast<int64_t>(sizeof(int32_t)));
+  ops_->Clear(expert_tokens.data(), static_cast<int64_t>(expert_tokens.size() * sizeof(int32_t)));
   const Tensor hidden = FirstRows(arena_->hidden, input.tokens());
-  Begin(staged, hidden);
+  Begin(input, hidden);
   size_t exit = 0;
   for (size_t i = 0; i < model_->layers.size(); ++i) {
-    RunLayer(model_->layers[i], state_[i], staged);
+    RunLayer(model_->layers[i], state_[i], input);
     const std::vector<int>& exits = model_->description.early_exit_layers;
     if (options_.early_exits && exit < exits.size() && exits[exit] == static_cast<int>(i)) {
       NormLogitTokens(model_->early_exit_norms[exit], input.logit_tokens(),
@@ -126,17 +156,13 @@ StepOutput ModelRunner::Forward(const StepInput& input) {
       ++exit;
     }
   }
-  if (model_->shard.last_stage) {
-    NormLogitTokens(model_->final_norm, input.logit_tokens(), arena_->logit_normed);
-    output.logits = Logits(arena_->logit_normed, input.logit_tokens().size());
-  } else {
-    links_->pp->Send(links_->pp->rank() + 1, hidden.data, BytesOfRows(hidden));
+  if (!model_->shard.last_stage) {
+    return links_->pp->Send(links_->pp->rank() + 1, hidden.data, BytesOfRows(hidden));
   }
-  const size_t counts = static_cast<size_t>(model_->moe_layers()) * model_->max_experts();
-  output.heads_closed = Fetched(*ops_, closed);
-  output.expert_tokens = Fetched(*ops_, expert_tokens.subspan(0, counts));
-  ops_->Synchronize();
-  return output;
+  NormLogitTokens(model_->final_norm, input.logit_tokens(), arena_->logit_normed);
+  const Tensor logits = Logits(arena_->logit_normed, input.logit_tokens().size());
+  if (input.draw_rules() == nullptr) return;
+  ops_->Sample({logits, input.draw_rules(), arena_->drawn.data(), arena_->last_tokens.data()});
 }
 
 void ModelRunner::Begin(const DeviceInput& input, const Tensor& hidden) {
@@ -150,7 +176,8 @@ void ModelRunner::Begin(const DeviceInput& input, const Tensor& hidden) {
 
 Tensor ModelRunner::ExitLogits(int exit, const StepInput& input) {
   CHECK(options_.early_exits);
-  const Tensor logits = Logits(arena_->exit_normed.at(exit), input.logit_tokens().size());
+  const Tensor logits =
+      Fetched(*ops_, Logits(arena_->exit_normed.at(exit), input.logit_tokens().size()));
   ops_->Synchronize();
   return logits;
 }
@@ -171,7 +198,7 @@ Tensor ModelRunner::ForwardMtp(const StepInput& input, absl::Span<const uint32_t
   ops_->Linear({joined, mtp.input.get(), hidden});
   RunLayer(mtp.layer, state_.back(), staged);
   NormLogitTokens(mtp.head_norm, input.logit_tokens(), arena_->logit_normed);
-  const Tensor logits = Logits(arena_->logit_normed, input.logit_tokens().size());
+  const Tensor logits = Fetched(*ops_, Logits(arena_->logit_normed, input.logit_tokens().size()));
   ops_->Synchronize();
   return logits;
 }
@@ -204,11 +231,12 @@ Tensor ModelRunner::Logits(const Tensor& normed, size_t count) {
   if (own.cols < logits.cols) ops_->Clear(logits.data, BytesOfRows(logits));
   if (rows > 0) ops_->Linear({FirstRows(normed, rows), model_->lm_head.get(), own});
   links_->tp->AllReduceSum(logits.f32(), rows * logits.stride);
-  return Fetched(*ops_, logits);
+  return logits;
 }
 
 void ModelRunner::Embed(const uint32_t* tokens, const Tensor& out) {
-  ops_->Embed({tokens, model_->embedding.view, out, model_->description.embedding_scale});
+  ops_->Embed({tokens, model_->embedding.view, out, model_->description.embedding_scale,
+               ops_->samples() ? arena_->last_tokens.data() : nullptr});
 }
 
 void ModelRunner::TapHidden(int layer, const Tensor& hidden) {

@@ -43,11 +43,19 @@ class StepInput {
   void AddRow(uint32_t slot, int32_t start, absl::Span<const uint32_t> tokens, GateRule gate,
               int logits);
 
+  // The token after the row's last one is to be drawn on the device. For each row with logits,
+  // which then has one of them, or for none.
+  void Draw(const SampleRule& rule);
+
   int rows() const { return static_cast<int>(slot_.size()); }
   int tokens() const { return static_cast<int>(token_.size()); }
+  // Every row has one token, whose logits are wanted: steps of as many rows are alike.
+  bool OnlyDecodes() const;
   BatchView batch() const;
   const uint32_t* token_ids() const { return token_.data(); }
   const GateRule* gate_rules() const { return gate_.data(); }
+  bool draws() const { return !draw_.empty(); }
+  const SampleRule* draw_rules() const { return draw_.data(); }
   // Ascending indices into the step's tokens; StepOutput::logits has a row for each, in order.
   absl::Span<const int32_t> logit_tokens() const { return logit_tokens_; }
 
@@ -62,11 +70,14 @@ class StepInput {
   std::vector<int32_t> position_;
   std::vector<int32_t> token_row_;
   std::vector<int32_t> logit_tokens_;
+  std::vector<SampleRule> draw_;
   int longest_ = 0;  // tokens of the longest row's sequence
 };
 
 struct StepOutput {
-  Tensor logits;  // [logit_tokens, V] f32, on all ranks of the last stage
+  // [logit_tokens, V] f32, on all ranks of the last stage; none where the step draws.
+  Tensor logits;
+  absl::Span<const uint32_t> drawn;  // [logit_tokens] where it does; or kDamagedLogits
   // Of this stage's layers and this home's tokens, the same on all ranks of a tensor-parallel
   // group.
   absl::Span<const int32_t> heads_closed;   // [R] (layer, token, head) that were skipped
@@ -115,12 +126,18 @@ class ModelRunner {
 
   const Options& options() const { return options_; }
   int64_t activation_bytes() const;
+  // Whether this rank is the whole model. Others may not draw on the device.
+  bool alone() const { return links_->world->size() == 1; }
   // OK, or what went wrong first on the device or between ranks.
   absl::Status status() const;
 
   // Runs the step. Its rows' pages were checked; sizes within the options are CHECKed. What comes
   // out means nothing when Ops::status() is an error.
   StepOutput Forward(const StepInput& input);
+
+  // The same without waiting for the device: what comes out may be read once the device has come
+  // here, and until the step after the next is launched.
+  StepOutput Launch(const StepInput& input);
 
   // After Forward, with Options::early_exits: the logits of early head `exit` (an index into
   // early_exit_layers) for the same input. [logit_tokens, V] f32
@@ -137,12 +154,14 @@ class ModelRunner {
  private:
   ModelRunner(const LoadedModel* model, Ops* ops, const Options& options);
 
+  // From tokens to logits and draws, without a copy or a wait unless there are a tap or other ranks.
+  void RunLayers(const DeviceInput& input);
   void RunLayer(const LoadedLayer& layer, const AttentionState& state, const DeviceInput& input);
   // The residual stream as the first layer here reads it.
   void Begin(const DeviceInput& input, const Tensor& hidden);
   void NormLogitTokens(const DeviceTensor& norm, absl::Span<const int32_t> logit_tokens,
                        const Tensor& out);
-  // Of the first `count` rows, readable after the next Synchronize().
+  // Of the first `count` rows, in device memory.
   Tensor Logits(const Tensor& normed, size_t count);
   void Embed(const uint32_t* tokens, const Tensor& out);
   void TapHidden(int layer, const Tensor& hidden);
@@ -154,6 +173,7 @@ class ModelRunner {
   RankLinks lone_links_;  // unless the options have others
   RankLinks* links_;
   std::unique_ptr<RunnerArena> arena_;
+  std::unique_ptr<Replays> replays_;  // of steps that only decode
   std::unique_ptr<ExpertExchange> exchange_;
   std::vector<AttentionState> state_;  // [layers that are here], then the MTP layer's
 };

@@ -118,6 +118,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
                               : WholeModel(checkpoint.description());
 
   TROUPE_ASSIGN_OR_RETURN(rank->ops, MakeOps(config.device, {.threads = config.threads}));
+  if (config.wrap_ops != nullptr) rank->ops = config.wrap_ops(std::move(rank->ops));
   LoadOptions load{
       .mode = config.mode, .quantize = quantize, .shard = &shard, .progress = report("weights")};
   if (config.calibration != nullptr) {

@@ -31,6 +31,8 @@ struct Rank {
     ComputeMode mode = ComputeMode::kBf16;
     std::string device = "cpu";     // see MakeOps
     std::string quantize = "none";  // plain weights, while loading; see ParseIntegerFormat
+    // Puts something around what computes, for tests; null: nothing.
+    std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)> wrap_ops;
     // Observes the model's inputs; null: nobody does. Must outlive the rank.
     Calibration* calibration = nullptr;
     int threads = 0;  // that compute; 0: the cores that this process may use

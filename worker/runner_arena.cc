@@ -81,7 +81,7 @@ struct Widths {
   }
 };
 
-void Carve(const LoadedModel& model, const ModelRunner::Options& options, Carver& carver,
+void Carve(const LoadedModel& model, const ModelRunner::Options& options, int slots, Carver& carver,
            RunnerArena& arena) {
   Widths widths;
   for (const LoadedLayer& layer : model.layers) widths.Include(layer);
@@ -116,6 +116,8 @@ void Carve(const LoadedModel& model, const ModelRunner::Options& options, Carver
   arena.assigned = carver.Array<int32_t>(tokens * widths.top_k);
   arena.selected = carver.Array<int32_t>(tokens * widths.selected);
   arena.closed = carver.Array<int32_t>(options.max_rows);
+  arena.drawn = carver.Array<uint32_t>(options.max_logit_tokens);
+  arena.last_tokens = carver.Array<uint32_t>(slots);
   const int moe_layers = model.moe_layers() + (options.mtp ? 1 : 0);
   arena.expert_tokens = carver.Array<int32_t>(int64_t{moe_layers} * model.max_experts());
   arena.one = carver.Array<float>(1).data();
@@ -124,16 +126,16 @@ void Carve(const LoadedModel& model, const ModelRunner::Options& options, Carver
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RunnerArena>> RunnerArena::Allocate(
-    const LoadedModel& model, const ModelRunner::Options& options, Ops* ops) {
+    const LoadedModel& model, const ModelRunner::Options& options, int slots, Ops* ops) {
   auto arena = std::make_unique<RunnerArena>();
   Carver measure(nullptr);
-  Carve(model, options, measure, *arena);
+  Carve(model, options, slots, measure, *arena);
   auto memory = ops->Allocate(measure.bytes());
   if (!memory.ok()) return memory.status();
   arena->memory = *std::move(memory);
   arena->bytes = measure.bytes();
   Carver carver(arena->memory.get());
-  Carve(model, options, carver, *arena);
+  Carve(model, options, slots, carver, *arena);
   constexpr float kOne = 1;
   ops->Upload(arena->one, &kOne, sizeof(kOne));
   return arena;

@@ -45,12 +45,14 @@ struct RunnerArena {
   absl::Span<int32_t> assigned;       // [T, top_k], as this rank numbers its experts
   absl::Span<int32_t> selected;       // [T, G, selected_blocks]
   absl::Span<int32_t> closed;         // [max_rows]
+  absl::Span<uint32_t> drawn;         // [N]
+  absl::Span<uint32_t> last_tokens;   // [slots] that were drawn; kept from step to step
   absl::Span<int32_t> expert_tokens;  // [MoE layers of all stages, MTP's included, E]
   float* one = nullptr;               // 1.0, the factor of heads without gates
 
   static absl::StatusOr<std::unique_ptr<RunnerArena>> Allocate(const LoadedModel& model,
                                                                const ModelRunner::Options& options,
-                                                               Ops* ops);
+                                                               int slots, Ops* ops);
 };
 
 }  // namespace troupe

@@ -1,10 +1,8 @@
-// Chooses the next token from a row of logits.
+// Chooses the next token from a row of logits in the host's memory: what kernels/sample/sample.h
+// does, after penalties and with log-probabilities, which devices do not know.
 //
-// Order, as in HF transformers: penalties, temperature, top-k, top-p, min-p, then a draw. Ties go
-// to the lower token id everywhere. The draw is keyed by (seed, output index) and by nothing else,
-// so a sequence that is preempted, moved to another worker or batched with others gets the same
-// tokens. Log-probabilities are those of the model: the log-softmax of the logits before any of
-// this.
+// Penalties come before everything else, as in HF transformers. Log-probabilities are those of the
+// model: the log-softmax of the logits before any of this.
 //
 // Thread model: pure functions; a SamplerScratch serves one call at a time.
 #ifndef TROUPE_WORKER_SAMPLER_H_
@@ -19,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/sample/choose_token.h"
 
 namespace troupe {
 
@@ -36,7 +35,12 @@ struct SamplingParams {
   bool HasPenalties() const {
     return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0;
   }
+  // Nothing is wanted but what Ops::Sample does.
+  bool FitsDevice() const { return !HasPenalties() && !logprobs.has_value(); }
 };
+
+// What Ops::Sample needs to know to choose token number `output_index` of a sequence's output.
+SampleRule RuleOf(const SamplingParams& params, uint64_t output_index);
 
 // InvalidArgument naming the field, what was found and what was wanted.
 absl::Status ValidateSampling(const SamplingParams& params);
@@ -68,7 +72,7 @@ struct SampledToken {
 
 // Memory that Sample reuses between calls.
 struct SamplerScratch {
-  std::vector<std::pair<float, uint32_t>> candidates;  // (weight, token)
+  std::vector<TokenCandidate> candidates;
 };
 
 // Draws token number `output_index` of a sequence's output. `logits` [V] is overwritten. `counts`
@@ -76,9 +80,6 @@ struct SamplerScratch {
 absl::StatusOr<SampledToken> Sample(const SamplingParams& params, const TokenCounts* counts,
                                     uint64_t output_index, absl::Span<float> logits,
                                     SamplerScratch& scratch);
-
-// A number in [0, 1) that depends on its arguments alone: Philox 4x32-10 (Salmon et al., 2011).
-double UniformFor(uint64_t seed, uint64_t index);
 
 }  // namespace troupe
 

@@ -142,7 +142,7 @@ TEST(SamplerTest, LogprobsAreTheModelsOwn) {
 
 TEST(SamplerTest, UniformIsPhilox) {
   // Known answer of Philox 4x32-10 for counter 0 and key 0: 6627e8d5 e169c58d ...
-  EXPECT_EQ(UniformFor(0, 0), static_cast<double>(0x6627e8d5e169c58dULL >> 11) * 0x1p-53);
+  EXPECT_EQ(Uniform01(0, 0), static_cast<double>(0x6627e8d5e169c58dULL >> 11) * 0x1p-53);
 }
 
 TEST(SamplerTest, ValidationNamesTheField) {

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_util.h"
+#include "kernels/embed/embed.h"
 
 namespace troupe {
 namespace {
@@ -94,6 +95,7 @@ absl::Status SequenceTable::Add(const v1::NewSequence& message) {
 
   Sequence& sequence = slots_[slot].emplace();
   ++live_;
+  sequence.serial = ++last_serial_;
   sequence.tokens.assign(message.tokens().begin(), message.tokens().end());
   sequence.prompt_tokens = message.prompt_tokens();
   sequence.sampling = *sampling;
@@ -151,6 +153,23 @@ absl::StatusOr<SampledToken> SequenceTable::SampleNext(uint32_t slot, absl::Span
   // The plan that is on its way already counts on a token.
   Append(slot, sampled.ok() ? sampled->token : 0);
   return sampled;
+}
+
+SequenceTable::Drawn SequenceTable::DrawNext(uint32_t slot, SampleRule& rule) {
+  Sequence& sequence = *slots_[slot];
+  CHECK_EQ(sequence.computed, sequence.tokens.size());
+  const auto index = static_cast<uint32_t>(sequence.tokens.size());
+  rule = RuleOf(sequence.sampling, index - sequence.prompt_tokens);
+  rule.slot = slot;
+  sequence.tokens.push_back(kLastTokenOf | slot);
+  return {slot, sequence.serial, index};
+}
+
+void SequenceTable::Settle(const Drawn& drawn, uint32_t token) {
+  std::optional<Sequence>& sequence = slots_[drawn.slot];
+  if (sequence.has_value() && sequence->serial == drawn.serial) {
+    sequence->tokens[drawn.index] = token;
+  }
 }
 
 void SequenceTable::Append(uint32_t slot, uint32_t token) {

@@ -1,7 +1,8 @@
 // The live sequences of a session by slot: tokens, how far they are computed, how they sample.
 //
-// The coordinator says what to compute, but tokens live here: one sampled in step N is known to
-// step N + 1 before the coordinator has heard of it.
+// The coordinator says what to compute, but tokens live here: one sampled in step N is there for
+// step N + 1 before the coordinator has heard of it, and, drawn on the device, even before this
+// table has: until it is settled the slot stands in its place (kernels/embed/embed.h).
 //
 // Thread model: one owner. Ownership: owns all. Errors are InvalidArgument or FailedPrecondition
 // and name field, slot, found and wanted; after one the table is only good for Clear. Invariants:
@@ -38,6 +39,13 @@ class SequenceTable {
     bool samples = false;  // reaches the last known token
   };
 
+  // A token drawn on the device: of which sequence, and where.
+  struct Drawn {
+    uint32_t slot = 0;
+    uint64_t serial = 0;
+    uint32_t index = 0;
+  };
+
   explicit SequenceTable(const Limits& limits);
 
   void Clear();
@@ -55,6 +63,12 @@ class SequenceTable {
   // Internal, with token 0 appended: the logits are damaged.
   absl::StatusOr<SampledToken> SampleNext(uint32_t slot, absl::Span<float> logits,
                                           SamplerScratch& scratch);
+  // How the device is to draw the sequence's next token, which is appended and not known yet.
+  // REQUIRES: FitsDevice.
+  Drawn DrawNext(uint32_t slot, SampleRule& rule);
+  // What was drawn. A sequence that is over by now is fine.
+  void Settle(const Drawn& drawn, uint32_t token);
+  bool FitsDevice(uint32_t slot) const { return slots_[slot]->sampling.FitsDevice(); }
   // Appends the sequence's next token, which another rank has drawn.
   void Append(uint32_t slot, uint32_t token);
   bool WantsLogprobs(uint32_t slot) const { return slots_[slot]->sampling.logprobs.has_value(); }
@@ -63,6 +77,7 @@ class SequenceTable {
 
  private:
   struct Sequence {
+    uint64_t serial = 0;  // no other sequence of the table ever has the same
     std::vector<uint32_t> tokens;
     uint32_t prompt_tokens = 0;
     uint32_t computed = 0;
@@ -77,6 +92,7 @@ class SequenceTable {
   std::vector<std::optional<Sequence>> slots_;
   uint32_t live_ = 0;
   uint64_t step_ = 0;
+  uint64_t last_serial_ = 0;
 };
 
 }  // namespace troupe

@@ -5,6 +5,8 @@
 
 #include <limits>
 
+#include "kernels/embed/embed.h"
+
 namespace troupe {
 namespace {
 
@@ -55,6 +57,51 @@ TEST_F(SequenceTableTest, KnowsASampledTokenInTheNextStep) {
   ASSERT_TRUE(row.ok()) << row.status();
   EXPECT_THAT(row->tokens, ElementsAre(9));
   EXPECT_TRUE(row->samples);
+}
+
+TEST_F(SequenceTableTest, ATokenDrawnOnTheDeviceIsNamedByItsSlotUntilItIsSettled) {
+  v1::NewSequence sequence = Sequence(1, {4, 5}, 1);
+  sequence.mutable_sampling()->set_temperature(0.5F);
+  sequence.mutable_sampling()->set_top_k(7);
+  ASSERT_TRUE(table_.Add(sequence).ok());
+  ASSERT_TRUE(NextRow(1, 0, 2).ok());
+  ASSERT_TRUE(table_.FitsDevice(1));
+  SampleRule rule;
+  const SequenceTable::Drawn first = table_.DrawNext(1, rule);
+  EXPECT_EQ(rule.slot, 1U);
+  EXPECT_EQ(rule.seed, 3U);
+  EXPECT_EQ(rule.output_index, 1U);
+  EXPECT_EQ(rule.temperature, 0.5F);
+  EXPECT_EQ(rule.top_k, 7U);
+  EXPECT_THAT(NextRow(1, 2, 1)->tokens, ElementsAre(kLastTokenOf | 1));
+  const SequenceTable::Drawn second = table_.DrawNext(1, rule);
+  EXPECT_EQ(rule.output_index, 2U);
+  table_.Settle(first, 9);
+  table_.Settle(second, 8);
+  EXPECT_THAT(NextRow(1, 3, 1)->tokens, ElementsAre(8));
+}
+
+TEST_F(SequenceTableTest, WhatWasDrawnForASequenceThatIsOverIsForgotten) {
+  ASSERT_TRUE(table_.Add(Sequence(0, {4}, 1)).ok());
+  ASSERT_TRUE(NextRow(0, 0, 1).ok());
+  SampleRule rule;
+  const SequenceTable::Drawn drawn = table_.DrawNext(0, rule);
+  ASSERT_TRUE(table_.Finish(0).ok());
+  table_.Settle(drawn, 9);
+  ASSERT_TRUE(table_.Add(Sequence(0, {5, 6}, 2)).ok());
+  table_.Settle(drawn, 9);
+  EXPECT_THAT(NextRow(0, 0, 2)->tokens, ElementsAre(5, 6));
+}
+
+TEST_F(SequenceTableTest, PenaltiesAndLogprobsAreNotForTheDevice) {
+  v1::NewSequence sequence = Sequence(0, {4}, 1);
+  sequence.mutable_sampling()->set_logprobs(0);
+  ASSERT_TRUE(table_.Add(sequence).ok());
+  EXPECT_FALSE(table_.FitsDevice(0));
+  sequence = Sequence(1, {4}, 1);
+  sequence.mutable_sampling()->set_presence_penalty(0.5F);
+  ASSERT_TRUE(table_.Add(sequence).ok());
+  EXPECT_FALSE(table_.FitsDevice(1));
 }
 
 TEST_F(SequenceTableTest, ARowThatJoinsAReusedPrefixMayBeginBehindIt) {

@@ -67,12 +67,13 @@ absl::Status StepEngine::Prepare(const v1::StepPlan& plan) {
 }
 
 absl::Status StepEngine::ApplyGrants(const v1::StepPlan& plan) {
+  grants_.clear();
   for (int i = 0; i < plan.grant_slot_size(); ++i) {
     TROUPE_RETURN_IF_ERROR(sequences_.CheckLive("grant_slot", plan.grant_slot(i)));
-    TROUPE_RETURN_IF_ERROR(rank_->pages->Grant(plan.grant_slot(i), plan.grant_group(i),
-                                               plan.grant_block(i), plan.grant_page(i)));
+    grants_.push_back(
+        {plan.grant_slot(i), plan.grant_group(i), plan.grant_block(i), plan.grant_page(i)});
   }
-  return absl::OkStatus();
+  return rank_->pages->Grant(grants_);
 }
 
 absl::Status StepEngine::ApplyCopies(const v1::StepPlan& plan) {
@@ -90,34 +91,23 @@ absl::Status StepEngine::ApplyCopies(const v1::StepPlan& plan) {
   return absl::OkStatus();
 }
 
-absl::Status StepEngine::Compute(const v1::StepPlan& plan, v1::StepResult& result) {
-  const bool joins =
+absl::StatusOr<StepEngine::Launched> StepEngine::Launch(const v1::StepPlan& plan) {
+  Launched step;
+  step.joins =
       !plan.row_slot().empty() || std::any_of(plan.home_tokens().begin(), plan.home_tokens().end(),
                                               [](uint32_t tokens) { return tokens > 0; });
-  if (!joins) return absl::OkStatus();
-  TROUPE_RETURN_IF_ERROR(AddRows(plan));
-  const int64_t start_ns = clock_->MonotonicNs();
-  const StepOutput output = rank_->runner->Forward(input_);
+  if (!step.joins) return step;
+  TROUPE_RETURN_IF_ERROR(AddRows(plan, step));
+  step.start_ns = clock_->MonotonicNs();
+  step.output = rank_->runner->Launch(input_);
   TROUPE_RETURN_IF_ERROR(rank_->runner->status());
-  const int64_t forward_ns = clock_->MonotonicNs();
-  for (const int32_t closed : output.heads_closed) result.add_row_heads_skipped(closed);
-  for (const int32_t tokens : output.expert_tokens) result.add_expert_tokens(tokens);
-  if (rank_->model.shard.last_stage) {
-    SampleRows(output, result);
-    SendTokens(result);
-  } else {
-    ReceiveTokens();
-    TROUPE_RETURN_IF_ERROR(rank_->runner->status());
-  }
-  result.set_forward_us((forward_ns - start_ns) / 1000);
-  result.set_sample_us((clock_->MonotonicNs() - forward_ns) / 1000);
-  return absl::OkStatus();
+  return step;
 }
 
-absl::Status StepEngine::AddRows(const v1::StepPlan& plan) {
+absl::Status StepEngine::AddRows(const v1::StepPlan& plan, Launched& step) {
   input_.Clear();
-  sampling_slots_.clear();
   sequences_.BeginStep();
+  step.ahead = rank_->ops->samples() && rank_->runner->alone();
   for (int i = 0; i < plan.row_slot_size(); ++i) {
     const uint32_t slot = plan.row_slot(i);
     const uint32_t start = plan.row_start(i);
@@ -125,42 +115,71 @@ absl::Status StepEngine::AddRows(const v1::StepPlan& plan) {
                             sequences_.TakeRow(slot, start, plan.row_count(i)));
     TROUPE_RETURN_IF_ERROR(rank_->pages->CheckRow(slot, start, plan.row_count(i)));
     input_.AddRow(slot, static_cast<int32_t>(start), row.tokens, row.gate, row.samples ? 1 : 0);
-    if (row.samples) sampling_slots_.push_back(slot);
+    if (!row.samples) continue;
+    step.slots.push_back(slot);
+    step.ahead = step.ahead && sequences_.FitsDevice(slot);
   }
+  if (step.ahead) DrawOnDevice(step);
   return absl::OkStatus();
 }
 
-void StepEngine::SendTokens(const v1::StepResult& result) {
-  if (stage_tokens_ == nullptr || sampling_slots_.empty()) return;
-  const auto bytes = static_cast<int64_t>(sampling_slots_.size() * sizeof(uint32_t));
-  rank_->ops->Upload(stage_tokens_.get(), result.sampled_token().data(), bytes);
-  Communicator& stages = *rank_->links->pp;
-  for (int stage = 0; stage < stages.rank(); ++stage) {
-    stages.Send(stage, stage_tokens_.get(), bytes);
+void StepEngine::DrawOnDevice(Launched& step) {
+  for (const uint32_t slot : step.slots) {
+    SampleRule rule;
+    step.drawn.push_back(sequences_.DrawNext(slot, rule));
+    input_.Draw(rule);
   }
 }
 
-void StepEngine::ReceiveTokens() {
-  if (sampling_slots_.empty()) return;
-  const auto bytes = static_cast<int64_t>(sampling_slots_.size() * sizeof(uint32_t));
-  Communicator& stages = *rank_->links->pp;
-  stages.Receive(stages.size() - 1, stage_tokens_.get(), bytes);
-  const auto* tokens = static_cast<const uint32_t*>(rank_->ops->Fetch(stage_tokens_.get(), bytes));
-  rank_->ops->Synchronize();
-  // What was not received means nothing, and the session is about to end.
-  for (size_t i = 0; i < sampling_slots_.size(); ++i)
-    sequences_.Append(sampling_slots_[i], tokens[i]);
+absl::Status StepEngine::Finish(const Launched& step, v1::StepResult& result) {
+  TROUPE_RETURN_IF_ERROR(rank_->runner->status());
+  if (!step.joins) return absl::OkStatus();
+  // The device was at the step before until that ended.
+  const int64_t start_ns = std::max(step.start_ns, last_end_ns_);
+  last_end_ns_ = clock_->MonotonicNs();
+  const auto& closed = step.output.heads_closed;
+  result.mutable_row_heads_skipped()->Add(closed.begin(), closed.end());
+  const auto& expert_tokens = step.output.expert_tokens;
+  result.mutable_expert_tokens()->Add(expert_tokens.begin(), expert_tokens.end());
+  if (step.ahead) {
+    ReportDrawn(step, result);
+  } else if (rank_->model.shard.last_stage) {
+    DrawOnHost(step, result);
+    SendTokens(result);
+  } else {
+    ReceiveTokens(step);
+    TROUPE_RETURN_IF_ERROR(rank_->runner->status());
+  }
+  result.set_forward_us((last_end_ns_ - start_ns) / 1000);
+  result.set_sample_us((clock_->MonotonicNs() - last_end_ns_) / 1000);
+  return absl::OkStatus();
 }
 
-void StepEngine::SampleRows(const StepOutput& output, v1::StepResult& result) {
+void StepEngine::ReportDrawn(const Launched& step, v1::StepResult& result) {
+  for (size_t i = 0; i < step.slots.size(); ++i) {
+    uint32_t token = step.output.drawn[i];
+    if (token == kDamagedLogits) {
+      LOG(ERROR) << "the sequence in slot " << step.slots[i]
+                 << " cannot go on: its logits hold no finite distribution; the model's weights or "
+                    "its state are damaged";
+      result.add_failed_slot(step.slots[i]);
+      token = 0;
+    }
+    sequences_.Settle(step.drawn[i], token);
+    result.add_sampled_slot(step.slots[i]);
+    result.add_sampled_token(token);
+  }
+}
+
+void StepEngine::DrawOnHost(const Launched& step, v1::StepResult& result) {
+  const Tensor& logits = step.output.logits;
   const bool any_logprobs =
-      std::any_of(sampling_slots_.begin(), sampling_slots_.end(),
+      std::any_of(step.slots.begin(), step.slots.end(),
                   [this](uint32_t slot) { return sequences_.WantsLogprobs(slot); });
-  for (size_t i = 0; i < sampling_slots_.size(); ++i) {
-    const uint32_t slot = sampling_slots_[i];
-    float* logits = output.logits.f32(static_cast<int64_t>(i));
-    absl::StatusOr<SampledToken> sampled =
-        sequences_.SampleNext(slot, absl::MakeSpan(logits, output.logits.cols), scratch_);
+  for (size_t i = 0; i < step.slots.size(); ++i) {
+    const uint32_t slot = step.slots[i];
+    absl::StatusOr<SampledToken> sampled = sequences_.SampleNext(
+        slot, absl::MakeSpan(logits.f32(static_cast<int64_t>(i)), logits.cols), scratch_);
     if (!sampled.ok()) {
       LOG(ERROR) << "the sequence in slot " << slot << " cannot go on: " << sampled.status();
       result.add_failed_slot(slot);
@@ -170,6 +189,27 @@ void StepEngine::SampleRows(const StepOutput& output, v1::StepResult& result) {
     result.add_sampled_token(sampled->token);
     if (any_logprobs) *result.add_logprobs() = LogprobsOf(*sampled);
   }
+}
+
+void StepEngine::SendTokens(const v1::StepResult& result) {
+  if (stage_tokens_ == nullptr || result.sampled_token().empty()) return;
+  const auto bytes = static_cast<int64_t>(result.sampled_token_size() * sizeof(uint32_t));
+  rank_->ops->Upload(stage_tokens_.get(), result.sampled_token().data(), bytes);
+  Communicator& stages = *rank_->links->pp;
+  for (int stage = 0; stage < stages.rank(); ++stage) {
+    stages.Send(stage, stage_tokens_.get(), bytes);
+  }
+}
+
+void StepEngine::ReceiveTokens(const Launched& step) {
+  if (step.slots.empty()) return;
+  const auto bytes = static_cast<int64_t>(step.slots.size() * sizeof(uint32_t));
+  Communicator& stages = *rank_->links->pp;
+  stages.Receive(stages.size() - 1, stage_tokens_.get(), bytes);
+  const auto* tokens = static_cast<const uint32_t*>(rank_->ops->Fetch(stage_tokens_.get(), bytes));
+  rank_->ops->Synchronize();
+  // What was not received means nothing, and the session is about to end.
+  for (size_t i = 0; i < step.slots.size(); ++i) sequences_.Append(step.slots[i], tokens[i]);
 }
 
 }  // namespace troupe

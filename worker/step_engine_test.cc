@@ -6,11 +6,16 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "base/check.h"
+#include "base/status_util.h"
+#include "worker/testing/queued_ops.h"
 
 namespace troupe {
 namespace {
@@ -20,7 +25,7 @@ using ::testing::HasSubstr;
 
 constexpr uint32_t kMaxRows = 4;
 
-std::unique_ptr<Rank> OpenRank() {
+std::unique_ptr<Rank> OpenRank(bool queued = false) {
   const char* root = std::getenv("TROUPE_SOURCE_DIR");
   Rank::Config config;
   config.model = absl::StrCat(root == nullptr ? "." : root, "/models/abacus");
@@ -29,6 +34,11 @@ std::unique_ptr<Rank> OpenRank() {
   config.max_rows = kMaxRows;
   config.max_step_tokens = 32;
   config.max_context = 256;
+  if (queued) {
+    config.wrap_ops = [](std::unique_ptr<Ops> ops) {
+      return std::make_unique<QueuedOps>(std::move(ops));
+    };
+  }
   auto rank = Rank::Open(config, /*part=*/std::nullopt, nullptr);
   CHECK_OK(rank.status());
   return *std::move(rank);
@@ -68,13 +78,14 @@ class StepEngineTest : public ::testing::Test {
     plan.add_row_start(start);
     plan.add_row_count(count);
   }
-  absl::StatusOr<v1::StepResult> Run(const v1::StepPlan& plan) {
+  static absl::StatusOr<v1::StepResult> RunOn(StepEngine& engine, const v1::StepPlan& plan) {
     v1::StepResult result;
-    absl::Status status = engine_.Prepare(plan);
-    if (status.ok()) status = engine_.Compute(plan, result);
-    if (!status.ok()) return status;
+    TROUPE_RETURN_IF_ERROR(engine.Prepare(plan));
+    TROUPE_ASSIGN_OR_RETURN(const StepEngine::Launched launched, engine.Launch(plan));
+    TROUPE_RETURN_IF_ERROR(engine.Finish(launched, result));
     return result;
   }
+  absl::StatusOr<v1::StepResult> Run(const v1::StepPlan& plan) { return RunOn(engine_, plan); }
 
   static Rank* rank_;
   StepEngine engine_{rank_, &RealClock::Get()};
@@ -129,6 +140,90 @@ TEST_F(StepEngineTest, ACopiedPageContinuesAlike) {
   ASSERT_TRUE(result.ok()) << result.status();
   ASSERT_EQ(result->sampled_token_size(), 2);
   EXPECT_EQ(result->sampled_token(0), result->sampled_token(1));
+}
+
+// The plans of two sequences without penalties: a prompt's first tokens, the rest, then a token
+// each, with a third sequence in the first one's slot from `kSwap` on.
+std::vector<v1::StepPlan> DecodePlans(const v1::StepPlan& first) {
+  constexpr uint32_t kSwap = 9;
+  v1::StepPlan plan = first;
+  plan.clear_copy_group();
+  plan.clear_copy_from_page();
+  plan.clear_copy_to_page();
+  for (v1::NewSequence& sequence : *plan.mutable_new_sequences()) {
+    sequence.mutable_sampling()->clear_presence_penalty();
+  }
+  plan.set_row_count(0, 2);
+  std::vector<v1::StepPlan> plans = {plan};
+  const auto add_row = [](v1::StepPlan& to, uint32_t slot, uint32_t start, uint32_t count) {
+    to.add_row_slot(slot);
+    to.add_row_start(start);
+    to.add_row_count(count);
+  };
+  for (uint32_t step = 1; step < 20; ++step) {
+    v1::StepPlan& next = plans.emplace_back();
+    if (step == kSwap) {
+      next.add_finished_slots(0);
+      *next.add_new_sequences() = plan.new_sequences(0);
+      next.mutable_new_sequences(0)->set_tokens(1, 20);
+      for (int i = 0; i < plan.grant_slot_size(); ++i) {
+        if (plan.grant_slot(i) != 0) continue;
+        next.add_grant_slot(0);
+        next.add_grant_group(plan.grant_group(i));
+        next.add_grant_block(0);
+        next.add_grant_page(plan.grant_page(i));
+      }
+      add_row(next, 0, 0, 3);
+    } else {
+      add_row(next, 0, step < kSwap ? step + 1 : step - kSwap + 2, 1);
+    }
+    add_row(next, 1, step + 2, 1);
+  }
+  return plans;
+}
+
+std::string TokensOf(const v1::StepResult& result) {
+  std::string text;
+  for (int i = 0; i < result.sampled_slot_size(); ++i) {
+    absl::StrAppend(&text, result.sampled_slot(i), ":", result.sampled_token(i), " ");
+  }
+  return text;
+}
+
+// On a device that runs behind: each step is launched before the one before it is finished, and
+// finds what that one drew.
+TEST_F(StepEngineTest, AStepLaunchedAheadGivesTheSame) {
+  const std::vector<v1::StepPlan> plans = DecodePlans(FirstPlan());
+  std::vector<std::string> want;
+  for (const v1::StepPlan& plan : plans) {
+    const auto result = Run(plan);
+    ASSERT_TRUE(result.ok()) << result.status();
+    want.push_back(TokensOf(*result));
+  }
+  const std::unique_ptr<Rank> rank = OpenRank(/*queued=*/true);
+  StepEngine engine(rank.get(), &RealClock::Get());
+  std::vector<StepEngine::Launched> launched;
+  std::vector<std::string> got;
+  const auto finish = [&] {
+    v1::StepResult result;
+    EXPECT_TRUE(engine.Finish(launched[got.size()], result).ok());
+    got.push_back(TokensOf(result));
+  };
+  for (const v1::StepPlan& plan : plans) {
+    ASSERT_TRUE(engine.Prepare(plan).ok());
+    auto step = engine.Launch(plan);
+    ASSERT_TRUE(step.ok()) << step.status();
+    EXPECT_FALSE(step->on_host());
+    launched.push_back(*std::move(step));
+    if (launched.size() < 2) continue;
+    // The step before has ended, and this one may or may not have.
+    absl::Notification ended;
+    rank->ops->WhenDone([&] { ended.Notify(); });
+    ended.WaitForNotification();
+    finish();
+  }
+  finish();
+  EXPECT_EQ(got, want);
 }
 
 // Changes one number of a random column, or its length.

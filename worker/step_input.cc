@@ -4,7 +4,6 @@
 #include "worker/model_runner.h"
 
 namespace troupe {
-
 StepInput::StepInput(int max_rows, int max_tokens) : max_rows_(max_rows), max_tokens_(max_tokens) {
   slot_.reserve(max_rows_);
   start_.reserve(max_rows_);
@@ -14,6 +13,7 @@ StepInput::StepInput(int max_rows, int max_tokens) : max_rows_(max_rows), max_to
   position_.reserve(max_tokens_);
   token_row_.reserve(max_tokens_);
   logit_tokens_.reserve(max_tokens_);
+  draw_.reserve(max_rows_);
   Clear();
 }
 
@@ -26,6 +26,7 @@ void StepInput::Clear() {
   position_.clear();
   token_row_.clear();
   logit_tokens_.clear();
+  draw_.clear();
   longest_ = 0;
 }
 
@@ -51,6 +52,15 @@ void StepInput::AddRow(uint32_t slot, int32_t start, absl::Span<const uint32_t> 
   }
   first_.push_back(static_cast<int32_t>(token_.size()));
   longest_ = std::max(longest_, start + static_cast<int>(tokens.size()));
+}
+
+void StepInput::Draw(const SampleRule& rule) {
+  draw_.push_back(rule);
+  CHECK_LE(draw_.size(), logit_tokens_.size());
+}
+
+bool StepInput::OnlyDecodes() const {
+  return !slot_.empty() && slot_.size() == token_.size() && logit_tokens_.size() == token_.size();
 }
 
 BatchView StepInput::batch() const {

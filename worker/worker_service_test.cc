@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,7 @@
 #include "base/inbox.h"
 #include "model/text/text.h"
 #include "worker/server.h"
+#include "worker/testing/queued_ops.h"
 #include "worker/testing/session_client.h"
 #include "worker/testing/test_config.h"
 
@@ -41,26 +43,47 @@ std::vector<uint32_t> Question() {
   return *(*tokenizer)->Encode(*(*chat)->Render(kQuestion, {}));
 }
 
-// One server for all tests; a session each.
-class WorkerServiceTest : public ::testing::Test {
+// On a device that its caller waits for, and on one that runs behind.
+enum class Device { kSynchronous, kQueued };
+
+// One server for all tests on a device; a session each.
+class WorkerServiceTest : public ::testing::TestWithParam<Device> {
  protected:
-  static void SetUpTestSuite() {
-    auto server = WorkerServer::Start(TestWorkerConfig("service"));
+  static void TearDownTestSuite() { server_.reset(); }
+
+  void SetUp() override {
+    if (server_ != nullptr && device_ == GetParam()) return;
+    server_.reset();
+    WorkerServer::Config config = TestWorkerConfig("service");
+    if (GetParam() == Device::kQueued) {
+      config.rank.wrap_ops = [](std::unique_ptr<Ops> ops) {
+        return std::make_unique<QueuedOps>(std::move(ops));
+      };
+    }
+    auto server = WorkerServer::Start(config);
     CHECK_OK(server.status());
-    server_ = server->release();
+    server_ = *std::move(server);
+    device_ = GetParam();
   }
-  static void TearDownTestSuite() { delete server_; }
 
   static uint64_t NextEpoch() { return ++epoch_; }
 
-  static WorkerServer* server_;
+  static std::unique_ptr<WorkerServer> server_;
+  static Device device_;
   static uint64_t epoch_;
 };
 
-WorkerServer* WorkerServiceTest::server_ = nullptr;
+std::unique_ptr<WorkerServer> WorkerServiceTest::server_;
+Device WorkerServiceTest::device_ = Device::kSynchronous;
 uint64_t WorkerServiceTest::epoch_ = 0;
 
-TEST_F(WorkerServiceTest, AnswersHelloWithWhatItServes) {
+INSTANTIATE_TEST_SUITE_P(Devices, WorkerServiceTest,
+                         ::testing::Values(Device::kSynchronous, Device::kQueued),
+                         [](const auto& info) {
+                           return info.param == Device::kQueued ? "Queued" : "Synchronous";
+                         });
+
+TEST_P(WorkerServiceTest, AnswersHelloWithWhatItServes) {
   SessionClient session(server_->address());
   const auto info = session.Hello(NextEpoch());
   ASSERT_TRUE(info.ok()) << info.status();
@@ -80,7 +103,7 @@ TEST_F(WorkerServiceTest, AnswersHelloWithWhatItServes) {
   EXPECT_TRUE(session.Close().ok());
 }
 
-TEST_F(WorkerServiceTest, AnswersAQuestionOnePlanAhead) {
+TEST_P(WorkerServiceTest, AnswersAQuestionOnePlanAhead) {
   SessionClient session(server_->address());
   ASSERT_TRUE(session.Hello(NextEpoch()).ok());
   v1::NewSequence sequence = SessionClient::MakeSequence(3, Question());
@@ -92,7 +115,7 @@ TEST_F(WorkerServiceTest, AnswersAQuestionOnePlanAhead) {
   EXPECT_EQ(*(*tokenizer)->Decode(*tokens, false), kAnswer);
 }
 
-TEST_F(WorkerServiceTest, TokensDoNotDependOnBatchOrChunks) {
+TEST_P(WorkerServiceTest, TokensDoNotDependOnBatchOrChunks) {
   constexpr uint32_t kLimit = 12;
   SessionClient session(server_->address());
   ASSERT_TRUE(session.Hello(NextEpoch()).ok());
@@ -130,7 +153,44 @@ TEST_F(WorkerServiceTest, TokensDoNotDependOnBatchOrChunks) {
   EXPECT_EQ(tokens, *alone);
 }
 
-TEST_F(WorkerServiceTest, ReportsWhatAStepDid) {
+// A row with log-probabilities comes and goes: its steps' tokens are drawn by the worker, those of
+// the steps around them by the device.
+TEST_P(WorkerServiceTest, RowsForHostAndDeviceMix) {
+  constexpr uint32_t kSteps = 16;
+  SessionClient session(server_->address());
+  ASSERT_TRUE(session.Hello(NextEpoch()).ok());
+  v1::NewSequence sequence = SessionClient::MakeSequence(0, {11, 12, 13});
+  sequence.mutable_sampling()->set_temperature(1);
+  sequence.mutable_sampling()->set_top_p(0.95F);
+  sequence.mutable_sampling()->set_seed(5);
+  const auto alone = session.Generate(sequence, 64, kSteps, /*stop=*/1U << 30);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  v1::NewSequence guest = SessionClient::MakeSequence(1, {21, 22});
+  guest.mutable_sampling()->set_logprobs(1);
+  std::vector<uint32_t> tokens;
+  const auto receive = [&] {
+    const auto result = session.Receive();
+    ASSERT_TRUE(result.ok()) << result.status();
+    tokens.push_back(result->sampled_token(0));
+    EXPECT_EQ(result->logprobs_size() > 0, result->sampled_slot_size() > 1);
+  };
+  for (uint32_t step = 0; step < kSteps; ++step) {
+    v1::StepPlan plan = session.NextPlan();
+    if (step == 0) session.Add(plan, sequence, 64);
+    SessionClient::AddRow(plan, 0, step == 0 ? 0 : 2 + step, step == 0 ? 3 : 1);
+    if (step == 4) {
+      session.Add(plan, guest, 64);
+      SessionClient::AddRow(plan, 1, 0, 2);
+    }
+    if (step > 4 && step < 9) SessionClient::AddRow(plan, 1, step - 3, 1);
+    session.Send(plan);
+    if (step > 0) receive();
+  }
+  receive();
+  EXPECT_EQ(tokens, *alone);
+}
+
+TEST_P(WorkerServiceTest, ReportsWhatAStepDid) {
   SessionClient session(server_->address());
   ASSERT_TRUE(session.Hello(NextEpoch()).ok());
   v1::StepPlan plan = session.NextPlan();
@@ -158,7 +218,7 @@ TEST_F(WorkerServiceTest, ReportsWhatAStepDid) {
   EXPECT_GT(result->forward_us(), 0U);
 }
 
-TEST_F(WorkerServiceTest, WithoutCacheLoadsMissAndStoresFail) {
+TEST_P(WorkerServiceTest, WithoutCacheLoadsMissAndStoresFail) {
   SessionClient session(server_->address());
   ASSERT_TRUE(session.Hello(NextEpoch()).ok());
   v1::StepPlan plan = session.NextPlan();
@@ -175,7 +235,7 @@ TEST_F(WorkerServiceTest, WithoutCacheLoadsMissAndStoresFail) {
   EXPECT_EQ(result->transfers(1).outcome(), v1::TransferDone::OUTCOME_FAILED);
 }
 
-TEST_F(WorkerServiceTest, ASessionsEndFreesItsSequences) {
+TEST_P(WorkerServiceTest, ASessionsEndFreesItsSequences) {
   for (int round = 0; round < 3; ++round) {
     SessionClient session(server_->address());
     ASSERT_TRUE(session.Hello(NextEpoch()).ok());
@@ -192,7 +252,7 @@ TEST_F(WorkerServiceTest, ASessionsEndFreesItsSequences) {
   }
 }
 
-TEST_F(WorkerServiceTest, AHigherEpochTakesOverAndALowerIsRefused) {
+TEST_P(WorkerServiceTest, AHigherEpochTakesOverAndALowerIsRefused) {
   const uint64_t low = NextEpoch();
   const uint64_t middle = NextEpoch();
   SessionClient first(server_->address());
@@ -209,7 +269,7 @@ TEST_F(WorkerServiceTest, AHigherEpochTakesOverAndALowerIsRefused) {
   EXPECT_TRUE(second.Run(second.NextPlan()).ok());
 }
 
-TEST_F(WorkerServiceTest, RefusesWhatIsNotASession) {
+TEST_P(WorkerServiceTest, RefusesWhatIsNotASession) {
   {
     SessionClient session(server_->address());
     const auto result = session.Run(session.NextPlan());

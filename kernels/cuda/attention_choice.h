@@ -75,32 +75,70 @@ inline AttentionChoice ChooseAttention(const AttentionShape& shape, int multipro
 // over many multiprocessors, and longer further on, so that a long one has not too many to merge.
 // Where a part begins depends on nothing but its number.
 
+// Tiles of a part, by where it begins: first, and from these tiles on.
+inline constexpr int kFirstPartTiles = 2;
 inline constexpr int kShortPartTiles = 4;
 inline constexpr int kMiddlePartTiles = 8;
 inline constexpr int kLongPartTiles = 16;
-inline constexpr int kShortEndTile = 32;    // end of the short parts
-inline constexpr int kMiddleEndTile = 128;  // end of the middle ones
-inline constexpr int kShortParts = kShortEndTile / kShortPartTiles;
-inline constexpr int kMiddleParts = (kMiddleEndTile - kShortEndTile) / kMiddlePartTiles;
+inline constexpr int kShortTile = 16;
+inline constexpr int kMiddleTile = 32;
+inline constexpr int kLongTile = 128;
+// The parts that begin there.
+inline constexpr int kShortPart = kShortTile / kFirstPartTiles;
+inline constexpr int kMiddlePart = kShortPart + (kMiddleTile - kShortTile) / kShortPartTiles;
+inline constexpr int kLongPart = kMiddlePart + (kLongTile - kMiddleTile) / kMiddlePartTiles;
 
 // The part that a tile is in.
 constexpr int PartOfTile(int tile) {
-  if (tile < kShortEndTile) return tile / kShortPartTiles;
-  if (tile < kMiddleEndTile) return kShortParts + (tile - kShortEndTile) / kMiddlePartTiles;
-  return kShortParts + kMiddleParts + (tile - kMiddleEndTile) / kLongPartTiles;
+  if (tile < kShortTile) return tile / kFirstPartTiles;
+  if (tile < kMiddleTile) return kShortPart + (tile - kShortTile) / kShortPartTiles;
+  if (tile < kLongTile) return kMiddlePart + (tile - kMiddleTile) / kMiddlePartTiles;
+  return kLongPart + (tile - kLongTile) / kLongPartTiles;
 }
 
 constexpr int FirstTileOfPart(int part) {
-  if (part < kShortParts) return part * kShortPartTiles;
-  if (part < kShortParts + kMiddleParts) {
-    return kShortEndTile + (part - kShortParts) * kMiddlePartTiles;
-  }
-  return kMiddleEndTile + (part - kShortParts - kMiddleParts) * kLongPartTiles;
+  if (part < kShortPart) return part * kFirstPartTiles;
+  if (part < kMiddlePart) return kShortTile + (part - kShortPart) * kShortPartTiles;
+  if (part < kLongPart) return kMiddleTile + (part - kMiddlePart) * kMiddlePartTiles;
+  return kLongTile + (part - kLongPart) * kLongPartTiles;
 }
 
 // Parts of the tiles before `end_tile`.
 constexpr int PartsOfTiles(int64_t end_tile) {
   return end_tile <= 0 ? 0 : PartOfTile(static_cast<int>(end_tile - 1)) + 1;
+}
+
+// How blocks share out a context: each a part, or as many tiles, which are whole parts.
+struct ContextCut {
+  int tiles_a_block = 0;  // 0: a part each
+  int blocks = 1;         // of threads
+};
+
+inline constexpr int kCutTiles = kLongPartTiles;  // blocks of a multiple have whole parts
+
+constexpr int FirstTileOfCut(int tiles_a_block, int block) {
+  return tiles_a_block > 0 ? tiles_a_block * block : FirstTileOfPart(block);
+}
+
+// For `contexts` contexts of `most_tiles`, with as many blocks of threads `at_once`: the cut that
+// would end first if all took the same time a tile, and some more to begin with.
+inline ContextCut CutContexts(int64_t contexts, int64_t most_tiles, int64_t at_once) {
+  constexpr int64_t kBeginTiles = 2;
+  const int parts = std::clamp(PartsOfTiles(most_tiles), 1, 65535);
+  ContextCut best = {.tiles_a_block = 0, .blocks = parts};
+  if (contexts * parts <= at_once || most_tiles <= kCutTiles) return best;
+  int64_t best_tiles = (contexts * (most_tiles + parts * kBeginTiles) + at_once - 1) / at_once +
+                       kCutTiles / 2;
+  for (int64_t tiles = kCutTiles;; tiles *= 2) {
+    const int64_t blocks = (most_tiles + tiles - 1) / tiles;
+    const int64_t rounds = (contexts * blocks + at_once - 1) / at_once;
+    const int64_t total = rounds * (std::min(tiles, most_tiles) + kBeginTiles);
+    if (total < best_tiles && blocks < 65536) {
+      best_tiles = total;
+      best = {.tiles_a_block = static_cast<int>(tiles), .blocks = static_cast<int>(blocks)};
+    }
+    if (tiles >= most_tiles) return best;
+  }
 }
 
 inline constexpr int kUnitRows = 64;  // (token, query head) pairs of a warpgroup
@@ -121,6 +159,7 @@ struct UnitAttentionChoice {
   int tokens_a_warpgroup = 1;
   int64_t row_blocks = 0;  // blocks of threads for each KV head and part: an upper bound
   int parts = 1;           // 1: a block walks over all of a token's context
+  ContextCut cut;          // otherwise
 };
 
 // Keys and values in column blocks of 64 channels, as there are kernels for; 0: there is none.
@@ -166,6 +205,9 @@ inline UnitAttentionChoice ChooseUnitAttention(const UnitAttentionShape& shape,
   choice.row_blocks = one_each ? shape.tokens : shape.tokens / tokens_a_block + shape.rows;
   if (choice.warpgroups == 1 && choice.row_blocks * heads < int64_t{4} * multiprocessors) {
     choice.parts = std::clamp(PartsOfTiles(shape.most_tiles), 1, 65535);
+    // Two blocks share a multiprocessor where values are not large.
+    const int64_t at_once = (UnitsMayPair(shape.value_blocks) ? 2 : 1) * int64_t{multiprocessors};
+    choice.cut = CutContexts(choice.row_blocks * heads, shape.most_tiles, at_once);
   }
   return choice;
 }
@@ -190,10 +232,12 @@ struct LatentAttentionChoice {
   int tokens_a_block = 1;
   int64_t row_blocks = 0;  // blocks of threads for each slice and part: an upper bound
   int parts = 1;
+  ContextCut cut;
   int64_t tokens_at_once = 1;  // that a launch is for: all parts' results go to memory
 };
 
-inline LatentAttentionChoice ChooseLatentAttention(const LatentAttentionShape& shape) {
+inline LatentAttentionChoice ChooseLatentAttention(const LatentAttentionShape& shape,
+                                                   int multiprocessors) {
   constexpr int64_t kMostPartialBytes = int64_t{512} << 20;
   LatentAttentionChoice choice;
   choice.slices = (shape.heads + kUnitRows - 1) / kUnitRows;
@@ -205,6 +249,7 @@ inline LatentAttentionChoice ChooseLatentAttention(const LatentAttentionShape& s
   choice.parts = std::clamp(PartsOfTiles(shape.most_tiles), 1, 65535);
   const int64_t a_token = int64_t{shape.heads} * choice.parts * (shape.value_dim + 2) * 4;
   choice.tokens_at_once = std::clamp<int64_t>(kMostPartialBytes / a_token, 1, shape.tokens);
+  choice.cut = CutContexts(choice.row_blocks * choice.slices, shape.most_tiles, multiprocessors);
   return choice;
 }
 

@@ -21,7 +21,6 @@ struct LatentSizes {
   static constexpr int kBarrierBytes = 1024;
   static constexpr int kSharedBytes = 231424;
   static constexpr int kMostSlots = 32;
-  static constexpr int kAhead = 14;
 };
 
 // The ring, and a place in it.
@@ -30,6 +29,7 @@ struct LatentRing {
   std::byte* blocks;
   uint64_t* full;   // [slots]
   uint64_t* empty;  // [slots]
+  uint64_t* edge;
 };
 
 struct LatentPlace {
@@ -55,72 +55,65 @@ __device__ __forceinline__ LatentRing MakeLatentRing(std::byte* shared, int quer
   ring.full =
       reinterpret_cast<uint64_t*>(shared + LatentSizes::kSharedBytes - LatentSizes::kBarrierBytes);
   ring.empty = ring.full + LatentSizes::kMostSlots;
+  ring.edge = ring.empty + LatentSizes::kMostSlots;
   return ring;
 }
 
-// The warpgroup that loads: each thread has one chunk of some rows of every column block.
+// The warp that loads, a column block at a time.
 struct LatentLoader {
-  static constexpr int kThreadsARow = kSwizzledRowBytes / 16;
-  static constexpr int kRowsAPass = kWarpgroupThreads / kThreadsARow;
-  static constexpr int kPasses = kAttentionTile / kRowsAPass;
-
-  const AttentionParams& params;
+  const UnitAttentionParams& params;
   const UnitTask& task;
   const LatentRing& ring;
   LatentPlace filling = {0, 1};  // a ring's first round need not wait
-  int announcing = 0;            // slot
-  int waiting = 0;               // slots filled and not announced
+  bool leads = threadIdx.x % kWarpSize == 0;
 
-  __device__ void Announce(int count) {
-    FenceForProducts();
-    for (int i = 0; i < count; ++i) {
-      Arrive(ring.full + announcing);
-      announcing = announcing + 1 < ring.slots ? announcing + 1 : 0;
-    }
-    waiting -= count;
+  __device__ __forceinline__ void Copy(int page, int block, uint64_t* barrier) {
+    if (!leads) return;
+    CopyTensor3(ring.blocks + filling.slot * kColumnBlockBytes, &params.keys,
+                block * kBlockColumns, 0, page, barrier);
   }
 
-  __device__ void Load(const CudaBf16* from, int first_entry, int block) {
-    uint64_t* empty = ring.empty + filling.slot;
-    if (!PhaseEnded(empty, filling.parity)) {
-      WaitForCopies<0>();
-      Announce(waiting);  // whoever is to free the slot may be waiting for one of these
-      WaitForPhase(empty, filling.parity);
+  __device__ void Load(int page) {
+    for (int block = 0; block < LatentSizes::kKeyBlocks; ++block) {
+      WaitFor(ring.empty + filling.slot, filling.parity);
+      uint64_t* full = ring.full + filling.slot;
+      if (leads) ArriveExpecting(full, kColumnBlockBytes);
+      Copy(page, block, full);
+      filling.Next(ring.slots);
     }
-    const int row = static_cast<int>(threadIdx.x) / kThreadsARow;
-    const int chunk = static_cast<int>(threadIdx.x) % kThreadsARow;
-    const int head_dim = params.k.head_dim;
-    const int channel = block * kBlockColumns + chunk * 8;
-    const bool inside = channel < head_dim;
-    std::byte* to = ring.blocks + filling.slot * kColumnBlockBytes;
-#pragma unroll
-    for (int i = 0; i < kPasses; ++i) {
-      const int at = row + i * kRowsAPass;
-      const bool valid = inside && first_entry + at < task.seen.end_entry;
-      CopyAsync16(to + SwizzledOffset(at, chunk), valid ? from + at * head_dim + channel : from,
-                  valid);
+  }
+
+  // The last tile: see EdgeTile.
+  __device__ void LoadEdge(int page, const EdgeTile& edge) {
+    const int first = filling.slot;
+    if (leads) ArriveExpecting(ring.edge, LatentSizes::kKeyBlocks * kColumnBlockBytes);
+    for (int block = 0; block < LatentSizes::kKeyBlocks; ++block) {
+      WaitFor(ring.empty + filling.slot, filling.parity);
+      Copy(page, block, ring.edge);
+      filling.Next(ring.slots);
     }
-    CommitCopies();
-    filling.Next(ring.slots);
-    if (++waiting > LatentSizes::kAhead) {
-      WaitForCopies<LatentSizes::kAhead>();
-      Announce(1);
+    WaitFor(ring.edge, 0);
+    for (int block = 0; block < LatentSizes::kKeyBlocks; ++block) {
+      const int slot = first + block < ring.slots ? first + block : first + block - ring.slots;
+      edge.Clear(ring.blocks + slot * kColumnBlockBytes, 1);
+      if (leads) Arrive(ring.full + slot);
     }
   }
 
   __device__ void Run() {
-    const uint32_t* pages = params.tables.pages + task.slot * params.tables.stride;
+    const BlockTables& tables = params.attention.tables;
+    const uint32_t* pages = tables.pages + task.slot * tables.stride;
     uint32_t page = pages[task.seen.first_tile];
     for (int tile = task.seen.first_tile; tile < task.seen.end_tile; ++tile) {
-      const auto* from =
-          reinterpret_cast<const CudaBf16*>(params.k.base + page * params.k.page_bytes);
+      const auto this_page = static_cast<int>(page);
       page = pages[min(tile + 1, task.seen.end_tile - 1)];
-      for (int block = 0; block < LatentSizes::kKeyBlocks; ++block) {
-        Load(from, tile * kAttentionTile, block);
+      const EdgeTile edge(task.seen, tile * kAttentionTile);
+      if (edge.whole()) {
+        Load(this_page);
+      } else {
+        LoadEdge(this_page, edge);
       }
     }
-    WaitForCopies<0>();
-    Announce(waiting);
   }
 };
 
@@ -153,10 +146,10 @@ struct LatentComputer {
 
   __device__ __forceinline__ void StartScores() {
     keys_slot = scoring.slot;
-    FenceProducts();
+    BeginProducts();
 #pragma unroll
     for (int block = 0; block < kKeyBlocks; ++block) {
-      WaitForPhase(ring.full + scoring.slot, scoring.parity);
+      WaitFor(ring.full + scoring.slot, scoring.parity);
       const uint32_t keys = SharedAddress(ring.blocks) + scoring.slot * kColumnBlockBytes;
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
@@ -169,7 +162,7 @@ struct LatentComputer {
   }
 
   __device__ __forceinline__ void StartSums(const uint32_t (&weights)[4][4], bool add) {
-    FenceProducts();
+    BeginProducts();
 #pragma unroll
     for (int block = 0; block < kValueBlocks; ++block) {
       const uint32_t values = SharedAddress(ring.blocks) +
@@ -189,8 +182,25 @@ struct LatentComputer {
     for (int block = 0; block < kValueBlocks; ++block) PinSums(sums[block]);
   }
 
+  // The sums, and their softmax, are those of a part that ends with `last_tile`.
+  __device__ __forceinline__ void EndPart(const UnitRows& rows, int last_tile) {
+    const int part = PartOfTile(last_tile);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const PartMerge merge = softmax.Finish(r, params.attention.scale_log2);
+      if (!SeesPart<Seen::kWindow>(rows, r, part)) continue;
+#pragma unroll
+      for (int block = 0; block < kValueBlocks; ++block) {
+        StorePartial(params, rows, r, part, (first_value_block + block) * kBlockColumns,
+                     sums[block]);
+      }
+      if (first_value_block == 0) StorePartialSoftmax(params, rows, r, part, merge);
+    }
+  }
+
   __device__ __forceinline__ void Run(const UnitRows& rows) {
     const SeenEntries& seen = task.seen;
+    int next_part = FirstTileOfPart(PartOfTile(seen.first_tile) + 1);
     const bool idle = !__any_sync(kAllLanes, rows.exists[0] || rows.exists[1]);
     const int all_end = min(rows.exists[0] ? rows.end_entry[0] : INT_MAX,
                             rows.exists[1] ? rows.end_entry[1] : INT_MAX);
@@ -226,17 +236,25 @@ struct LatentComputer {
       StartScores();
       WaitForProducts<1>();  // the tile's sums; the next one's scores are still being formed
       Release(slot, kKeyBlocks);
+      if (tile + 1 == next_part) {
+        next_part = FirstTileOfPart(PartOfTile(next_part) + 1);
+        PinAll();
+        EndPart(rows, tile);
+        softmax = UnitSoftmax();
+        add = false;
+      }
     }
     weigh(seen.end_tile - 1);
     StartSums(weights, add);
     WaitForProducts<0>();
     PinAll();
+    EndPart(rows, seen.end_tile - 1);
   }
 };
 
 __device__ __forceinline__ void ComputeLatents(const UnitAttentionParams& params,
                                                const UnitTask& task, const LatentRing& ring,
-                                               std::byte* queries, int query_rows, int part) {
+                                               std::byte* queries, int query_rows) {
   const int thread = static_cast<int>(threadIdx.x) - kWarpgroupThreads;
   LoadUnitQueries<LatentSizes::kKeyBlocks>(params, task, /*warpgroup=*/0, queries, query_rows,
                                            thread, LatentSizes::kWarpgroups * kWarpgroupThreads);
@@ -251,44 +269,34 @@ __device__ __forceinline__ void ComputeLatents(const UnitAttentionParams& params
                              static_cast<uint32_t>(query_rows * kSwizzledRowBytes),
                              warpgroup * LatentSizes::kValueBlocks};
   computer.Run(rows);
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const PartMerge merge = computer.softmax.Finish(r, params.attention.scale_log2);
-    if (!SeesPart<Seen::kWindow>(rows, r, part)) continue;
-#pragma unroll
-    for (int block = 0; block < LatentSizes::kValueBlocks; ++block) {
-      StorePartial(params, rows, r, part, (computer.first_value_block + block) * kBlockColumns,
-                   computer.sums[block]);
-    }
-    if (warpgroup == 0) StorePartialSoftmax(params, rows, r, part, merge);
-  }
 }
 
-// Grid: blocks of rows in x, slices of the query heads in y, parts in z.
+// Grid: blocks of rows in x, slices of the query heads in y, shares of the context in z.
 __global__ void __launch_bounds__(LatentSizes::kThreads, 1)
     LatentAttentionKernel(const __grid_constant__ UnitAttentionParams params) {
   extern __shared__ __align__(1024) std::byte latent_shared[];
   UnitTask task;
+  WaitForEarlierKernels();
+  LetNextKernelBegin();
   if (!FindTask<LatentSizes, Seen::kWindow>(params, task)) return;
-  const auto part = static_cast<int>(blockIdx.z);
-  task.seen.first_tile = max(task.seen.first_tile, FirstTileOfPart(part));
-  task.seen.end_tile = min(task.seen.end_tile, FirstTileOfPart(part + 1));
-  if (task.seen.first_tile >= task.seen.end_tile) return;
+  if (!TakeShare(params, task)) return;
   const int query_rows = min(kUnitRows, (params.tokens_a_warpgroup * task.heads + 15) / 16 * 16);
   const LatentRing ring = MakeLatentRing(latent_shared, query_rows);
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < ring.slots; ++slot) {
-      InitBarrier(ring.full + slot, kWarpgroupThreads);
+      InitBarrier(ring.full + slot, 1);
       InitBarrier(ring.empty + slot, LatentSizes::kWarpgroups * kWarpgroupThreads / kWarpSize);
     }
+    InitBarrier(ring.edge, 1);
+    FenceBarriers();
   }
   __syncthreads();
   if (threadIdx.x < kWarpgroupThreads) {
     GiveUpRegisters<24>();
-    LatentLoader{params.attention, task, ring}.Run();
+    if (threadIdx.x < kWarpSize) LatentLoader{params, task, ring}.Run();
   } else {
     TakeRegisters<240>();
-    ComputeLatents(params, task, ring, latent_shared, query_rows, part);
+    ComputeLatents(params, task, ring, latent_shared, query_rows);
   }
 }
 

@@ -26,27 +26,33 @@ inline void LaunchLatentAttention(const AttentionParams& attention, int64_t most
                                                               .rows = attention.batch.rows,
                                                               .heads = attention.heads,
                                                               .value_dim = attention.v.head_dim,
-                                                              .most_tiles = most_tiles});
+                                                              .most_tiles = most_tiles},
+                                                             context.multiprocessors);
   UnitAttentionParams params;
   params.attention = attention;
   params.slices = choice.slices;
   params.tokens_a_warpgroup = choice.tokens_a_block;
   params.one_each = tokens == attention.batch.rows;
   params.attention.parts = choice.parts;
+  params.tiles_a_block = choice.cut.tiles_a_block;
   const int64_t places = choice.tokens_at_once * attention.heads * choice.parts;
   params.attention.partial = context.scratch.Take<float>(places * attention.v.head_dim);
   params.partial_softmax = context.scratch.Take<float2>(places);
   if (!context.errors.ok()) return;
   FindAlignment(params);
-  AllowSharedMemory(LatentAttentionKernel, LatentSizes::kSharedBytes, context.errors);
+  params.keys = MapPages(attention.k, context.errors);
+  if (!context.errors.ok()) return;
   const dim3 grid(static_cast<unsigned>(choice.row_blocks), static_cast<unsigned>(choice.slices),
-                  static_cast<unsigned>(choice.parts));
+                  static_cast<unsigned>(choice.cut.blocks));
   for (int64_t first = 0; first < tokens; first += choice.tokens_at_once) {
     params.first_token = static_cast<int>(first);
     params.end_token = static_cast<int>(std::min(tokens, first + choice.tokens_at_once));
-    LatentAttentionKernel<<<grid, LatentSizes::kThreads, LatentSizes::kSharedBytes,
-                            context.stream>>>(params);
-    LaunchMerge<Seen::kWindow, kMostLatentValueDim / kWarpSize>(params, context);
+    Launch(LatentAttentionKernel,
+           {.grid = grid,
+            .threads = LatentSizes::kThreads,
+            .shared_bytes = LatentSizes::kSharedBytes},
+           context, params);
+    LaunchMerge<Seen::kWindow>(params, context);
   }
 }
 

@@ -26,12 +26,19 @@ struct UnitAttentionParams {
   float2* partial_softmax = nullptr;  // [T, H, parts] largest score and sum of weights
   int slices = 1;  // blocks that share out a KV head's query heads, kUnitRows each
   int tokens_a_warpgroup = 1;
+  int tiles_a_block = 0;  // see ContextCut
   // The step's tokens that this launch is for; `partial` begins with the first.
   int first_token = 0;
   int end_token = 0;
   bool one_each = false;     // a block has one token: the one of its number
   bool q_aligned = false;    // rows of q to 16 bytes
   bool out_aligned = false;  // rows of out to 8 bytes
+  // kCompressed: [tokens of the launch, H, score_stride] out: scores, before they are scaled, by
+  // entry, in whole tiles; those of entries that are not seen are -inf. May be null.
+  float* scores = nullptr;
+  int64_t score_stride = 0;
+  CUtensorMap keys;  // see MapPages
+  CUtensorMap values;
 };
 
 // Sizes of a kernel: keys and values in column blocks of 64 channels.
@@ -46,7 +53,11 @@ struct UnitSizes {
   static constexpr int kSums = kValueBlocks * 32;  // a thread has of O
   static constexpr int kSlotBytes =
       (kKeyBlocks > kValueBlocks ? kKeyBlocks : kValueBlocks) * kColumnBlockBytes;
-  static constexpr int kQueryBytes = kKeyBlocks * kColumnBlockBytes;  // of a warpgroup
+  // Products that read one operand in shared memory instead of two leave its bandwidth to others.
+  static constexpr bool kQueriesInRegisters =
+      kKeyBlocks <= 2 && (kWarpgroups == 2 || !kWhole);
+  static constexpr int kQueryBytes =  // of a warpgroup
+      kQueriesInRegisters ? 0 : kKeyBlocks * kColumnBlockBytes;
   // Two blocks share a multiprocessor where heads are not large.
   static constexpr bool kTwo = kWarpgroups == 1 && kKeyBlocks <= 2 && kValueBlocks <= 2;
   // Sums that do not fit in registers beside those in progress.
@@ -60,8 +71,6 @@ struct UnitSizes {
   static constexpr int kSlots = kSlotsThatFit > 12 ? 12 : kSlotsThatFit;
   static constexpr int kSharedBytes =
       kBarrierBytes + kWarpgroups * (kQueryBytes + kMergedBytes) + kSlots * kSlotBytes;
-  // Slots under way behind the one being filled.
-  static constexpr int kAhead = kWarpgroups == 1 ? kSlots - 2 : 3;
   static_assert(kSlots >= 3);
 };
 
@@ -72,13 +81,15 @@ struct UnitShared {
   std::byte* merged;
   uint64_t* full;   // [slots]
   uint64_t* empty;  // [slots]
+  uint64_t* edge;   // see EdgeTile
 
   __device__ explicit UnitShared(std::byte* shared)
       : slots(shared),
         queries(slots + Sizes::kSlots * Sizes::kSlotBytes),
         merged(queries + Sizes::kWarpgroups * Sizes::kQueryBytes),
         full(reinterpret_cast<uint64_t*>(merged + Sizes::kWarpgroups * Sizes::kMergedBytes)),
-        empty(full + Sizes::kSlots) {}
+        empty(full + Sizes::kSlots),
+        edge(empty + Sizes::kSlots) {}
 };
 
 // What a block of threads does. The ranges cover what any of its tokens sees.
@@ -143,6 +154,16 @@ __device__ __forceinline__ bool FindTask(const UnitAttentionParams& params, Unit
   return true;
 }
 
+// Leaves a task the tiles of the block's share of the context; false where it has none.
+__device__ __forceinline__ bool TakeShare(const UnitAttentionParams& params, UnitTask& task) {
+  const auto share = static_cast<int>(blockIdx.z);
+  task.seen.first_tile =
+      max(task.seen.first_tile, FirstTileOfCut(params.tiles_a_block, share));
+  task.seen.end_tile =
+      min(task.seen.end_tile, FirstTileOfCut(params.tiles_a_block, share + 1));
+  return task.seen.first_tile < task.seen.end_tile;
+}
+
 // Whether any row of a block is open. Called by whole warps.
 __device__ __forceinline__ bool AnyOpen(const AttentionParams& params, const UnitTask& task) {
   if (params.mix.factor == nullptr) return true;
@@ -168,92 +189,99 @@ __device__ __forceinline__ void ClearRows(const UnitAttentionParams& params, con
   }
 }
 
-// ---- The warpgroup that loads ----
+// ---- The warp that loads ----
 
-// Copies tiles of keys and values to the ring. Each thread has one chunk of some rows.
+// Which entries of a tile a block sees. Of others nothing may come near a product with their
+// values: a weight of zero does not make up for what is not a number.
+struct EdgeTile {
+  int begin;
+  int end;
+
+  __device__ __forceinline__ EdgeTile(const SeenEntries& seen, int first_entry)
+      : begin(max(0, seen.first_entry - first_entry)),
+        end(min(kAttentionTile, seen.end_entry - first_entry)) {}
+  __device__ __forceinline__ bool whole() const { return begin == 0 && end == kAttentionTile; }
+
+  // Zeros for the others in column blocks. Called by a warp.
+  __device__ __forceinline__ void Clear(std::byte* blocks, int count) const {
+    constexpr int kRowChunks = kSwizzledRowBytes / 16;
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    for (int row = lane / kRowChunks; row < kAttentionTile; row += kWarpSize / kRowChunks) {
+      if (row >= begin && row < end) continue;
+      for (int block = 0; block < count; ++block) {
+        *reinterpret_cast<uint4*>(blocks + block * kColumnBlockBytes + row * kSwizzledRowBytes +
+                                  lane % kRowChunks * 16) = uint4{0, 0, 0, 0};
+      }
+    }
+    FenceForProducts();
+    __syncwarp();
+  }
+};
+
+// Copies tiles of keys and values to the ring.
 template <class Sizes, Seen kSeen>
 struct UnitLoader {
-  static constexpr int kThreadsARow = kSwizzledRowBytes / 16;
-  static constexpr int kRowsAPass = kWarpgroupThreads / kThreadsARow;
-  static constexpr int kPasses = kAttentionTile / kRowsAPass;
-
-  const AttentionParams& params;
+  const UnitAttentionParams& params;
   const UnitTask& task;
   const UnitShared<Sizes>& shared;
-  int row = static_cast<int>(threadIdx.x) % kWarpgroupThreads / kThreadsARow;
-  int chunk = static_cast<int>(threadIdx.x) % kThreadsARow;
-  int filled = 0;     // slots
-  int announced = 0;  // of them, as full
+  bool leads = threadIdx.x % kWarpSize == 0;
+  int filled = 0;  // slots
+  uint32_t edge_parity = 0;
   // Of 32 tiles, a lane each: their numbers among those of the sequence, and pages.
   int batch_first = -kWarpSize;
   int tile_of_lane = 0;
   uint32_t page_of_lane = 0;
 
   __device__ void FindPages(int tile) {
+    const AttentionParams& attention = params.attention;
     batch_first = tile;
     const int mine = min(tile + static_cast<int>(threadIdx.x) % kWarpSize, task.seen.end_tile - 1);
-    tile_of_lane = TileEntry<kSeen>(params, task.first_token, task.kv_head, mine) / kAttentionTile;
-    page_of_lane = params.tables.pages[task.slot * params.tables.stride + tile_of_lane];
+    tile_of_lane =
+        TileEntry<kSeen>(attention, task.first_token, task.kv_head, mine) / kAttentionTile;
+    page_of_lane = attention.tables.pages[task.slot * attention.tables.stride + tile_of_lane];
   }
 
-  // The next slot, once it may be filled.
-  __device__ std::byte* AwaitSlot() {
+  // The number of the next slot, once it may be filled.
+  __device__ __forceinline__ int AwaitSlot() {
     const int slot = filled % Sizes::kSlots;
     if (filled >= Sizes::kSlots) {
-      const uint32_t parity = (filled / Sizes::kSlots - 1) & 1;
-      if (!PhaseEnded(shared.empty + slot, parity)) {
-        AnnounceAll();  // whoever is to free it may be waiting for one of these
-        WaitForPhase(shared.empty + slot, parity);
-      }
+      WaitFor(shared.empty + slot, (filled / Sizes::kSlots - 1) & 1);
     }
     ++filled;
-    return shared.slots + slot * Sizes::kSlotBytes;
+    return slot;
   }
 
-  __device__ void Load(const KvStream& stream, int tile, int blocks) {
-    std::byte* to = AwaitSlot();
-    const int64_t page = __shfl_sync(kAllLanes, page_of_lane, tile - batch_first);
-    const int first =
-        __shfl_sync(kAllLanes, tile_of_lane, tile - batch_first) * kAttentionTile + row;
-    const int head_dim = stream.head_dim;
-    const auto* from = reinterpret_cast<const CudaBf16*>(stream.base + page * stream.page_bytes) +
-                       (static_cast<int64_t>(task.kv_head) * kAttentionTile + row) * head_dim;
+  __device__ __forceinline__ void Copy(const CUtensorMap& map, int page, int slot, int blocks,
+                                       uint64_t* barrier) {
+    if (!leads) return;
+    ArriveExpecting(barrier, blocks * kColumnBlockBytes);
+    std::byte* to = shared.slots + slot * Sizes::kSlotBytes;
     for (int block = 0; block < blocks; ++block) {
-      const int channel = block * kBlockColumns + chunk * 8;
-      const bool inside = channel < head_dim;
-#pragma unroll
-      for (int i = 0; i < kPasses; ++i) {
-        const int entry = first + i * kRowsAPass;
-        const bool valid = inside && entry >= task.seen.first_entry && entry < task.seen.end_entry;
-        CopyAsync16(to + block * kColumnBlockBytes + SwizzledOffset(row + i * kRowsAPass, chunk),
-                    valid ? from + i * kRowsAPass * head_dim + channel : from, valid);
-      }
+      CopyTensor3(to + block * kColumnBlockBytes, &map, block * kBlockColumns,
+                  task.kv_head * kAttentionTile, page, barrier);
     }
-    CommitCopies();
-    if (filled - announced > Sizes::kAhead) {
-      WaitForCopies<Sizes::kAhead>();
-      Announce();
-    }
-  }
-
-  __device__ void Announce() {
-    FenceForProducts();
-    Arrive(shared.full + announced % Sizes::kSlots);
-    ++announced;
-  }
-
-  __device__ void AnnounceAll() {
-    WaitForCopies<0>();
-    while (announced < filled) Announce();
   }
 
   __device__ void Run() {
     for (int tile = task.seen.first_tile; tile < task.seen.end_tile; ++tile) {
       if (tile - batch_first >= kWarpSize) FindPages(tile);
-      Load(params.k, tile, Sizes::kKeyBlocks);
-      Load(params.v, tile, Sizes::kValueBlocks);
+      const auto page =
+          static_cast<int>(__shfl_sync(kAllLanes, page_of_lane, tile - batch_first));
+      const EdgeTile edge(task.seen, __shfl_sync(kAllLanes, tile_of_lane, tile - batch_first) *
+                                         kAttentionTile);
+      int slot = AwaitSlot();
+      Copy(params.keys, page, slot, Sizes::kKeyBlocks, shared.full + slot);
+      slot = AwaitSlot();
+      if (edge.whole()) {
+        Copy(params.values, page, slot, Sizes::kValueBlocks, shared.full + slot);
+        continue;
+      }
+      Copy(params.values, page, slot, Sizes::kValueBlocks, shared.edge);
+      WaitFor(shared.edge, edge_parity);
+      edge_parity ^= 1;
+      edge.Clear(shared.slots + slot * Sizes::kSlotBytes, Sizes::kValueBlocks);
+      if (leads) Arrive(shared.full + slot);
     }
-    AnnounceAll();
   }
 };
 

@@ -1,24 +1,24 @@
-// Launches of kernels/cuda/attention_units.cuh, in preview (docs/gpu.md). What is launched depends
-// on numbers of the host alone, upper bounds among them, so that a launch may be captured in a
-// graph.
+// Launches of kernels/cuda/attention_units.cuh. What is launched depends on numbers of the
+// host alone, upper bounds among them, so that a launch may be captured in a graph.
 #ifndef TROUPE_KERNELS_CUDA_ATTENTION_UNITS_LAUNCH_CUH_
 #define TROUPE_KERNELS_CUDA_ATTENTION_UNITS_LAUNCH_CUH_
 
 #include "base/check.h"
 #include "kernels/cuda/attention_units_kernel.cuh"
-#include "kernels/cuda/context.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/tensor_map.cuh"
 
 namespace troupe {
 
 template <class Sizes, Seen kSeen>
-void LaunchUnitKernel(const UnitAttentionParams& params, int64_t row_blocks,
+void LaunchUnitKernel(const UnitAttentionParams& params, const UnitAttentionChoice& choice,
                       const CudaContext& context) {
-  auto* kernel = UnitAttentionKernel<Sizes, kSeen>;
-  AllowSharedMemory(kernel, Sizes::kSharedBytes, context.errors);
-  const dim3 grid(static_cast<unsigned>(row_blocks),
+  const dim3 grid(static_cast<unsigned>(choice.row_blocks),
                   static_cast<unsigned>(params.attention.k.kv_heads * params.slices),
-                  static_cast<unsigned>(params.attention.parts));
-  kernel<<<grid, Sizes::kThreads, Sizes::kSharedBytes, context.stream>>>(params);
+                  static_cast<unsigned>(choice.cut.blocks));
+  Launch(UnitAttentionKernel<Sizes, kSeen>,
+         {.grid = grid, .threads = Sizes::kThreads, .shared_bytes = Sizes::kSharedBytes}, context,
+         params);
 }
 
 template <int kKeyBlocks, int kValueBlocks, Seen kSeen>
@@ -26,18 +26,16 @@ void LaunchUnitSizes(const UnitAttentionParams& params, const UnitAttentionChoic
                      const CudaContext& context) {
   if constexpr (UnitsMayPair(kValueBlocks) && kSeen != Seen::kSelected) {
     if (choice.warpgroups == 2) {
-      LaunchUnitKernel<UnitSizes<kKeyBlocks, kValueBlocks, 2, true>, kSeen>(
-          params, choice.row_blocks, context);
+      LaunchUnitKernel<UnitSizes<kKeyBlocks, kValueBlocks, 2, true>, kSeen>(params, choice,
+                                                                            context);
       return;
     }
   }
   CHECK_EQ(choice.warpgroups, 1);
   if (params.attention.parts == 1) {
-    LaunchUnitKernel<UnitSizes<kKeyBlocks, kValueBlocks, 1, true>, kSeen>(params, choice.row_blocks,
-                                                                          context);
+    LaunchUnitKernel<UnitSizes<kKeyBlocks, kValueBlocks, 1, true>, kSeen>(params, choice, context);
   } else {
-    LaunchUnitKernel<UnitSizes<kKeyBlocks, kValueBlocks, 1, false>, kSeen>(
-        params, choice.row_blocks, context);
+    LaunchUnitKernel<UnitSizes<kKeyBlocks, kValueBlocks, 1, false>, kSeen>(params, choice, context);
   }
 }
 
@@ -62,59 +60,89 @@ inline void FindAlignment(UnitAttentionParams& params) {
       reinterpret_cast<uintptr_t>(attention.out) % 8 == 0 && attention.out_stride % 2 == 0;
 }
 
-// Merges the parts of the tokens that `params` is for. A lane takes as many channels.
-template <Seen kSeen, int kMostChannels>
+// Merges the parts of the tokens that `params` is for.
+template <Seen kSeen>
 void LaunchMerge(const UnitAttentionParams& params, const CudaContext& context) {
   const AttentionParams& attention = params.attention;
   const dim3 grid(static_cast<unsigned>(params.end_token - params.first_token),
                   static_cast<unsigned>(CeilDiv(attention.heads, kMergeThreads / kWarpSize)));
-  MergeUnitPartsKernel<kSeen, kMostChannels><<<grid, kMergeThreads, 0, context.stream>>>(params);
+  const LaunchShape shape = {.grid = grid, .threads = kMergeThreads};
+  if (attention.v.head_dim <= 4 * kWarpSize) {
+    Launch(MergeUnitPartsKernel<kSeen, 1>, shape, context, params);
+  } else if (attention.v.head_dim <= 8 * kWarpSize) {
+    Launch(MergeUnitPartsKernel<kSeen, 2>, shape, context, params);
+  } else {
+    Launch(MergeUnitPartsKernel<kSeen, 4>, shape, context, params);
+  }
 }
+
+// What a launch needs. Its tokens may be narrowed down before it runs.
+struct UnitLaunch {
+  UnitAttentionParams params;
+  UnitAttentionChoice choice;
+  UnitBlocks blocks;
+};
 
 // Requires UnitsTake. `most_tiles`: that any token sees.
 template <Seen kSeen>
-void LaunchUnitAttention(const AttentionParams& attention, int64_t most_tiles,
-                         const CudaContext& context) {
-  UnitAttentionParams params;
+UnitLaunch MakeUnitLaunch(const AttentionParams& attention, int64_t most_tiles,
+                          const CudaContext& context) {
+  UnitLaunch launch;
+  UnitAttentionParams& params = launch.params;
   params.attention = attention;
   const int64_t tokens = attention.batch.tokens;
-  if (tokens == 0) return;
-  const UnitBlocks blocks = FindUnitBlocks(attention.k.head_dim, attention.v.head_dim);
-  const UnitAttentionChoice choice =
-      ChooseUnitAttention({.tokens = tokens,
-                           .rows = attention.batch.rows,
-                           .kv_heads = attention.k.kv_heads,
-                           .group_heads = attention.heads / attention.k.kv_heads,
-                           .most_tiles = most_tiles,
-                           .value_blocks = blocks.values,
-                           .tokens_alone = kSeen == Seen::kSelected},
-                          context.multiprocessors);
+  launch.blocks = FindUnitBlocks(attention.k.head_dim, attention.v.head_dim);
+  launch.choice = ChooseUnitAttention({.tokens = tokens,
+                                       .rows = attention.batch.rows,
+                                       .kv_heads = attention.k.kv_heads,
+                                       .group_heads = attention.heads / attention.k.kv_heads,
+                                       .most_tiles = most_tiles,
+                                       .value_blocks = launch.blocks.values,
+                                       .tokens_alone = kSeen == Seen::kSelected},
+                                      context.multiprocessors);
+  const UnitAttentionChoice& choice = launch.choice;
   params.slices = choice.slices;
   params.end_token = static_cast<int>(tokens);
   params.tokens_a_warpgroup = choice.tokens_a_warpgroup;
   params.one_each = kSeen == Seen::kSelected || tokens == attention.batch.rows;
   FindAlignment(params);
+  params.keys = MapPages(attention.k, context.errors);
+  params.values = MapPages(attention.v, context.errors);
   params.attention.parts = choice.parts;
+  params.tiles_a_block = choice.cut.tiles_a_block;
   if (choice.parts > 1) {
     const int64_t places = tokens * attention.heads * choice.parts;
     params.attention.partial = context.scratch.Take<float>(places * attention.v.head_dim);
     params.partial_softmax = context.scratch.Take<float2>(places);
-    if (!context.errors.ok()) return;
   }
-  switch (blocks.keys) {
+  return launch;
+}
+
+template <Seen kSeen>
+void RunUnitLaunch(const UnitLaunch& launch, const CudaContext& context) {
+  if (!context.errors.ok()) return;
+  const UnitAttentionParams& params = launch.params;
+  switch (launch.blocks.keys) {
     case 1:
-      LaunchUnitSizes<1, 1, kSeen>(params, choice, context);
+      LaunchUnitSizes<1, 1, kSeen>(params, launch.choice, context);
       break;
     case 2:
-      LaunchUnitSizes<2, 2, kSeen>(params, choice, context);
+      LaunchUnitSizes<2, 2, kSeen>(params, launch.choice, context);
       break;
     case 3:
-      LaunchUnitSizes<3, 2, kSeen>(params, choice, context);
+      LaunchUnitSizes<3, 2, kSeen>(params, launch.choice, context);
       break;
     default:
-      LaunchUnitSizes<4, 4, kSeen>(params, choice, context);
+      LaunchUnitSizes<4, 4, kSeen>(params, launch.choice, context);
   }
-  if (choice.parts > 1) LaunchMerge<kSeen, 256 / kWarpSize>(params, context);
+  if (launch.choice.parts > 1) LaunchMerge<kSeen>(params, context);
+}
+
+template <Seen kSeen>
+void LaunchUnitAttention(const AttentionParams& attention, int64_t most_tiles,
+                         const CudaContext& context) {
+  if (attention.batch.tokens == 0) return;
+  RunUnitLaunch<kSeen>(MakeUnitLaunch<kSeen>(attention, most_tiles, context), context);
 }
 
 }  // namespace troupe

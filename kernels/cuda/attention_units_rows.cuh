@@ -103,6 +103,50 @@ __device__ __forceinline__ void LoadUnitQueries(const UnitAttentionParams& param
   }
 }
 
+// A thread's share of its warpgroup's queries as bf16, as products take them from registers.
+template <class Sizes>
+struct UnitQueries {
+  static constexpr int kSteps = Sizes::kQueriesInRegisters ? Sizes::kKeyBlocks * 4 : 1;
+
+  uint32_t fragments[kSteps][4];
+
+  __device__ __forceinline__ void Load(const UnitAttentionParams& params, const UnitRows& rows) {
+    if (params.q_aligned) {
+      LoadBy(params, rows, [](const float* from) {
+        const float2 pair = *reinterpret_cast<const float2*>(from);
+        return PackPair(pair.x, pair.y);
+      });
+    } else {
+      LoadBy(params, rows, [](const float* from) { return PackPair(from[0], from[1]); });
+    }
+  }
+
+  // Loads something for every fragment, so that no branch keeps loads from being under way at once.
+  template <class LoadPair>
+  __device__ __forceinline__ void LoadBy(const UnitAttentionParams& params, const UnitRows& rows,
+                                         const LoadPair& load) {
+    const AttentionParams& attention = params.attention;
+    const int head_dim = attention.k.head_dim;
+    const int column = static_cast<int>(threadIdx.x) % 4 * 2;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float* q = attention.q + (rows.exists[r] ? rows.token[r] * attention.q_stride +
+                                                           rows.head[r] * head_dim
+                                                     : 0);
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int channel = step * 16 + half * 8 + column;
+          const bool inside = rows.exists[r] && channel < head_dim;
+          const uint32_t pair = load(q + (channel < head_dim ? channel : 0));
+          fragments[step][half * 2 + r] = inside ? pair : 0;
+        }
+      }
+    }
+  }
+};
+
 // Softmax of a thread's two rows over the tiles of a part. The sum is of the thread's own columns.
 struct UnitSoftmax {
   float largest[2] = {-INFINITY, -INFINITY};  // score, before it is scaled
@@ -152,6 +196,23 @@ __device__ __forceinline__ void HideScores(const UnitRows& rows, int first, floa
     const int entry = column + j / 4 * 8 + j % 2;
     const int r = j / 2 % 2;
     if (entry < rows.first_entry[r] || entry >= rows.end_entry[r]) scores[j] = -INFINITY;
+  }
+}
+
+__device__ __forceinline__ void StoreScores(const UnitAttentionParams& params, const UnitRows& rows,
+                                            int first, const float (&scores)[32]) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    if (!rows.exists[r]) continue;
+    const int64_t row =
+        static_cast<int64_t>(rows.token[r] - params.first_token) * params.attention.heads +
+        rows.head[r];
+    float* to = params.scores + row * params.score_stride + first +
+                static_cast<int>(threadIdx.x) % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      *reinterpret_cast<float2*>(to + j * 8) = {scores[j * 4 + 2 * r], scores[j * 4 + 2 * r + 1]};
+    }
   }
 }
 

@@ -72,9 +72,9 @@ TEST(AttentionPartsTest, FollowOneAnother) {
 TEST(ChooseUnitAttentionTest, CutsTheContextOnlyWhereBlocksAreFew) {
   UnitAttentionShape shape = {
       .tokens = 1, .rows = 1, .kv_heads = 4, .group_heads = 8, .most_tiles = 128};
-  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 20);
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 24);
   shape.tokens = shape.rows = 131;
-  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 20);
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 24);
   shape.tokens = shape.rows = 132;
   EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 1);
   EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).row_blocks, 132);
@@ -92,7 +92,7 @@ TEST(ChooseUnitAttentionTest, PairsWarpgroupsForPrompts) {
   shape.value_blocks = 2;
   shape.tokens = 64;  // blocks would be too few
   EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).warpgroups, 1);
-  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 8);
+  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 12);
   shape.tokens = 2048;
   shape.tokens_alone = true;
   EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).tokens_a_warpgroup, 1);

@@ -30,7 +30,6 @@ struct CudaContext {
   CublasLt* cublas;      // null: dense products by our own kernels
   PointerTables& pointer_tables;
   CudaErrors& errors;
-  bool preview;        // see CudaOpsOptions
   unsigned* arrivals;  // [kArrivalCounters] on the device, zero when a kernel begins and ends
 };
 

@@ -68,12 +68,28 @@ __device__ __forceinline__ void CopyTensor2(void* shared, const CUtensorMap* map
       "l"(map), "r"(c0), "r"(c1), "r"(SharedAddress(barrier))
       : "memory");
 }
+__device__ __forceinline__ void CopyTensor3(void* shared, const CUtensorMap* map, int c0, int c1,
+                                            int c2, CopyBarrier* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3, %4}], [%5];\n" ::"r"(SharedAddress(shared)),
+      "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(SharedAddress(barrier))
+      : "memory");
+}
 __device__ __forceinline__ void CopyTensor4(void* shared, const CUtensorMap* map, int c0, int c1,
                                             int c2, int c3, CopyBarrier* barrier) {
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
       "[%0], [%1, {%2, %3, %4, %5}], [%6];\n" ::"r"(SharedAddress(shared)),
       "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(SharedAddress(barrier))
+      : "memory");
+}
+__device__ __forceinline__ void CopyTensor5(void* shared, const CUtensorMap* map, int c0, int c1,
+                                            int c2, int c3, int c4, CopyBarrier* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3, %4, %5, %6}], [%7];\n" ::"r"(SharedAddress(shared)),
+      "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "r"(SharedAddress(barrier))
       : "memory");
 }
 

@@ -92,13 +92,14 @@ void* CudaScratch::TakeBytes(int64_t bytes) {
 
 void CudaScratch::Reset() {
   used_ = 0;
-  if (blocks_.size() <= 1) return;
+  if (blocks_.size() <= 1 || held_) return;
   // One block that would have done for all. cudaFree waits for what still uses the old ones.
   int64_t bytes = 0;
   for (const Block& block : std::exchange(blocks_, {})) {
     bytes += block.bytes;
     cudaFree(block.memory);
   }
+  ++generation_;
   AddBlock(bytes);
 }
 
@@ -193,6 +194,12 @@ void CudaTransfers::Flush() {
                       static_cast<size_t>(pool.used - pool.sent), cudaMemcpyHostToDevice, stream_),
       "copy to the device", *errors_);
   pool.sent = pool.used;
+}
+
+std::pair<const void*, int64_t> CudaTransfers::StagedPlace() const {
+  const Pool& pool = turns_[turn_].up;
+  if (pool.regions.size() != 1) return {nullptr, 0};
+  return {pool.regions.front().device, pool.used};
 }
 
 void* CudaTransfers::Fetch(const void* from, int64_t bytes) {

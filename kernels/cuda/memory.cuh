@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -51,6 +52,11 @@ class CudaScratch {
 
   void Reset();
 
+  // While held, nothing that was handed out is freed: operations are being recorded.
+  void Hold(bool held) { held_ = held; }
+  // Grows whenever memory that was handed out has been freed.
+  int64_t generation() const { return generation_; }
+
  private:
   struct Block {
     void* memory = nullptr;
@@ -63,6 +69,8 @@ class CudaScratch {
   CudaErrors* errors_;
   std::vector<Block> blocks_;  // the last one is being filled
   int64_t used_ = 0;           // of the last block
+  bool held_ = false;
+  int64_t generation_ = 0;
 };
 
 // What one step stages for the device and fetches from it. Two steps take turns, so that a step can
@@ -84,6 +92,11 @@ class CudaTransfers {
   void Flush();
   // Where the caller may read device memory after the stream has come here.
   void* Fetch(const void* from, int64_t bytes);
+
+  // Where this step's staged bytes lie on the device and how many they are: steps of which both are
+  // the same, and which staged the same sizes in the same order, find them at the same addresses.
+  // {null, 0} where there is no telling.
+  std::pair<const void*, int64_t> StagedPlace() const;
 
  private:
   struct Region {

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/context.cuh"
 #include "kernels/cuda/tensor_map.cuh"
+#include "kernels/linear/stream_choice.h"
 
 namespace troupe {
 namespace {
@@ -45,10 +46,11 @@ CUtensorMap Encode(const void* memory, const cuuint64_t (&sizes)[kDims],
 
 }  // namespace
 
-CUtensorMap MapRows(const void* x, int64_t rows, int64_t inputs, CudaErrors& errors) {
+CUtensorMap MapRows(const void* x, int64_t rows, int64_t inputs, int tile_rows,
+                    CudaErrors& errors) {
   return Encode<2>(x, {static_cast<cuuint64_t>(inputs), static_cast<cuuint64_t>(rows)},
-                   {static_cast<cuuint64_t>(inputs * kElementBytes)}, {kMapInputs, kMapRows},
-                   errors);
+                   {static_cast<cuuint64_t>(inputs * kElementBytes)},
+                   {kMapInputs, static_cast<cuuint32_t>(tile_rows)}, errors);
 }
 
 CUtensorMap MapPairedRows(const void* w, int64_t inputs, const PairedRows& rows,
@@ -59,6 +61,28 @@ CUtensorMap MapPairedRows(const void* w, int64_t inputs, const PairedRows& rows,
   return Encode<4>(w, {static_cast<cuuint64_t>(inputs), 8, 2, static_cast<cuuint64_t>(rows.groups)},
                    {bytes(rows.row_step), bytes(rows.half_step), bytes(rows.group_step)},
                    {kMapInputs, 8, 2, 8}, errors);
+}
+
+CUtensorMap MapPages(const KvStream& stream, CudaErrors& errors) {
+  // A map has to say how many pages there are, which nobody here knows; page tables are right.
+  constexpr cuuint64_t kMostPages = cuuint64_t{1} << 24;
+  const auto rows = static_cast<cuuint64_t>(stream.entries_per_page) * stream.kv_heads;
+  return Encode<3>(stream.base, {static_cast<cuuint64_t>(stream.head_dim), rows, kMostPages},
+                   {static_cast<cuuint64_t>(stream.head_dim * kElementBytes),
+                    static_cast<cuuint64_t>(stream.page_bytes)},
+                   {kMapInputs, kMapEntries, 1}, errors);
+}
+
+CUtensorMap MapStream(const void* w, int64_t inputs, const PairedRows& rows, CudaErrors& errors) {
+  const auto bytes = [&](int64_t steps) {
+    return static_cast<cuuint64_t>(steps * inputs * kElementBytes);
+  };
+  return Encode<5>(w,
+                   {kMapInputs, 8, 2, static_cast<cuuint64_t>(rows.groups),
+                    static_cast<cuuint64_t>(inputs / kMapInputs)},
+                   {bytes(rows.row_step), bytes(rows.half_step), bytes(rows.group_step),
+                    kMapInputs * kElementBytes},
+                   {kMapInputs, 8, 2, 1, kStreamInputs / kMapInputs}, errors);
 }
 
 }  // namespace troupe

@@ -1,5 +1,5 @@
-// Hopper's warpgroup products (wgmma), the barriers in shared memory that feed them, the trade of
-// registers between warpgroups, and the numbers that go in and out.
+// Hopper's warpgroup products (wgmma) as attention needs them, the trade of registers between
+// warpgroups, and the numbers that go in and out.
 //
 // Operands lie in shared memory as column blocks: 64 elements of bf16 (128 bytes) of each row, rows
 // one after another, the 16-byte chunks of a row exchanged by the row's number (the 128-byte
@@ -15,7 +15,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/math.cuh"
+#include "kernels/cuda/hopper.cuh"
 
 namespace troupe {
 
@@ -44,16 +44,6 @@ __device__ __forceinline__ uint64_t RowDescriptor(uint32_t address, uint32_t blo
   return kSwizzle128 | kRowsStep | uint64_t{block_bytes >> 4} << 16 | (address & 0x3ffff) >> 4;
 }
 
-__device__ __forceinline__ void FenceProducts() {
-  asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
-}
-__device__ __forceinline__ void CommitProducts() {
-  asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
-}
-template <int kPending>
-__device__ __forceinline__ void WaitForProducts() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kPending) : "memory");
-}
 // Keeps the compiler from moving uses of sums across a wait.
 template <int kCount>
 __device__ __forceinline__ void PinSums(float (&sums)[kCount]) {
@@ -87,6 +77,19 @@ __device__ __forceinline__ void MultiplyColumns(float (&sums)[32], uint64_t a, u
       "%32, %33, p, 1, 1, 0, 0;\n}\n"
       : TROUPE_SUMS8(sums, 0), TROUPE_SUMS8(sums, 8), TROUPE_SUMS8(sums, 16), TROUPE_SUMS8(sums, 24)
       : "l"(a), "l"(b), "r"(add ? 1 : 0));
+}
+
+// 64 rows of bf16 pairs in registers times 64 rows in shared memory, over 16 columns of both.
+__device__ __forceinline__ void MultiplyColumns(float (&sums)[32], const uint32_t (&a)[4],
+                                                uint64_t b, bool add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "
+      "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}\n"
+      : TROUPE_SUMS8(sums, 0), TROUPE_SUMS8(sums, 8), TROUPE_SUMS8(sums, 16), TROUPE_SUMS8(sums, 24)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add ? 1 : 0));
 }
 
 // 64 rows of bf16 pairs in registers times 64 columns of 16 rows in shared memory.
@@ -188,16 +191,6 @@ __device__ __forceinline__ void MultiplyRows(float (&sums)[128], uint64_t a, uin
 
 #undef TROUPE_SUMS8
 
-// ---- Barriers in shared memory: a phase ends with the last of `count` arrivals. ----
-
-__device__ __forceinline__ void InitBarrier(uint64_t* barrier, int count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(SharedAddress(barrier)), "r"(count)
-               : "memory");
-}
-__device__ __forceinline__ void Arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(SharedAddress(barrier))
-               : "memory");
-}
 // Whether the phase of this parity has ended.
 __device__ __forceinline__ bool PhaseEnded(uint64_t* barrier, uint32_t parity) {
   uint32_t ended;
@@ -210,16 +203,6 @@ __device__ __forceinline__ bool PhaseEnded(uint64_t* barrier, uint32_t parity) {
       : "memory");
   return ended != 0;
 }
-// Waits for its end.
-__device__ __forceinline__ void WaitForPhase(uint64_t* barrier, uint32_t parity) {
-  asm volatile(
-      "{\n.reg .pred done;\nagain:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n}\n" ::"r"(SharedAddress(barrier)),
-      "r"(parity)
-      : "memory");
-}
-
 // A barrier of one warpgroup; `number` is not 0, which __syncthreads has.
 __device__ __forceinline__ void SyncWarpgroup(int number) {
   asm volatile("bar.sync %0, %1;\n" ::"r"(number), "n"(kWarpgroupThreads) : "memory");

@@ -11,7 +11,7 @@ template <class Element>
 __global__ void EmbedKernel(EmbedParams params) {
   const int64_t row = blockIdx.x;
   const auto* from = static_cast<const Element*>(params.table.data) +
-                     static_cast<int64_t>(params.tokens[row]) * params.table.stride;
+                     static_cast<int64_t>(TokenOf(params, row)) * params.table.stride;
   auto* to = static_cast<float*>(params.out.data) + row * params.out.stride;
   for (int64_t c = threadIdx.x; c < params.out.cols; c += blockDim.x) {
     to[c] = __fmul_rn(params.scale, Widen(from[c]));

@@ -17,7 +17,7 @@ void ScaleRow(const T* from, int64_t count, float scale, float* to) {
 void EmbedRows(const EmbedParams& params, int64_t begin, int64_t end) {
   const Tensor& table = params.table;
   for (int64_t row = begin; row < end; ++row) {
-    const int64_t offset = static_cast<int64_t>(params.tokens[row]) * table.stride;
+    const int64_t offset = static_cast<int64_t>(TokenOf(params, row)) * table.stride;
     if (table.dtype == DType::kBf16) {
       ScaleRow(static_cast<const Bf16*>(table.data) + offset, table.cols, params.scale,
                params.out.f32(row));

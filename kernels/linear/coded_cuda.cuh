@@ -11,7 +11,7 @@
 #include "kernels/cuda/memory.cuh"
 #include "kernels/linear/coded_layout.h"
 #include "kernels/linear/coded_matrix.h"
-#include "kernels/linear/coded_tiles.cuh"
+#include "kernels/linear/coded_product.cuh"
 #include "kernels/linear/linear.h"
 
 namespace troupe {

@@ -6,6 +6,7 @@
 #include "kernels/linear/coded_cuda.cuh"
 #include "kernels/linear/coded_few_rows.cuh"
 #include "kernels/linear/coded_kinds.h"
+#include "kernels/linear/coded_tiles.cuh"
 #include "kernels/linear/coded_unpack.cuh"
 #include "kernels/linear/linear_products.cuh"
 
@@ -153,7 +154,7 @@ void CodedLinearCuda(const LinearParams& params, const CudaCodes& w, const CudaC
   if (segments == 1) return;
   const dim3 grid(static_cast<unsigned>(CeilDiv(w.outputs(), int64_t{kSumSegmentsThreads})),
                   static_cast<unsigned>(params.x.rows));
-  Launch(SumSegmentsKernel<>, {.grid = grid, .threads = kSumSegmentsThreads}, context, product);
+  Launch(SumSegmentsKernel, {.grid = grid, .threads = kSumSegmentsThreads}, context, product);
 }
 
 }  // namespace troupe

@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/grouped.cuh"
+#include "kernels/linear/coded_product.cuh"
 #include "kernels/linear/coded_units.cuh"
 #include "kernels/linear/weight_stream.cuh"
 
@@ -19,21 +20,6 @@ inline constexpr int kCodedTileThreads = kCodedTileWarps * kWarpSize;
 inline constexpr int kCodedWarpTiles = 2;
 inline constexpr int kCodedBlockTiles = kCodedTileWarps * kCodedWarpTiles;
 inline constexpr int kCodedBlockOutputs = kCodedBlockTiles * kCodedTileOutputs;
-
-// What `rows` says of weights is not read.
-struct CodedTileProduct {
-  GroupedRows rows;
-  CodedView w;                             // the matrix, or one of the groups'
-  const CodedView* group_views = nullptr;  // [groups], on the device; null: no groups
-  const CudaBf16* x = nullptr;
-  int64_t x_stride = 0;  // a multiple of 8, as are the inputs
-  void* out = nullptr;   // f32; with kGated bf16: activation(gate, up)
-  // [segments, rows, outputs] f32 instead of `out`; null: there is one segment.
-  float* partial = nullptr;
-  int64_t out_stride = 0;
-  bool accumulate = false;
-  Activation activation;  // with kGated
-};
 
 template <CodedKind kKind, int kColumnTiles>
 struct CodedStage {
@@ -259,10 +245,11 @@ __global__ void __launch_bounds__(kCodedTileThreads, 2)
 inline constexpr int kSumSegmentsThreads = 256;
 
 // `out` from `partial`, the segments in order. Grid: outputs in x, rows in y.
-template <int kUnused = 0>
-__global__ void __launch_bounds__(kSumSegmentsThreads) SumSegmentsKernel(CodedTileProduct product) {
+__global__ void __launch_bounds__(kSumSegmentsThreads)
+    SumSegmentsKernel(CodedTileProduct product) {
   WaitForEarlierKernels();
-  const int output = static_cast<int>(blockIdx.x) * kSumSegmentsThreads + static_cast<int>(threadIdx.x);
+  const int output =
+      static_cast<int>(blockIdx.x) * kSumSegmentsThreads + static_cast<int>(threadIdx.x);
   const int outputs = product.w.outputs;
   if (output >= outputs) return;
   const int64_t row = blockIdx.y;

@@ -7,27 +7,13 @@
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
-#include <cstddef>
 #include <type_traits>
 
 #include "kernels/cuda/math.cuh"
 #include "kernels/linear/coded_layout.h"
+#include "kernels/linear/coded_product.cuh"
 
 namespace troupe {
-
-// Pointers are to device memory.
-struct CodedView {
-  const uint4* codes = nullptr;      // [tiles, units, 32]
-  const std::byte* scales = nullptr;  // [tiles, groups, 8, 2]
-  const uint16_t* zeros = nullptr;    // [tiles, groups, 8], each two bytes; with StoresZeros
-  int outputs = 0;
-  int inputs = 0;
-  int padded_inputs = 0;
-  int group_bits = 0;  // a group has 2^group_bits inputs
-  int groups = 0;
-  int segments = 0;
-  int segment_inputs = 0;
-};
 
 __device__ __forceinline__ __nv_bfloat162 AsPair(uint32_t bits) {
   return *reinterpret_cast<const __nv_bfloat162*>(&bits);

@@ -62,20 +62,33 @@ __global__ void __launch_bounds__(kExactWarps* kWarpSize) ExactProductKernel(Exa
     x[r] = product.x + SourceRow(product.rows, row) * product.x_stride;
   }
   float sums[kRows][kExactOutputs] = {};
-  for (int64_t i = static_cast<int64_t>(lane) * kUnit; i < product.inputs; i += kWarpSize * kUnit) {
-    float weights[kExactOutputs][kUnit];
+  // Units whose loads are under way together, while registers last.
+  constexpr int kAhead = sizeof(Weight) == 2 ? 4 : 2;
+  constexpr int kStep = kWarpSize * kUnit;
+  for (int64_t begin = static_cast<int64_t>(lane) * kUnit; begin < product.inputs;
+       begin += kAhead * kStep) {
+    float weights[kAhead][kExactOutputs][kUnit];
+    float values[kAhead][kRows][kUnit];
 #pragma unroll
-    for (int o = 0; o < kExactOutputs; ++o) LoadElements<kUnit>(w[o] + i, weights[o]);
+    for (int i = 0; i < kAhead; ++i) {
+      const int64_t at = min(begin + i * kStep, product.inputs - kUnit);
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      float values[kUnit];
-      LoadElements<kUnit>(x[r] + i, values);
+      for (int o = 0; o < kExactOutputs; ++o) LoadElements<kUnit>(w[o] + at, weights[i][o]);
 #pragma unroll
-      for (int u = 0; u < kUnit; ++u) {
-        const float value = kRoundX ? RoundedToBf16(values[u]) : values[u];
+      for (int r = 0; r < kRows; ++r) LoadElements<kUnit>(x[r] + at, values[i][r]);
+    }
 #pragma unroll
-        for (int o = 0; o < kExactOutputs; ++o) {
-          sums[r][o] = __fmaf_rn(weights[o][u], value, sums[r][o]);
+    for (int i = 0; i < kAhead; ++i) {
+      if (begin + i * kStep >= product.inputs) break;
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int u = 0; u < kUnit; ++u) {
+          const float value = kRoundX ? RoundedToBf16(values[i][r][u]) : values[i][r][u];
+#pragma unroll
+          for (int o = 0; o < kExactOutputs; ++o) {
+            sums[r][o] = __fmaf_rn(weights[i][o][u], value, sums[r][o]);
+          }
         }
       }
     }

@@ -10,12 +10,11 @@ struct FewRowsProduct {
   const float* x = nullptr;  // [rows, inputs], rounded to bf16 here; rows at multiples of 16 bytes
   int64_t x_stride = 0;
   int rows = 0;
-  const CudaBf16* w = nullptr;  // [outputs, inputs]
   const float* bias = nullptr;  // [outputs]; null: none
   float* out = nullptr;         // [rows, outputs]
   int64_t out_stride = 0;
   int inputs = 0;
-  int outputs = 0;
+  int outputs = 0;  // a multiple of kStreamRows
   bool accumulate = false;
   StreamChoice choice;
 };
@@ -30,7 +29,7 @@ __device__ __forceinline__ void StoreFewRows(const FewRowsProduct& product, int 
     for (int part = 0; part < 4; ++part) {
       const int row = n * kStreamColumns + lane % 4 * 2 + part % 2;
       const int output = tile * kStreamRows + lane / 4 + part / 2 * 8;
-      if (row >= product.rows || output >= product.outputs) continue;
+      if (row >= product.rows) continue;
       float* to = product.out + row * product.out_stride + output;
       const float sum = sums[n][part] + (product.bias == nullptr ? 0.0F : product.bias[output]);
       *to = product.accumulate ? *to + sum : sum;
@@ -40,27 +39,25 @@ __device__ __forceinline__ void StoreFewRows(const FewRowsProduct& product, int 
 
 // Dynamic shared memory: StreamMemory.
 template <int kColumnTiles>
-__global__ void __launch_bounds__(kStreamThreads, 1) FewRowsKernel(FewRowsProduct product) {
+__global__ void __launch_bounds__(kStreamThreads, 1) FewRowsKernel(const __grid_constant__ CUtensorMap weights, FewRowsProduct product) {
   extern __shared__ __align__(128) std::byte few_rows_shared[];
   const StreamMemory memory(few_rows_shared, product.choice, product.rows, product.inputs);
-  const WarpRing<kStreamRows> ring = memory.Ring(product.choice);
+  const WarpRing ring = memory.Ring(product.choice);
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  const auto row_of = [&](int tile, int row) {
-    const int64_t output = min(tile * kStreamRows + row, product.outputs - 1);
-    return product.w + output * product.inputs;
-  };
-  const int tiles = (product.outputs + kStreamRows - 1) / kStreamRows;
+  const auto map_of = [&](int /*tile*/) { return &weights; };
+  const auto group_of = [](int tile) { return tile; };
+  const int tiles = product.outputs / kStreamRows;
   const int blocks = static_cast<int>(gridDim.x);
   const int step = blocks * product.choice.warps;
   const int count = ring.stages() > 0 ? tiles : 0;
   const int first =
       static_cast<int>(threadIdx.x) / kWarpSize * blocks + static_cast<int>(blockIdx.x);
-  TileStream stream(ring, first, step, count, product.inputs, row_of);
+  TileStream stream(ring, first, step, count, product.inputs, map_of, group_of);
   stream.FillStages();
+  LetNextKernelBegin();
   WaitForEarlierKernels();
   RoundRowsToShared(product.x, product.x_stride, product.rows, product.inputs, memory.x);
   __syncthreads();
-  LetNextKernelBegin();
   uint32_t x_at[kColumnTiles];
 #pragma unroll
   for (int n = 0; n < kColumnTiles; ++n) {

@@ -53,14 +53,13 @@ void LaunchUnitsWith(const UnitProduct& product, int rows_a_tile, const dim3& gr
 
 // By streaming, where that takes the shape.
 bool RunFewRows(const LinearParams& params, const CudaMatrix& w, const CudaContext& context) {
-  if (!context.preview || !RowsAligned(params.x)) return false;
-  const StreamChoice choice = ChooseStream(CeilDiv(w.outputs(), kStreamRows), params.x.rows,
-                                           w.inputs(), /*other_bytes=*/0, context.multiprocessors);
+  if (!RowsAligned(params.x) || w.outputs() % kStreamRows != 0) return false;
+  const StreamChoice choice = ChooseStream(w.outputs() / kStreamRows, params.x.rows, w.inputs(),
+                                           /*other_bytes=*/0, context.multiprocessors);
   if (choice.blocks == 0) return false;
   const FewRowsProduct product = {.x = static_cast<const float*>(params.x.data),
                                   .x_stride = params.x.stride,
                                   .rows = static_cast<int>(params.x.rows),
-                                  .w = static_cast<const CudaBf16*>(w.data()),
                                   .bias = params.bias,
                                   .out = static_cast<float*>(params.out.data),
                                   .out_stride = params.out.stride,
@@ -68,11 +67,13 @@ bool RunFewRows(const LinearParams& params, const CudaMatrix& w, const CudaConte
                                   .outputs = static_cast<int>(w.outputs()),
                                   .accumulate = params.accumulate,
                                   .choice = choice};
+  const PairedRows rows = {
+      .groups = w.outputs() / kStreamRows, .group_step = 16, .half_step = 8, .row_step = 1};
   Launch(product.rows <= kStreamColumns ? FewRowsKernel<1> : FewRowsKernel<2>,
          {.grid = static_cast<unsigned>(choice.blocks),
           .threads = kStreamThreads,
           .shared_bytes = choice.shared_bytes},
-         context, product);
+         context, MapStream(w.data(), w.inputs(), rows, context.errors), product);
   return true;
 }
 

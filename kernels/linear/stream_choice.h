@@ -11,22 +11,21 @@ namespace troupe {
 inline constexpr int kStreamRows = 16;                      // weight rows of a tile
 inline constexpr int kStreamColumns = 8;                    // rows of x in a column tile
 inline constexpr int kStreamInputs = 256;                   // of a stage
-inline constexpr int kStreamUnit = 16;                      // what `inputs` are a multiple of
+inline constexpr int kStreamUnit = 16;                      // inputs of one product
+inline constexpr int kStreamInputsUnit = 64;                // what inputs are a multiple of
 inline constexpr int kMostStreamRows = 2 * kStreamColumns;  // of x
 inline constexpr int kStreamWarps = 8;                      // of a block
 inline constexpr int kStreamThreads = 32 * kStreamWarps;
-// Rows lie 16 bytes further apart than they are long: 8 of them meet all banks.
+inline constexpr int kStreamTileBytes = kStreamRows * kStreamInputs * 2;  // of a stage
+inline constexpr int kStreamBarrierBytes = 8;                             // of a stage
+inline constexpr int64_t kStreamStageBytes = kStreamTileBytes + kStreamBarrierBytes;
+// Rows of x of one stage lie 16 bytes further apart than they are long: 8 of them meet all banks.
 inline constexpr int kStreamRowBytes = kStreamInputs * 2 + 16;
-inline constexpr int kStreamBarrierBytes = 8;  // of a stage
+inline constexpr int kStreamAlignBytes = 1024;  // at most, before the first stage
 // What a block may use, less what kernels declare themselves.
 inline constexpr int64_t kStreamSharedBytes = (227 << 10) - (6 << 10);
 // Beyond these more would only wait: what is on its way fills the memory's pipes.
-inline constexpr int kMostStreamStages = 8;
-
-// A stage of `rows` rows, with its barrier.
-constexpr int64_t StreamStageBytes(int rows) {
-  return int64_t{rows} * kStreamRowBytes + kStreamBarrierBytes;
-}
+inline constexpr int kMostStreamStages = 24;
 
 // A row of x in shared memory.
 constexpr int64_t StreamXBytes(int64_t inputs) { return inputs * 2 + 16; }
@@ -42,9 +41,9 @@ struct StreamChoice {
 // `other_bytes` leave.
 inline StreamChoice ChooseStream(int64_t tiles, int64_t x_rows, int64_t inputs, int64_t other_bytes,
                                  int multiprocessors) {
-  if (x_rows > kMostStreamRows || inputs % kStreamUnit != 0 || tiles == 0) return {};
-  const int64_t fixed_bytes = x_rows * StreamXBytes(inputs) + other_bytes;
-  const int64_t stages = (kStreamSharedBytes - fixed_bytes) / StreamStageBytes(kStreamRows);
+  if (x_rows > kMostStreamRows || inputs % kStreamInputsUnit != 0 || tiles == 0) return {};
+  const int64_t fixed_bytes = x_rows * StreamXBytes(inputs) + other_bytes + kStreamAlignBytes;
+  const int64_t stages = (kStreamSharedBytes - fixed_bytes) / kStreamStageBytes;
   if (stages < 2) return {};
   StreamChoice choice;
   const int64_t warps =
@@ -55,7 +54,7 @@ inline StreamChoice ChooseStream(int64_t tiles, int64_t x_rows, int64_t inputs, 
   choice.blocks = static_cast<int>(
       std::min<int64_t>(multiprocessors, (tiles + choice.warps - 1) / choice.warps));
   choice.shared_bytes =
-      fixed_bytes + int64_t{choice.warps} * choice.stages * StreamStageBytes(kStreamRows);
+      fixed_bytes + choice.warps * choice.stages * kStreamStageBytes;
   return choice;
 }
 

@@ -113,7 +113,7 @@ void MlaAttentionCuda(const MlaAttentionParams& params, const CudaContext& conte
   attention.out_stride = attended.stride;
   const int64_t most_tiles =
       TilesOfTables(params.batch, params.tables, params.latent.entries_per_page);
-  if (context.preview && LatentUnitsTake(attention)) {
+  if (LatentUnitsTake(attention)) {
     LaunchLatentAttention(attention, most_tiles, context);
   } else {
     LaunchAttention<Seen::kWindow>(attention, most_tiles, context);

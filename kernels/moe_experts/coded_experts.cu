@@ -196,9 +196,11 @@ void CodedExpertsCuda(const MoeExpertsParams& params, const CodedExpertList& exp
                            .top_k = params.top_k,
                            .out = params.out,
                            .accumulate = params.accumulate};
+  const int unit = params.out.cols % 4 == 0 && RowsAligned(params.out) ? 4 : 1;
   const dim3 grid(static_cast<unsigned>(params.x.rows),
-                  static_cast<unsigned>(CeilDiv(params.out.cols, kCombineThreads)));
-  CombineExpertsKernel<<<grid, kCombineThreads, 0, context.stream>>>(sums);
+                  static_cast<unsigned>(CeilDiv(params.out.cols, unit * kCombineThreads)));
+  Launch(unit == 4 ? CombineExpertsKernel<4> : CombineExpertsKernel<1>,
+         {.grid = grid, .threads = kCombineThreads}, context, sums);
 }
 
 }  // namespace troupe

@@ -46,6 +46,9 @@ PairedRows GateUpRows(int64_t size) {
 PairedRows DownRows(int64_t hidden) {
   return {.groups = hidden / 16, .group_step = 16, .half_step = 1, .row_step = 2};
 }
+PairedRows InOrder(int64_t rows) {
+  return {.groups = rows / 16, .group_step = 16, .half_step = 8, .row_step = 1};
+}
 
 }  // namespace
 
@@ -57,8 +60,8 @@ CudaExpertList::CudaExpertList(absl::Span<const ExpertWeights> experts)
       precision_(experts[0].down->precision()) {}
 
 std::unique_ptr<CudaExpertList> CudaExpertList::Make(absl::Span<const ExpertWeights> experts,
-                                                     bool maps, CudaArena& arena,
-                                                     cudaStream_t stream, CudaErrors& errors) {
+                                                     CudaArena& arena, cudaStream_t stream,
+                                                     CudaErrors& errors) {
   CHECK(!experts.empty());
   for (const ExpertWeights& expert : experts) CheckExpert(expert, experts[0]);
   std::unique_ptr<CudaExpertList> list(new CudaExpertList(experts));
@@ -69,23 +72,27 @@ std::unique_ptr<CudaExpertList> CudaExpertList::Make(absl::Span<const ExpertWeig
   for (const ExpertWeights& expert : experts) pointers.push_back(expert.gate_up_bias);
   for (const ExpertWeights& expert : experts) pointers.push_back(expert.down_bias);
   list->pointers_ = OnDevice(pointers, arena, stream, errors);
-  if (!maps ||
-      !TakesGroupedProduct(list->hidden_, list->inner_size_, list->dtype_, list->precision_)) {
-    return list;
-  }
-  std::vector<CUtensorMap> lists;
-  for (const ExpertWeights& expert : experts) {
-    lists.push_back(MapPairedRows(AsCuda(expert.gate_up).data(), list->hidden_,
-                                  GateUpRows(list->inner_size_), errors));
-  }
-  for (const ExpertWeights& expert : experts) {
-    lists.push_back(MapPairedRows(AsCuda(expert.down).data(), list->inner_size_,
-                                  DownRows(list->hidden_), errors));
-  }
-  list->maps_ = OnDevice(lists, arena, stream, errors);
-  list->gate_up_maps_ = reinterpret_cast<const CUtensorMap*>(list->maps_.get());
-  list->down_maps_ = list->gate_up_maps_ + experts.size();
+  list->MakeMaps(arena, stream, errors);
   return list;
+}
+
+void CudaExpertList::MakeMaps(CudaArena& arena, cudaStream_t stream, CudaErrors& errors) {
+  if (!TakesGroupedProduct(hidden_, inner_size_, dtype_, precision_)) return;
+  std::vector<CUtensorMap> maps;
+  const auto add = [&](auto map, bool gate_up, const PairedRows& rows) {
+    for (int e = 0; e < size(); ++e) {
+      const CudaMatrix& matrix = AsCuda(gate_up ? (*this)[e].gate_up : (*this)[e].down);
+      maps.push_back(map(matrix.data(), matrix.inputs(), rows, errors));
+    }
+    ++map_lists_;
+  };
+  add(MapPairedRows, true, GateUpRows(inner_size_));
+  add(MapPairedRows, false, DownRows(hidden_));
+  if (TakesStream(hidden_, inner_size_)) {
+    add(MapStream, true, GateUpRows(inner_size_));
+    add(MapStream, false, InOrder(hidden_));
+  }
+  maps_ = OnDevice(maps, arena, stream, errors);
 }
 
 const CudaExpertList& AsCuda(const ExpertList* experts) {

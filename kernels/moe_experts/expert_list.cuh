@@ -16,9 +16,9 @@ namespace troupe {
 
 class CudaExpertList final : public ExpertList {
  public:
-  // With `maps`, where the shape allows. CHECK-fails where shapes or dtypes differ. Errors of the
-  // device are noted; the list is then good for nothing.
-  static std::unique_ptr<CudaExpertList> Make(absl::Span<const ExpertWeights> experts, bool maps,
+  // CHECK-fails where shapes or dtypes differ. Errors of the device are noted; the list is then good
+  // for nothing.
+  static std::unique_ptr<CudaExpertList> Make(absl::Span<const ExpertWeights> experts,
                                               CudaArena& arena, cudaStream_t stream,
                                               CudaErrors& errors);
 
@@ -36,10 +36,12 @@ class CudaExpertList final : public ExpertList {
   const float* const* down_bias() const {
     return reinterpret_cast<const float* const*>(Pointers(3));
   }
-  // [experts] each, for kernels/moe_experts/grouped_product.cuh; null without `maps`
-  // and where it does not take them.
-  const CUtensorMap* gate_up_maps() const { return gate_up_maps_; }
-  const CUtensorMap* down_maps() const { return down_maps_; }
+  // [experts] each, for kernels/moe_experts/grouped_product.cuh; null where it does not take them.
+  const CUtensorMap* gate_up_maps() const { return Maps(0); }
+  const CUtensorMap* down_maps() const { return Maps(1); }
+  // The same for kernels/moe_experts/few_tokens.cuh.
+  const CUtensorMap* gate_up_streams() const { return Maps(2); }
+  const CUtensorMap* down_streams() const { return Maps(3); }
 
  private:
   explicit CudaExpertList(absl::Span<const ExpertWeights> experts);
@@ -48,14 +50,19 @@ class CudaExpertList final : public ExpertList {
     return reinterpret_cast<const void* const*>(pointers_.get()) + list * size();
   }
 
+  const CUtensorMap* Maps(int list) const {
+    if (list >= map_lists_) return nullptr;
+    return reinterpret_cast<const CUtensorMap*>(maps_.get()) + list * size();
+  }
+  void MakeMaps(CudaArena& arena, cudaStream_t stream, CudaErrors& errors);
+
   int64_t hidden_;
   int64_t inner_size_;
   DType dtype_;
   Precision precision_;
   std::shared_ptr<std::byte> pointers_;
   std::shared_ptr<std::byte> maps_;
-  const CUtensorMap* gate_up_maps_ = nullptr;
-  const CUtensorMap* down_maps_ = nullptr;
+  int map_lists_ = 0;
 };
 
 // CHECK-fails for a list of another device.

@@ -21,8 +21,8 @@ struct FewTokensExperts {
   int64_t x_stride = 0;
   int hidden = 0;
   int size = 0;
-  const void* const* gate_up = nullptr;  // [experts]
-  const void* const* down = nullptr;
+  const CUtensorMap* gate_up = nullptr;  // [experts], of MapStream
+  const CUtensorMap* down = nullptr;
   const float* const* gate_up_bias = nullptr;  // [experts], null: none
   const float* const* down_bias = nullptr;
   Activation activation;
@@ -106,26 +106,23 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
   __shared__ ExpertSlots slots;
   const StreamChoice& choice = params.choice.gate_up;
   const StreamMemory memory(few_tokens_shared, choice, params.tokens, params.hidden);
-  const WarpRing<kStreamRows> ring = memory.Ring(choice);
+  const WarpRing ring = memory.Ring(choice);
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   WaitForEarlierKernels();
   FindSlots(params, slots, static_cast<int*>(memory.other));
   LetNextKernelBegin();
 
   const int tiles_an_expert = params.size / kGatedOutputs;
-  // Rows of the gate, then the same ones of `up`.
-  const auto row_of = [&](int tile, int row) {
-    const void* w = params.gate_up[slots.expert[tile / tiles_an_expert]];
-    const int output = tile % tiles_an_expert * kGatedOutputs + row % kGatedOutputs;
-    const int64_t at = row < kGatedOutputs ? output : params.size + output;
-    return static_cast<const CudaBf16*>(w) + at * params.hidden;
+  const auto map_of = [&](int tile) {
+    return params.gate_up + slots.expert[tile / tiles_an_expert];
   };
+  const auto group_of = [&](int tile) { return tile % tiles_an_expert; };
   const int blocks = static_cast<int>(gridDim.x);
   const int step = blocks * choice.warps;
   const int count = ring.stages() > 0 ? slots.count * tiles_an_expert : 0;
   const int first =
       static_cast<int>(threadIdx.x) / kWarpSize * blocks + static_cast<int>(blockIdx.x);
-  TileStream stream(ring, first, step, count, params.hidden, row_of);
+  TileStream stream(ring, first, step, count, params.hidden, map_of, group_of);
   stream.FillStages();
   RoundRowsToShared(params.x, params.x_stride, params.tokens, params.hidden, memory.x);
   __syncthreads();
@@ -145,18 +142,19 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
 }
 
 // One warp's experts, one after another, for one tile of outputs: stages hold the tile's rows of
-// `down` and the rows of `inner` that chose the expert.
+// `down`, and beside them the rows of `inner` that chose the expert.
 template <int kColumnTiles>
 class DownStream {
  public:
-  static constexpr int kRows = kStreamRows + kColumnTiles * kStreamColumns;
+  static constexpr int kRows = kColumnTiles * kStreamColumns;
 
-  __device__ DownStream(const FewTokensExperts& params, const ExpertSlots& slots,
-                        WarpRing<kRows> ring, int first_output)
+  __device__ DownStream(const FewTokensExperts& params, const ExpertSlots& slots, WarpRing ring,
+                        std::byte* inner, int group)
       : params_(params),
         slots_(slots),
         ring_(ring),
-        first_output_(first_output),
+        inner_(inner),
+        group_(group),
         filled_{static_cast<int>(threadIdx.x) / kWarpSize, 0} {}
 
   // Weights first: they are there before the kernel that makes `inner` ends.
@@ -180,15 +178,15 @@ class DownStream {
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
       const int column = min(n * kStreamColumns + lane % 8, slots_.size[slot] - 1);
-      x_at[n] = (kStreamRows + column) * kStreamRowBytes + lane / 8 * 16;
+      x_at[n] = SharedAddress(inner_) + column * kStreamRowBytes + lane / 8 * 16;
     }
     for (int input = 0; input < params_.size; input += kStreamInputs) {
+      const uint32_t inner_at = ring_.using_stage() * kRows * kStreamRowBytes;
       const uint32_t stage = ring_.Await();
       uint32_t x[kColumnTiles];
 #pragma unroll
-      for (int n = 0; n < kColumnTiles; ++n) x[n] = stage + x_at[n];
-      MultiplySegment<kColumnTiles>(stage + lane % 16 * kStreamRowBytes + lane / 16 * 16, x,
-                                    min(kStreamInputs, params_.size - input), sums);
+      for (int n = 0; n < kColumnTiles; ++n) x[n] = x_at[n] + inner_at;
+      MultiplySegment<kColumnTiles>(stage, x, min(kStreamInputs, params_.size - input), sums);
       ring_.Release();
       if (filled_.slot >= slots_.count) continue;
       CopyWeights(filled_);
@@ -216,23 +214,21 @@ class DownStream {
     return min(kStreamInputs, params_.size - place.input);
   }
   __device__ void CopyWeights(const Place& place) {
-    ring_.BeginFill((kStreamRows + slots_.size[place.slot]) * Inputs(place) * 2);
-    if (Lane() >= kStreamRows) return;
-    const auto* w = static_cast<const CudaBf16*>(params_.down[slots_.expert[place.slot]]);
-    const int64_t row = first_output_ + Lane();
-    ring_.CopyRow(Lane(), w + row * params_.size + place.input, Inputs(place) * 2);
+    ring_.Fill(params_.down + slots_.expert[place.slot], group_, place.input,
+               slots_.size[place.slot] * Inputs(place) * 2);
   }
   __device__ void CopyInner(const Place& place) {
     if (Lane() >= slots_.size[place.slot]) return;
-    ring_.CopyRow(kStreamRows + Lane(),
-                  params_.inner + slots_.pairs[place.slot][Lane()] * params_.size + place.input,
-                  Inputs(place) * 2);
+    CopyBulk(inner_ + (ring_.filling() * kRows + Lane()) * kStreamRowBytes,
+             params_.inner + slots_.pairs[place.slot][Lane()] * params_.size + place.input,
+             Inputs(place) * 2, ring_.filled());
   }
 
   const FewTokensExperts& params_;
   const ExpertSlots& slots_;
-  WarpRing<kRows> ring_;
-  int first_output_;
+  WarpRing ring_;
+  std::byte* inner_;
+  int group_;
   Place filled_;
 };
 
@@ -266,16 +262,18 @@ __global__ void __launch_bounds__(kStreamThreads, 1) FewTokensDownKernel(FewToke
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int stages = params.choice.down.stages;
-  const int ring_bytes = stages * Stream::kRows * kStreamRowBytes;
-  auto* results = reinterpret_cast<float*>(few_tokens_shared + kStreamWarps * ring_bytes);
+  std::byte* rings = AlignedStages(few_tokens_shared);
+  std::byte* inner = rings + kStreamWarps * stages * kStreamTileBytes;
+  const int inner_bytes = stages * Stream::kRows * kStreamRowBytes;  // of a warp
+  auto* results = reinterpret_cast<float*>(inner + kStreamWarps * inner_bytes);
   auto* barriers =
       reinterpret_cast<CopyBarrier*>(results + params.tokens * params.top_k * kStreamRows);
-  const WarpRing<Stream::kRows> ring(few_tokens_shared + warp * ring_bytes,
-                                     barriers + warp * stages, stages);
+  const WarpRing ring(rings + warp * stages * kStreamTileBytes, barriers + warp * stages, stages);
   // The kernel before this one began when all was chosen.
   FindSlots(params, slots, reinterpret_cast<int*>(barriers + kStreamWarps * stages));
   const int first_output = static_cast<int>(blockIdx.x) * kStreamRows;
-  Stream stream(params, slots, ring, first_output);
+  Stream stream(params, slots, ring, inner + warp * inner_bytes,
+                static_cast<int>(blockIdx.x));
   stream.FillStages();
   LetNextKernelBegin();
   for (int slot = warp; slot < slots.count; slot += kStreamWarps) {

@@ -1,9 +1,9 @@
 // Products of many rows with experts' weights on a warpgroup's matrix units, operands brought by
 // the copy engine: one block a multiprocessor, which takes tile after tile.
 //
-// A tile is 128 weight rows, 64 for each of two warpgroups, by up to 256 of one expert's rows,
+// A tile is 128 weight rows, 64 for each of two warpgroups, by up to 64 or 256 of one expert's rows,
 // which are the products' columns: a tile costs what its rows need, in steps of 16, 32, 64 and 128.
-// A third warpgroup's first thread keeps kGroupedStages steps of 64 inputs on the way.
+// A third warpgroup's first thread keeps a few steps of 64 inputs on the way.
 //
 // Invariant: an output is the sum over the inputs in steps of 16, in order, whatever the tile.
 #ifndef TROUPE_KERNELS_MOE_EXPERTS_GROUPED_PRODUCT_CUH_
@@ -19,15 +19,21 @@ namespace troupe {
 inline constexpr int kGroupedConsumers = 256;  // two warpgroups
 inline constexpr int kGroupedThreads = kGroupedConsumers + 128;
 inline constexpr int kGroupedWeights = 128;        // weight rows of a tile
-inline constexpr int kGroupedRows = 256;           // rows of a tile, at most
 inline constexpr int kGroupedInputs = kMapInputs;  // of a stage: rows of 128 bytes
-inline constexpr int kGroupedStages = 4;
-inline constexpr int kGroupedBoxRows = kMapRows;  // that one copy brings
 inline constexpr int kGroupedRowBytes = kGroupedInputs * 2;
 inline constexpr int kGroupedWeightBytes = kGroupedWeights * kGroupedRowBytes;
-inline constexpr int kGroupedStageBytes = kGroupedWeightBytes + kGroupedRows * kGroupedRowBytes;
-// Tiles begin at multiples of 1024.
-inline constexpr int kGroupedSharedBytes = kGroupedStages * kGroupedStageBytes + 1024;
+
+// Tiles of at most kRows rows. Fewer leave room for more stages, and copies bring fewer at a time.
+template <int kMostRows>
+struct GroupedShape {
+  static constexpr int kRows = kMostRows;
+  static constexpr int kBoxRows = kMostRows <= 64 ? 16 : 64;  // that one copy brings
+  static constexpr int kBoxBytes = kBoxRows * kGroupedRowBytes;
+  static constexpr int kStageBytes = kGroupedWeightBytes + kMostRows * kGroupedRowBytes;
+  static constexpr int kStages = (226 << 10) / kStageBytes;
+  // Tiles begin at multiples of 1024.
+  static constexpr int kSharedBytes = kStages * kStageBytes + 1024;
+};
 
 // Pointers are to device memory. An expert's map has 4 dimensions: inputs, 8 rows, 2 halves, groups
 // of 16 rows, so that rows come in an order in which a thread's two rows, 8 apart in the tile,
@@ -46,9 +52,10 @@ struct GroupedProduct {
   Activation activation;  // with kGated
 };
 
+template <class Shape>
 struct GroupedBarriers {
-  CopyBarrier full[kGroupedStages];
-  CopyBarrier empty[kGroupedStages];
+  CopyBarrier full[Shape::kStages];
+  CopyBarrier empty[Shape::kStages];
 };
 
 struct GroupedTile {
@@ -70,35 +77,36 @@ __device__ __forceinline__ int GroupedTiles(const GroupedProduct& product) {
 }
 
 // Where the stages are, and whose turn they are.
+template <class Shape>
 struct StageCursor {
   int stage = 0;
   uint32_t parity = 0;
 
   __device__ void Advance() {
-    stage = stage + 1 == kGroupedStages ? 0 : stage + 1;
+    stage = stage + 1 == Shape::kStages ? 0 : stage + 1;
     parity ^= stage == 0 ? 1 : 0;
   }
 };
 
+template <class Shape>
 __device__ __forceinline__ void BringTiles(const GroupedProduct& product, const CUtensorMap* x,
-                                           std::byte* stages, GroupedBarriers& barriers) {
-  StageCursor cursor;
+                                           std::byte* stages, GroupedBarriers<Shape>& barriers) {
+  StageCursor<Shape> cursor;
   const int tiles = GroupedTiles(product);
   for (int index = static_cast<int>(blockIdx.x); index < tiles;
        index += static_cast<int>(gridDim.x)) {
     const GroupedTile tile = GroupedTileAt(product, index);
     const CUtensorMap* weights = product.weights + tile.group;
-    const int boxes = (tile.rows + kGroupedBoxRows - 1) / kGroupedBoxRows;
-    constexpr int kBoxBytes = kGroupedBoxRows * kGroupedRowBytes;
+    const int boxes = (tile.rows + Shape::kBoxRows - 1) / Shape::kBoxRows;
     for (int input = 0; input < product.inputs; input += kGroupedInputs) {
       CopyBarrier* full = barriers.full + cursor.stage;
-      std::byte* to = stages + cursor.stage * kGroupedStageBytes;
+      std::byte* to = stages + cursor.stage * Shape::kStageBytes;
       WaitFor(barriers.empty + cursor.stage, cursor.parity ^ 1);
-      ArriveExpecting(full, kGroupedWeightBytes + boxes * kBoxBytes);
+      ArriveExpecting(full, kGroupedWeightBytes + boxes * Shape::kBoxBytes);
       CopyTensor4(to, weights, input, 0, 0, tile.weights * (kGroupedWeights / 16), full);
       for (int box = 0; box < boxes; ++box) {
-        CopyTensor2(to + kGroupedWeightBytes + box * kBoxBytes, x, input,
-                    tile.first + box * kGroupedBoxRows, full);
+        CopyTensor2(to + kGroupedWeightBytes + box * Shape::kBoxBytes, x, input,
+                    tile.first + box * Shape::kBoxRows, full);
       }
       cursor.Advance();
     }
@@ -156,10 +164,10 @@ __device__ __forceinline__ void StoreGrouped(const GroupedProduct& product, cons
 }
 
 // A tile of kFirst columns, and, where that is 128, kSecond more (0: none).
-template <int kFirst, int kSecond, bool kGated>
+template <int kFirst, int kSecond, bool kGated, class Shape>
 __device__ __forceinline__ void MultiplyTile(const GroupedProduct& product, const GroupedTile& tile,
-                                             std::byte* stages, GroupedBarriers& barriers,
-                                             StageCursor& cursor) {
+                                             std::byte* stages, GroupedBarriers<Shape>& barriers,
+                                             StageCursor<Shape>& cursor) {
   constexpr int kUsedSecond = kSecond > 0 ? kSecond : 16;
   const int warpgroup = static_cast<int>(threadIdx.x) / 128;
   float first[kFirst / 2];
@@ -167,7 +175,7 @@ __device__ __forceinline__ void MultiplyTile(const GroupedProduct& product, cons
   int last_stage = -1;
   for (int input = 0; input < product.inputs; input += kGroupedInputs) {
     WaitFor(barriers.full + cursor.stage, cursor.parity);
-    const uint32_t stage = SharedAddress(stages + cursor.stage * kGroupedStageBytes);
+    const uint32_t stage = SharedAddress(stages + cursor.stage * Shape::kStageBytes);
     const uint64_t a = OperandDescriptor(stage + warpgroup * 64 * kGroupedRowBytes);
     const uint64_t b = OperandDescriptor(stage + kGroupedWeightBytes);
     BeginProducts();
@@ -193,10 +201,10 @@ __device__ __forceinline__ void MultiplyTile(const GroupedProduct& product, cons
   if constexpr (kSecond > 0) StoreGrouped<kSecond, kGated>(product, tile, kFirst, second);
 }
 
-template <bool kGated>
+template <bool kGated, class Shape>
 __device__ __forceinline__ void MultiplyTilesOf(const GroupedProduct& product, std::byte* stages,
-                                                GroupedBarriers& barriers) {
-  StageCursor cursor;
+                                                GroupedBarriers<Shape>& barriers) {
+  StageCursor<Shape> cursor;
   const int tiles = GroupedTiles(product);
   for (int index = static_cast<int>(blockIdx.x); index < tiles;
        index += static_cast<int>(gridDim.x)) {
@@ -208,30 +216,34 @@ __device__ __forceinline__ void MultiplyTilesOf(const GroupedProduct& product, s
       MultiplyTile<32, 0, kGated>(product, tile, stages, barriers, cursor);
     } else if (rows <= 64) {
       MultiplyTile<64, 0, kGated>(product, tile, stages, barriers, cursor);
-    } else if (rows <= 128) {
-      MultiplyTile<128, 0, kGated>(product, tile, stages, barriers, cursor);
-    } else if (rows <= 144) {
-      MultiplyTile<128, 16, kGated>(product, tile, stages, barriers, cursor);
-    } else if (rows <= 160) {
-      MultiplyTile<128, 32, kGated>(product, tile, stages, barriers, cursor);
-    } else if (rows <= 192) {
-      MultiplyTile<128, 64, kGated>(product, tile, stages, barriers, cursor);
-    } else {
-      MultiplyTile<128, 128, kGated>(product, tile, stages, barriers, cursor);
+    } else if constexpr (Shape::kRows > 64) {
+      if (rows <= 128) {
+        MultiplyTile<128, 0, kGated>(product, tile, stages, barriers, cursor);
+      } else if constexpr (Shape::kRows > 128) {
+        if (rows <= 144) {
+          MultiplyTile<128, 16, kGated>(product, tile, stages, barriers, cursor);
+        } else if (rows <= 160) {
+          MultiplyTile<128, 32, kGated>(product, tile, stages, barriers, cursor);
+        } else if (rows <= 192) {
+          MultiplyTile<128, 64, kGated>(product, tile, stages, barriers, cursor);
+        } else {
+          MultiplyTile<128, 128, kGated>(product, tile, stages, barriers, cursor);
+        }
+      }
     }
   }
 }
 
-// Grid: as many blocks as there are multiprocessors. Dynamic shared memory: kGroupedSharedBytes.
-template <bool kGated>
+// Grid: as many blocks as there are multiprocessors. Dynamic shared memory: Shape::kSharedBytes.
+template <bool kGated, class Shape>
 __global__ void __launch_bounds__(kGroupedThreads, 1)
     GroupedProductKernel(const __grid_constant__ CUtensorMap x, GroupedProduct product) {
   extern __shared__ std::byte grouped_shared[];
-  __shared__ GroupedBarriers barriers;
+  __shared__ GroupedBarriers<Shape> barriers;
   auto* stages = reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(grouped_shared) + 1023) /
                                               1024 * 1024);
   if (threadIdx.x == 0) {
-    for (int i = 0; i < kGroupedStages; ++i) {
+    for (int i = 0; i < Shape::kStages; ++i) {
       InitBarrier(barriers.full + i, 1);
       InitBarrier(barriers.empty + i, kGroupedConsumers / kWarpSize);
     }
@@ -239,6 +251,7 @@ __global__ void __launch_bounds__(kGroupedThreads, 1)
   }
   __syncthreads();
   WaitForEarlierKernels();
+  LetNextKernelBegin();
   if (threadIdx.x >= kGroupedConsumers) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
     if (threadIdx.x == kGroupedConsumers) BringTiles(product, &x, stages, barriers);

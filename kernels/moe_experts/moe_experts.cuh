@@ -2,6 +2,7 @@
 #ifndef TROUPE_KERNELS_MOE_EXPERTS_MOE_EXPERTS_CUH_
 #define TROUPE_KERNELS_MOE_EXPERTS_MOE_EXPERTS_CUH_
 
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/math.cuh"
 #include "kernels/moe_experts/moe_experts.h"
 
@@ -19,21 +20,38 @@ struct ExpertSums {
   bool accumulate = true;
 };
 
-// Grid: tokens in x, columns in y. A token's experts are added in the order of its choices.
-static __global__ void __launch_bounds__(kCombineThreads) CombineExpertsKernel(ExpertSums sums) {
-  const int64_t token = blockIdx.x;
-  const int64_t col = static_cast<int64_t>(blockIdx.y) * kCombineThreads + threadIdx.x;
+// kUnit columns from `col` on.
+template <int kUnit>
+__device__ __forceinline__ void CombineColumns(const ExpertSums& sums, int64_t token, int64_t col) {
   const int64_t cols = sums.out.cols;
-  if (col >= cols) return;
-  float sum = 0;
+  float total[kUnit] = {};
   for (int k = 0; k < sums.top_k; ++k) {
     const int64_t pair = token * sums.top_k + k;
-    if (sums.place[pair] < 0) continue;
-    sum = __fmaf_rn(sums.weights[pair], sums.routed[sums.place[pair] * cols + col], sum);
+    const int64_t place = sums.place[pair];
+    if (place < 0) continue;
+    float values[kUnit];
+    LoadElements<kUnit>(sums.routed + place * cols + col, values);
+#pragma unroll
+    for (int u = 0; u < kUnit; ++u) total[u] = __fmaf_rn(sums.weights[pair], values[u], total[u]);
   }
-  if (sums.shared != nullptr) sum += sums.shared[token * cols + col];
   float* out = static_cast<float*>(sums.out.data) + token * sums.out.stride + col;
-  *out = sums.accumulate ? *out + sum : sum;
+#pragma unroll
+  for (int u = 0; u < kUnit; ++u) {
+    if (sums.shared != nullptr) total[u] += sums.shared[token * cols + col + u];
+    out[u] = sums.accumulate ? out[u] + total[u] : total[u];
+  }
+}
+
+// Grid: tokens in x, groups of kUnit * kCombineThreads columns in y; columns are a multiple of
+// kUnit, and rows begin at multiples of as many floats. A token's experts are added in the order of
+// its choices.
+template <int kUnit>
+__global__ void __launch_bounds__(kCombineThreads) CombineExpertsKernel(ExpertSums sums) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
+  const int64_t col =
+      (static_cast<int64_t>(blockIdx.y) * kCombineThreads + threadIdx.x) * kUnit;
+  if (col < sums.out.cols) CombineColumns<kUnit>(sums, blockIdx.x, col);
 }
 
 }  // namespace troupe

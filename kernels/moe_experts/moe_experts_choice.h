@@ -27,6 +27,11 @@ struct ExpertsShape {
   int64_t size = 0;
 };
 
+// Whether kernels/moe_experts/few_tokens.cuh takes experts of this kind.
+inline bool TakesStream(int64_t hidden, int64_t size) {
+  return hidden % kStreamInputsUnit == 0 && size % kStreamInputsUnit == 0;
+}
+
 // The kernels of kernels/moe_experts/few_tokens.cuh.
 struct FewTokensChoice {
   StreamChoice gate_up;  // no blocks: these kernels do not take the shape
@@ -35,8 +40,8 @@ struct FewTokensChoice {
 
 inline FewTokensChoice ChooseFewTokens(const ExpertsShape& shape, int multiprocessors) {
   const int64_t pairs = shape.tokens * shape.top_k;
-  if (pairs > kMostFewPairs || shape.tokens > kMostFewTokens || shape.size % kStreamUnit != 0 ||
-      shape.hidden % kStreamUnit != 0) {
+  if (pairs > kMostFewPairs || shape.tokens > kMostFewTokens ||
+      !TakesStream(shape.hidden, shape.size)) {
     return {};
   }
   FewTokensChoice choice;
@@ -45,17 +50,16 @@ inline FewTokensChoice ChooseFewTokens(const ExpertsShape& shape, int multiproce
   choice.gate_up = ChooseStream(most_active * (shape.size / kGatedOutputs), shape.tokens,
                                 shape.hidden, finding_bytes, multiprocessors);
   // A block has one tile of outputs of all tokens, and its warps share out the experts.
-  constexpr int kRows = kStreamRows + kMostFewTokens;
-  const int64_t fixed_bytes =
-      finding_bytes + pairs * kStreamRows * static_cast<int64_t>(sizeof(float));
-  const int64_t stages =
-      (kStreamSharedBytes - fixed_bytes) / (kStreamWarps * StreamStageBytes(kRows));
+  constexpr int64_t kStageBytes = kStreamStageBytes + kMostFewTokens * kStreamRowBytes;
+  const int64_t fixed_bytes = kStreamAlignBytes + finding_bytes +
+                              pairs * kStreamRows * static_cast<int64_t>(sizeof(float));
+  const int64_t stages = (kStreamSharedBytes - fixed_bytes) / (kStreamWarps * kStageBytes);
   if (choice.gate_up.blocks == 0 || stages < 2) return {};
   choice.down.blocks = static_cast<int>(shape.hidden / kStreamRows);
   choice.down.warps = kStreamWarps;
   choice.down.stages = static_cast<int>(std::min<int64_t>(stages, kMostStreamStages));
   choice.down.shared_bytes =
-      fixed_bytes + kStreamWarps * choice.down.stages * StreamStageBytes(kRows);
+      fixed_bytes + kStreamWarps * choice.down.stages * kStageBytes;
   return choice;
 }
 
@@ -67,11 +71,13 @@ inline bool TakesGroupedProduct(int64_t hidden, int64_t size, DType weights, Pre
          size % 16 == 0;
 }
 
-// Whether an expert has rows enough for it on average.
-inline bool WantsGroupedProduct(const ExpertsShape& shape) {
-  constexpr int64_t kFewRowsAnExpert = 8;
-  return shape.experts <= kMostGroupedExperts &&
-         shape.tokens * shape.top_k > kFewRowsAnExpert * shape.experts;
+// How many rows of an expert a tile of its products has at most, where the pairs spread evenly:
+// more than an expert has would only take memory from what is under way. 0: the sorting block does
+// not take so many experts.
+inline int ChooseGroupedRows(const ExpertsShape& shape) {
+  if (shape.experts > kMostGroupedExperts) return 0;
+  const int64_t rows_an_expert = shape.tokens * shape.top_k / shape.experts;
+  return rows_an_expert <= 32 ? 64 : rows_an_expert <= 96 ? 128 : 256;
 }
 
 }  // namespace troupe

@@ -195,9 +195,11 @@ void Combine(const MoeExpertsParams& params, const float* routed, const float* s
   sums.top_k = params.top_k;
   sums.out = params.out;
   sums.accumulate = params.accumulate;
+  const int unit = params.out.cols % 4 == 0 && RowsAligned(params.out) ? 4 : 1;
   const dim3 grid(static_cast<unsigned>(params.x.rows),
-                  static_cast<unsigned>(CeilDiv(params.out.cols, kCombineThreads)));
-  CombineExpertsKernel<<<grid, kCombineThreads, 0, context.stream>>>(sums);
+                  static_cast<unsigned>(CeilDiv(params.out.cols, unit * kCombineThreads)));
+  Launch(unit == 4 ? CombineExpertsKernel<4> : CombineExpertsKernel<1>,
+         {.grid = grid, .threads = kCombineThreads}, context, sums);
 }
 
 // By kernels/moe_experts/few_tokens.cuh.
@@ -212,8 +214,8 @@ void RunFewTokens(const MoeExpertsParams& params, const CudaExpertList& experts,
                           .x_stride = params.x.stride,
                           .hidden = static_cast<int>(experts.hidden()),
                           .size = static_cast<int>(experts.inner_size()),
-                          .gate_up = experts.gate_up(),
-                          .down = experts.down(),
+                          .gate_up = experts.gate_up_streams(),
+                          .down = experts.down_streams(),
                           .gate_up_bias = experts.gate_up_bias(),
                           .down_bias = experts.down_bias(),
                           .activation = params.activation,
@@ -238,15 +240,15 @@ void RunFewTokens(const MoeExpertsParams& params, const CudaExpertList& experts,
 }
 
 // Sorts the pairs for the products below; false where memory is short.
-bool SortIntoTiles(const MoeExpertsParams& params, ExpertTiles& tiles, const CudaContext& context) {
+bool SortIntoTiles(const MoeExpertsParams& params, int most_rows, ExpertTiles& tiles,
+                   const CudaContext& context) {
   const int64_t pairs = params.x.rows * params.top_k;
   // Every expert may have a tile that is not full.
-  const int64_t most_tiles =
-      pairs / kGroupedRows + std::min<int64_t>(pairs, params.experts->size());
+  const int64_t most_tiles = pairs / most_rows + std::min<int64_t>(pairs, params.experts->size());
   tiles.chosen = params.chosen;
   tiles.pairs = static_cast<int>(pairs);
   tiles.experts = params.experts->size();
-  tiles.most_rows = kGroupedRows;
+  tiles.most_rows = most_rows;
   tiles.group = context.scratch.Take<int32_t>(most_tiles);
   tiles.first = context.scratch.Take<int32_t>(most_tiles);
   tiles.rows = context.scratch.Take<int32_t>(most_tiles);
@@ -261,7 +263,18 @@ bool SortIntoTiles(const MoeExpertsParams& params, ExpertTiles& tiles, const Cud
   return true;
 }
 
+template <bool kGated, class Shape>
+void LaunchGrouped(const GroupedProduct& product, const CudaBf16* x, int64_t rows,
+                   const CudaContext& context) {
+  Launch(GroupedProductKernel<kGated, Shape>,
+         {.grid = static_cast<unsigned>(context.multiprocessors),
+          .threads = kGroupedThreads,
+          .shared_bytes = Shape::kSharedBytes},
+         context, MapRows(x, rows, product.inputs, Shape::kBoxRows, context.errors), product);
+}
+
 // By kernels/moe_experts/grouped_product.cuh: [pairs, hidden], sorted by expert, in scratch memory.
+template <class Shape>
 const float* RunGrouped(const MoeExpertsParams& params, const CudaExpertList& experts,
                         const ExpertTiles& tiles, const CudaContext& context) {
   const int64_t pairs = tiles.pairs;
@@ -275,9 +288,6 @@ const float* RunGrouped(const MoeExpertsParams& params, const CudaExpertList& ex
   Launch(SpreadRowsKernel,
          {.grid = static_cast<unsigned>(params.x.rows), .threads = kSpreadThreads}, context,
          spread);
-  const LaunchShape shape = {.grid = static_cast<unsigned>(context.multiprocessors),
-                             .threads = kGroupedThreads,
-                             .shared_bytes = kGroupedSharedBytes};
   GroupedProduct product = {.weights = experts.gate_up_maps(),
                             .bias = experts.gate_up_bias(),
                             .tile_group = tiles.group,
@@ -289,22 +299,20 @@ const float* RunGrouped(const MoeExpertsParams& params, const CudaExpertList& ex
                             .out = inner,
                             .out_stride = size,
                             .activation = params.activation};
-  Launch(GroupedProductKernel<true>, shape, context, MapRows(x, pairs, hidden, context.errors),
-         product);
+  LaunchGrouped<true, Shape>(product, x, pairs, context);
   product.weights = experts.down_maps();
   product.bias = experts.down_bias();
   product.inputs = static_cast<int>(size);
   product.weight_rows = static_cast<int>(hidden);
   product.out = out;
   product.out_stride = hidden;
-  Launch(GroupedProductKernel<false>, shape, context, MapRows(inner, pairs, size, context.errors),
-         product);
+  LaunchGrouped<false, Shape>(product, inner, pairs, context);
   return out;
 }
 
-// False where these kernels are not the ones to take.
-bool RunPreview(const MoeExpertsParams& params, const CudaExpertList& experts,
-                const CudaContext& context) {
+// On the copy engine and the matrix units; false where these kernels do not take the experts.
+bool RunBf16(const MoeExpertsParams& params, const CudaExpertList& experts,
+             const CudaContext& context) {
   if (experts.gate_up_maps() == nullptr || !RowsAligned(params.x)) return false;
   const ExpertsShape shape = {.tokens = params.x.rows,
                               .experts = experts.size(),
@@ -312,7 +320,8 @@ bool RunPreview(const MoeExpertsParams& params, const CudaExpertList& experts,
                               .hidden = experts.hidden(),
                               .size = experts.inner_size()};
   const FewTokensChoice few = ChooseFewTokens(shape, context.multiprocessors);
-  if (few.gate_up.blocks == 0 && !WantsGroupedProduct(shape)) return false;
+  const int rows = ChooseGroupedRows(shape);
+  if (few.gate_up.blocks == 0 && rows == 0) return false;
   const float* shared = RunShared(params, context);
   if (!context.errors.ok()) return true;
   if (few.gate_up.blocks > 0) {
@@ -320,8 +329,11 @@ bool RunPreview(const MoeExpertsParams& params, const CudaExpertList& experts,
     return true;
   }
   ExpertTiles tiles;
-  if (!SortIntoTiles(params, tiles, context)) return true;
-  const float* routed = RunGrouped(params, experts, tiles, context);
+  if (!SortIntoTiles(params, rows, tiles, context)) return true;
+  const auto run = rows == 64    ? RunGrouped<GroupedShape<64>>
+                   : rows == 128 ? RunGrouped<GroupedShape<128>>
+                                 : RunGrouped<GroupedShape<256>>;
+  const float* routed = run(params, experts, tiles, context);
   if (context.errors.ok()) Combine(params, routed, shared, tiles.place, context);
   return true;
 }
@@ -338,7 +350,7 @@ void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) 
   CHECK_EQ(params.out.cols, params.x.cols);
   if (params.shared != nullptr && !IsCoded(*params.shared)) CheckShared(*params.shared, params.x.cols);
   if (params.x.rows == 0) return;
-  if (context.preview && RunPreview(params, experts, context)) return;
+  if (RunBf16(params, experts, context)) return;
 
   ExpertLayer routed;
   routed.activation = params.activation;

@@ -4,6 +4,7 @@
 #ifndef TROUPE_KERNELS_MOE_ROUTE_MOE_ROUTE_CUH_
 #define TROUPE_KERNELS_MOE_ROUTE_MOE_ROUTE_CUH_
 
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/math.cuh"
 #include "kernels/moe_route/moe_route.h"
 
@@ -85,13 +86,33 @@ __device__ __forceinline__ void LimitToGroups(const MoeRouteParams& params, int 
   __syncwarp();
 }
 
+// Numbers in the order of unsigned ones; above 0, which stands for none. NaN becomes 0 too.
+__device__ __forceinline__ uint32_t RankKey(float value) {
+  if (isnan(value)) return 0;
+  const uint32_t bits = __float_as_uint(value + 0.0F);  // of both zeros the same
+  return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
+}
+
+// One lane's best of every 32nd expert: ties go to the lower index.
+struct LaneBest {
+  uint32_t key;
+  int index;
+};
+__device__ __forceinline__ LaneBest FindLaneBest(const uint32_t* keys, int experts) {
+  LaneBest best = {0, experts - 1};
+  for (int e = static_cast<int>(threadIdx.x); e < experts; e += kWarpSize) {
+    if (keys[e] > best.key) best = {keys[e], e};
+  }
+  return best;
+}
+
 // By the first warp of a block. `shared`: two numbers an expert and one a group.
 __device__ __forceinline__ void RouteToken(const MoeRouteParams& params, int64_t token,
                                            float* shared) {
   const auto experts = static_cast<int>(params.logits.cols);
   const int lane = static_cast<int>(threadIdx.x);
   float* scores = shared;
-  float* ranks = shared + experts;  // c; -inf once chosen
+  float* ranks = shared + experts;
   const float* logits =
       static_cast<const float*>(params.logits.data) + token * params.logits.stride;
   ScoreExperts(params.scoring, logits, experts, scores);
@@ -102,31 +123,40 @@ __device__ __forceinline__ void RouteToken(const MoeRouteParams& params, int64_t
   if (params.group_score != GroupScore::kNone) {
     LimitToGroups(params, experts, ranks, ranks + experts);
   }
+  auto* keys = reinterpret_cast<uint32_t*>(ranks);  // 0 once chosen
+  for (int e = lane; e < experts; e += kWarpSize) keys[e] = RankKey(ranks[e]);
+  LaneBest best = FindLaneBest(keys, experts);
   int32_t* chosen = params.experts + token * params.top_k;
   float* weights = params.weights + token * params.top_k;
   float sum = 0;
+  int own = 0;  // of the first choices, this lane's
   for (int k = 0; k < params.top_k; ++k) {
-    const int best = WarpBest(ranks, experts).index;
-    const float score = scores[best];
-    sum = __fadd_rn(sum, score);
-    __syncwarp();
-    if (lane == 0) {
-      ranks[best] = -INFINITY;
-      chosen[k] = best;
-      weights[k] = score;
-      if (params.load != nullptr) atomicAdd(params.load + best, 1);
+    const uint32_t key = __reduce_max_sync(kAllLanes, best.key);
+    const int index = static_cast<int>(__reduce_min_sync(
+        kAllLanes, best.key == key ? static_cast<unsigned>(best.index) : 0xffffffffU));
+    sum = __fadd_rn(sum, scores[index]);
+    if (lane == k % kWarpSize) {
+      chosen[k] = index;
+      if (k < kWarpSize) own = index;
+      if (k >= kWarpSize) weights[k] = scores[index];
+      if (params.load != nullptr) atomicAdd(params.load + index, 1);
     }
-    __syncwarp();
+    if (lane == index % kWarpSize) {
+      keys[index] = 0;
+      best = FindLaneBest(keys, experts);
+    }
   }
-  if (lane != 0) return;
-  for (int k = 0; k < params.top_k; ++k) {
-    weights[k] = (params.normalize ? weights[k] / (sum + 1e-20F) : weights[k]) * params.scale;
+  for (int k = lane; k < params.top_k; k += kWarpSize) {
+    const float score = k < kWarpSize ? scores[own] : weights[k];
+    weights[k] = (params.normalize ? score / (sum + 1e-20F) : score) * params.scale;
   }
 }
 
 // One warp a block. Dynamic shared memory as RouteToken's.
 __global__ void __launch_bounds__(kWarpSize) MoeRouteKernel(MoeRouteParams params) {
   extern __shared__ float route_shared[];
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   RouteToken(params, blockIdx.x, route_shared);
 }
 

@@ -13,9 +13,8 @@ namespace {
 constexpr int kMostFewTokens = 16;
 static_assert(kMostFewTokens <= kArrivalCounters);
 
-bool IsForFewTokens(const MoeRouteParams& params, const CudaMatrix& router,
-                    const CudaContext& context) {
-  return context.preview && params.x.rows <= kMostFewTokens &&
+bool IsForFewTokens(const MoeRouteParams& params, const CudaMatrix& router) {
+  return params.x.rows <= kMostFewTokens &&
          router.precision() == Precision::kF32 && router.inputs() % kRouteUnit == 0 &&
          RowsAligned(params.x);
 }
@@ -53,14 +52,18 @@ void MoeRouteCuda(const MoeRouteParams& params, const CudaContext& context) {
   if (tokens == 0) return;
   const size_t floats = 2 * static_cast<size_t>(params.logits.cols) + params.groups;
   const size_t shared_bytes = floats * sizeof(float);
-  if (params.router != nullptr && IsForFewTokens(params, AsCuda(params.router), context)) {
+  if (params.router != nullptr && IsForFewTokens(params, AsCuda(params.router))) {
     return RouteFewTokens(params, AsCuda(params.router), shared_bytes, context);
   }
   if (params.router != nullptr) {
     LinearCuda({params.x, params.router, params.logits, /*accumulate=*/false, params.router_bias},
                context);
   }
-  MoeRouteKernel<<<tokens, kWarpSize, shared_bytes, context.stream>>>(params);
+  Launch(MoeRouteKernel,
+         {.grid = tokens,
+          .threads = kWarpSize,
+          .shared_bytes = static_cast<int64_t>(shared_bytes)},
+         context, params);
 }
 
 }  // namespace troupe

@@ -9,7 +9,7 @@ void NsaAttentionCuda(const NsaAttentionParams& params, const CudaContext& conte
   AttentionParams attention = CommonAttention(params);
   attention.selected = params.selected;
   attention.selected_blocks = params.selected_blocks;
-  if (context.preview && UnitsTake(attention)) {
+  if (UnitsTake(attention)) {
     LaunchUnitAttention<Seen::kSelected>(attention, params.selected_blocks, context);
   } else {
     LaunchAttention<Seen::kSelected>(attention, params.selected_blocks, context);

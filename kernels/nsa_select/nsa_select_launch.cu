@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention_kernel.cuh"
+#include "kernels/cuda/attention_units_launch.cuh"
 #include "kernels/nsa_select/nsa_select.cuh"
 #include "kernels/nsa_select/nsa_select_cuda.h"
 
@@ -38,6 +39,45 @@ void LaunchChoice(NsaChoiceParams params, const CudaContext& context) {
   });
 }
 
+// Attention on the matrix units leaves the scores, so that keys are read once.
+void LaunchWithScores(NsaChoiceParams params, int64_t tiles, const CudaContext& context) {
+  constexpr int64_t kScoreFloats = int64_t{64} << 20;
+  constexpr int64_t kMostShared = int64_t{200} << 10;
+  const AttentionParams& attention = params.attention;
+  const int kv_heads = attention.k.kv_heads;
+  const int64_t tokens = attention.batch.tokens;
+  params.given_stride = params.most_entries;
+  const int64_t a_token = attention.heads * params.given_stride;
+  const int64_t at_once = std::clamp<int64_t>(kScoreFloats / a_token, 1, tokens);
+  auto* given = context.scratch.Take<float>(at_once * a_token);
+  params.given = given;
+  int64_t shared_bytes = params.sizes.selected_blocks * static_cast<int64_t>(sizeof(int));
+  const int64_t a_list = params.most_entries + params.most_blocks;
+  if (a_list * static_cast<int64_t>(sizeof(float)) <= kMostShared) {
+    shared_bytes += a_list * static_cast<int64_t>(sizeof(float));
+  } else {
+    params.mass = context.scratch.Take<float>(at_once * kv_heads * params.most_entries);
+    params.scores = context.scratch.Take<float>(at_once * kv_heads * params.most_blocks);
+  }
+  UnitLaunch launch = MakeUnitLaunch<Seen::kCompressed>(attention, tiles, context);
+  launch.params.scores = given;
+  launch.params.score_stride = params.given_stride;
+  const bool few = at_once * kv_heads < int64_t{4} * context.multiprocessors;
+  for (int64_t first = 0; first < tokens; first += at_once) {
+    const int64_t end = std::min(tokens, first + at_once);
+    launch.params.first_token = static_cast<int>(first);
+    launch.params.end_token = static_cast<int>(end);
+    RunUnitLaunch<Seen::kCompressed>(launch, context);
+    if (!context.errors.ok()) return;
+    params.first_token = static_cast<int>(first);
+    Launch(NsaChooseGivenKernel,
+           {.grid = dim3(static_cast<unsigned>(end - first), static_cast<unsigned>(kv_heads)),
+            .threads = few ? 1024 : 256,
+            .shared_bytes = shared_bytes},
+           context, params);
+  }
+}
+
 }  // namespace
 
 void NsaSelectCuda(const NsaSelectParams& params, const CudaContext& context) {
@@ -54,11 +94,15 @@ void NsaSelectCuda(const NsaSelectParams& params, const CudaContext& context) {
   attention.softmax = context.scratch.Take<float2>(int64_t{params.batch.tokens} * params.heads);
   if (!context.errors.ok()) return;
   const int64_t tiles = TilesOfTables(params.batch, params.tables, params.k.entries_per_page);
-  LaunchAttention<Seen::kCompressed>(attention, tiles, context);
   choice.sizes = sizes;
   choice.most_entries = tiles * kAttentionTile;
   choice.most_blocks = CeilDiv(choice.most_entries, params.k.entries_per_page);
   choice.selected = params.selected;
+  if (UnitsTake(attention)) {
+    LaunchWithScores(choice, tiles, context);
+    return;
+  }
+  LaunchAttention<Seen::kCompressed>(attention, tiles, context);
   if (context.errors.ok()) LaunchChoice(choice, context);
 }
 

@@ -10,7 +10,7 @@ void PagedAttentionCuda(const PagedAttentionParams& params, const CudaContext& c
   attention.window = params.window;
   attention.sinks = params.sinks;
   const int64_t most_tiles = TilesOfTables(params.batch, params.tables, params.k.entries_per_page);
-  if (context.preview && UnitsTake(attention)) {
+  if (UnitsTake(attention)) {
     LaunchUnitAttention<Seen::kWindow>(attention, most_tiles, context);
   } else {
     LaunchAttention<Seen::kWindow>(attention, most_tiles, context);

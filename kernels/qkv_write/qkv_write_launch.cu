@@ -6,22 +6,9 @@
 #include "kernels/qkv_write/qkv_write_cuda.h"
 
 namespace troupe {
-namespace {
-
-void NormAndRotate(const HeadNormRopeParams& params, const CudaContext& context) {
-  if (params.norm_weight == nullptr && params.inverse_frequency == nullptr) return;
-  HeadNormRopeCuda(params, context);
-}
-
-}  // namespace
 
 void QkvWriteCuda(const QkvWriteParams& params, const CudaContext& context) {
   CHECK(params.kv.k.data == params.k.x.data) << "other keys are written than rotated";
-  if (!context.preview) {
-    NormAndRotate(params.q, context);
-    NormAndRotate(params.k, context);
-    return KvWriteCuda(params.kv, context);
-  }
   CHECK_EQ(params.k.heads, params.kv.k_stream.kv_heads);
   CheckKvWrite(params.kv);
   QkvWriteParams resolved = params;

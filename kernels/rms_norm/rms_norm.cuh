@@ -2,6 +2,7 @@
 #ifndef TROUPE_KERNELS_RMS_NORM_RMS_NORM_CUH_
 #define TROUPE_KERNELS_RMS_NORM_RMS_NORM_CUH_
 
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/math.cuh"
 #include "kernels/rms_norm/rms_norm.h"
 
@@ -40,6 +41,55 @@ __global__ void __launch_bounds__(kRmsNormThreads) RmsNormKernel(RmsNormParams p
   for (int64_t c = threadIdx.x; c < cols; c += kRmsNormThreads) {
     const float normed = x[c] * scale;
     out[c] = params.accumulate ? __fmaf_rn(normed, weight[c], out[c]) : normed * weight[c];
+  }
+}
+
+__device__ __forceinline__ float SquaresOf(const float4& four) {
+  float squares = __fmul_rn(four.x, four.x);
+  squares = __fmaf_rn(four.y, four.y, squares);
+  squares = __fmaf_rn(four.z, four.z, squares);
+  return __fmaf_rn(four.w, four.w, squares);
+}
+
+__device__ __forceinline__ float4 NormedFour(const float4& x, float scale, const float4& weight) {
+  return {__fmul_rn(__fmul_rn(x.x, scale), weight.x), __fmul_rn(__fmul_rn(x.y, scale), weight.y),
+          __fmul_rn(__fmul_rn(x.z, scale), weight.z), __fmul_rn(__fmul_rn(x.w, scale), weight.w)};
+}
+
+// The same for whole rows of up to kFours * 4 * kRmsNormThreads columns, aligned, which threads
+// keep in registers; weights are there before the row is. Without accumulate and square_sums.
+template <int kFours>
+__global__ void __launch_bounds__(kRmsNormThreads) RmsNormShortKernel(RmsNormParams params) {
+  __shared__ float warp_sums[kRmsNormThreads / kWarpSize];
+  const int64_t row = blockIdx.x;
+  const int fours = static_cast<int>(params.x.cols / 4);
+  const auto* x = reinterpret_cast<const float4*>(static_cast<const float*>(params.x.data) +
+                                                  row * params.x.stride);
+  const auto* weight = static_cast<const float4*>(params.weight.data);
+  auto* out =
+      reinterpret_cast<float4*>(static_cast<float*>(params.out.data) + row * params.out.stride);
+  float4 kept_weight[kFours];
+  float4 kept_x[kFours];
+#pragma unroll
+  for (int i = 0; i < kFours; ++i) {
+    const int four = static_cast<int>(threadIdx.x) + i * kRmsNormThreads;
+    kept_weight[i] = four < fours ? weight[four] : float4{};
+  }
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
+  float squares = 0;
+#pragma unroll
+  for (int i = 0; i < kFours; ++i) {
+    const int four = static_cast<int>(threadIdx.x) + i * kRmsNormThreads;
+    kept_x[i] = four < fours ? x[four] : float4{};
+    squares += SquaresOf(kept_x[i]);
+  }
+  squares = BlockSum(squares, warp_sums);
+  const float scale = 1.0F / sqrtf(squares / static_cast<float>(params.x.cols) + params.eps);
+#pragma unroll
+  for (int i = 0; i < kFours; ++i) {
+    const int four = static_cast<int>(threadIdx.x) + i * kRmsNormThreads;
+    if (four < fours) out[four] = NormedFour(kept_x[i], scale, kept_weight[i]);
   }
 }
 

@@ -173,7 +173,7 @@ void RunnerHarness::Fork(uint32_t from, uint32_t to, bool share) {
       } else {
         ++references_[g][page];
       }
-      CHECK_OK(pages_->Grant(to, group, static_cast<uint32_t>(b), page));
+      CHECK_OK(pages_->Grant({to, group, static_cast<uint32_t>(b), page}));
     }
   }
 }
@@ -197,7 +197,7 @@ void RunnerHarness::GrantBlocks(uint32_t slot, int64_t tokens) {
     while (sequence.blocks[g].size() < blocks) {
       const uint32_t page = TakePage(static_cast<int>(g));
       const auto block = static_cast<uint32_t>(sequence.blocks[g].size());
-      CHECK_OK(pages_->Grant(slot, static_cast<uint32_t>(g), block, page));
+      CHECK_OK(pages_->Grant({slot, static_cast<uint32_t>(g), block, page}));
       sequence.blocks[g].push_back(page);
     }
   }
