@@ -196,11 +196,10 @@ void TimeProducts(Bench& bench, const std::string& name,
     const std::vector<float> row = bench.FirstRow(out);
     if (first_row.empty()) first_row = row;
     if (row != first_row) std::printf("row 0 has other bits with %d rows:\n", int(count));
-    bench.Time(absl::StrCat("linear ", name, " ", count, " rows"),
-               weights[0]->bytes() + count * (inputs + outputs) * 4, 2 * count * outputs * inputs,
-               [&](int i) {
-                 bench.ops().Linear({.x = x, .w = weights[i % weights.size()], .out = out});
-               });
+    bench.Time(
+        absl::StrCat("linear ", name, " ", count, " rows"),
+        weights[0]->bytes() + count * (inputs + outputs) * 4, 2 * count * outputs * inputs,
+        [&](int i) { bench.ops().Linear({.x = x, .w = weights[i % weights.size()], .out = out}); });
   }
 }
 
@@ -226,8 +225,8 @@ void TimeCodes(Bench& bench, const std::vector<int64_t>& rows) {
                                  {"int8", kInt8, int64_t{1} << 20, ScaleFormat::kBf16},
                                  {"fp8", kFp8E4M3, 128, ScaleFormat::kF32},
                                  {"mxfp4", kFp4E2M1, 32, ScaleFormat::kE8M0}};
-  const int64_t shapes[][2] = {{24576, 4096}, {12288, 4096}, {4096, 12288}, {6144, 4096},
-                               {4096, 4096}};
+  const int64_t shapes[][2] = {
+      {24576, 4096}, {12288, 4096}, {4096, 12288}, {6144, 4096}, {4096, 4096}};
   for (const CodedFormat& format : formats) {
     for (const auto& [outputs, inputs] : shapes) {
       const std::string name = absl::StrCat(format.name, " ", outputs, " x ", inputs);

@@ -424,8 +424,9 @@ std::vector<Case> MlaCases() {
 const std::vector<Case>& Cases() {
   static const auto& cases = *new std::vector<Case>([] {
     std::vector<Case> all;
-    for (const auto& group : {RowCases(), LinearCases(), CodedCases(), HeadCases(), RouterCases(),
-                              ExpertCases(), AttentionCases(), NsaCases(), MlaCases(), SampleCases()}) {
+    for (const auto& group :
+         {RowCases(), LinearCases(), CodedCases(), HeadCases(), RouterCases(), ExpertCases(),
+          AttentionCases(), NsaCases(), MlaCases(), SampleCases()}) {
       all.insert(all.end(), group.begin(), group.end());
     }
     return all;

@@ -22,8 +22,7 @@ class CudaCodes final : public PackedMatrix {
   // may go away. Where device memory is short the error is noted, and the matrix is good for
   // nothing but its shape.
   static std::unique_ptr<CudaCodes> Pack(absl::Span<const CodedMatrix> parts, Precision precision,
-                                         CudaArena& arena, cudaStream_t stream,
-                                         CudaErrors& errors);
+                                         CudaArena& arena, cudaStream_t stream, CudaErrors& errors);
 
   CodedKind kind() const { return kind_; }
   const CodedShape& shape() const { return shape_; }

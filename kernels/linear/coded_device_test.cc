@@ -1,5 +1,5 @@
-// Codes on GPUs: how products are cut up, which needs no GPU, and that products have the bits of the
-// numbers that the codes stand for.
+// Codes on GPUs: how products are cut up, which needs no GPU, and that products have the bits of
+// the numbers that the codes stand for.
 #include <gtest/gtest.h>
 
 #include "kernels/element.h"
@@ -33,8 +33,7 @@ TEST(CodedLayoutTest, StreamsTakeEveryTileAndFitSharedMemory) {
       for (const int64_t rows : {1, 8, 16}) {
         const CodedShape shape = {.outputs = outputs, .inputs = inputs, .group = 64};
         const int segments = SegmentsOf(shape);
-        const CodedStreamChoice choice =
-            ChooseCodedStream(shape, segments, rows, kMultiprocessors);
+        const CodedStreamChoice choice = ChooseCodedStream(shape, segments, rows, kMultiprocessors);
         if (rows == 16 && inputs == 12288) {
           EXPECT_EQ(choice.blocks, 0);
           continue;
@@ -87,8 +86,7 @@ TEST_P(CodedDeviceTest, ProductsAreThoseOfRoundedNumbers) {
       const RandomCodes codes(format, 90, inputs, random());
       const auto coded = device.ops().PackCoded({codes.view()}, Precision::kBf16);
       const Matrix numbers = {90, inputs, RoundedNumbers(codes.view())};
-      const auto plain =
-          device.ops().Pack({device.Keep(numbers, DType::kBf16)}, Precision::kBf16);
+      const auto plain = device.ops().Pack({device.Keep(numbers, DType::kBf16)}, Precision::kBf16);
       for (const int rows : {1, 7, 16, 40, 100}) {
         const Tensor x = device.Put(RandomMatrix(rows, inputs, random));
         const Tensor got = device.Put(RandomMatrix(rows, 90, random));

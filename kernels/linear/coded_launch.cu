@@ -17,8 +17,8 @@ constexpr int64_t kMostTileRows = 64;
 
 bool RunFewRows(const LinearParams& params, const CudaCodes& w, const CudaContext& context) {
   if (!RowsAligned(params.x)) return false;
-  const CodedStreamChoice choice = ChooseCodedStream(w.shape(), w.view().segments, params.x.rows,
-                                                     context.multiprocessors);
+  const CodedStreamChoice choice =
+      ChooseCodedStream(w.shape(), w.view().segments, params.x.rows, context.multiprocessors);
   if (choice.blocks == 0) return false;
   const CodedFewRows product = {.x = static_cast<const float*>(params.x.data),
                                 .x_stride = params.x.stride,
@@ -31,11 +31,12 @@ bool RunFewRows(const LinearParams& params, const CudaCodes& w, const CudaContex
                                 .tiles = choice.tiles};
   WithCodedKind(w.kind(), [&](auto known) {
     constexpr CodedKind kKind = decltype(known)::value;
-    Launch(product.rows <= kCodedColumns ? CodedFewRowsKernel<kKind, 1> : CodedFewRowsKernel<kKind, 2>,
-           {.grid = static_cast<unsigned>(choice.blocks),
-            .threads = choice.tiles * w.view().segments * kWarpSize,
-            .shared_bytes = choice.shared_bytes},
-           context, product);
+    Launch(
+        product.rows <= kCodedColumns ? CodedFewRowsKernel<kKind, 1> : CodedFewRowsKernel<kKind, 2>,
+        {.grid = static_cast<unsigned>(choice.blocks),
+         .threads = choice.tiles * w.view().segments * kWarpSize,
+         .shared_bytes = choice.shared_bytes},
+        context, product);
   });
   return true;
 }

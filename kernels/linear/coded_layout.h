@@ -51,7 +51,9 @@ struct CodedShape {
   int64_t group = 0;  // at most `inputs`
 
   int64_t tiles() const { return (outputs + kCodedTileOutputs - 1) / kCodedTileOutputs; }
-  int64_t padded_inputs() const { return (inputs + kCodedInputs - 1) / kCodedInputs * kCodedInputs; }
+  int64_t padded_inputs() const {
+    return (inputs + kCodedInputs - 1) / kCodedInputs * kCodedInputs;
+  }
   // With the padding, which may have a group of its own.
   int64_t groups() const { return group >= inputs ? 1 : (padded_inputs() + group - 1) / group; }
 };
@@ -65,7 +67,8 @@ inline bool TakesCodes(const CodedShape& shape, CodeFormat format, ScaleFormat s
     return false;
   }
   // Half a unit has one scale an output.
-  return shape.group >= shape.inputs || (shape.group >= 32 && (shape.group & (shape.group - 1)) == 0);
+  return shape.group >= shape.inputs ||
+         (shape.group >= 32 && (shape.group & (shape.group - 1)) == 0);
 }
 
 inline CodedKind KindOf(CodeFormat format, ScaleFormat scales, bool zeros) {

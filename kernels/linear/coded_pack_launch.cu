@@ -23,13 +23,12 @@ struct Pieces {
   int64_t zeros_bytes;
 
   Pieces(const CodedShape& shape, CodedKind kind)
-      : codes_bytes(Aligned(shape.tiles() * (shape.padded_inputs() / UnitInputs(kind)) *
-                            kCodedUnitBytes)),
-        scales_bytes(Aligned(shape.tiles() * shape.groups() * kCodedTileOutputs *
-                             ScaleBytes(kind))),
-        zeros_bytes(StoresZeros(kind)
-                        ? Aligned(shape.tiles() * shape.groups() * kCodedTileOutputs)
-                        : 0) {}
+      : codes_bytes(
+            Aligned(shape.tiles() * (shape.padded_inputs() / UnitInputs(kind)) * kCodedUnitBytes)),
+        scales_bytes(
+            Aligned(shape.tiles() * shape.groups() * kCodedTileOutputs * ScaleBytes(kind))),
+        zeros_bytes(StoresZeros(kind) ? Aligned(shape.tiles() * shape.groups() * kCodedTileOutputs)
+                                      : 0) {}
   int64_t total() const { return codes_bytes + scales_bytes + zeros_bytes; }
 };
 
@@ -69,9 +68,8 @@ RawCodes UploadRaw(absl::Span<const CodedMatrix> parts, const CodedShape& shape,
   raw.groups = groups;
   auto* codes = static_cast<uint8_t*>(upload.Room(shape.outputs * raw.row_bytes));
   auto* scales = static_cast<float*>(upload.Room(shape.outputs * groups * 4));
-  uint8_t* zeros = StoresZeros(kind)
-                       ? static_cast<uint8_t*>(upload.Room(shape.outputs * groups))
-                       : nullptr;
+  uint8_t* zeros =
+      StoresZeros(kind) ? static_cast<uint8_t*>(upload.Room(shape.outputs * groups)) : nullptr;
   const std::vector<uint8_t> middle(
       zeros == nullptr ? 0 : static_cast<size_t>(shape.outputs * groups),
       static_cast<uint8_t>(MiddleOf(parts[0].format)));
@@ -101,16 +99,15 @@ CudaCodes::CudaCodes(const CodedShape& shape, CodedKind kind, int64_t bytes)
   view_.padded_inputs = static_cast<int>(shape.padded_inputs());
   view_.groups = static_cast<int>(shape.groups());
   constexpr int kOneGroup = 30;
-  view_.group_bits = view_.groups == 1
-                         ? kOneGroup
-                         : std::countr_zero(static_cast<uint64_t>(shape.group));
+  view_.group_bits =
+      view_.groups == 1 ? kOneGroup : std::countr_zero(static_cast<uint64_t>(shape.group));
   view_.segments = SegmentsOf(shape);
   view_.segment_inputs = static_cast<int>(SegmentInputs(shape, view_.segments));
 }
 
-std::unique_ptr<CudaCodes> CudaCodes::Pack(absl::Span<const CodedMatrix> parts,
-                                           Precision precision, CudaArena& arena,
-                                           cudaStream_t stream, CudaErrors& errors) {
+std::unique_ptr<CudaCodes> CudaCodes::Pack(absl::Span<const CodedMatrix> parts, Precision precision,
+                                           CudaArena& arena, cudaStream_t stream,
+                                           CudaErrors& errors) {
   CHECK(!parts.empty());
   CodedShape shape = {.inputs = parts[0].cols, .group = std::min(parts[0].group, parts[0].cols)};
   ScaleFormat scale_format = parts[0].scale_format;

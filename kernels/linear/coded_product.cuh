@@ -13,7 +13,7 @@ namespace troupe {
 
 // Pointers are to device memory.
 struct CodedView {
-  const uint4* codes = nullptr;      // [tiles, units, 32]
+  const uint4* codes = nullptr;       // [tiles, units, 32]
   const std::byte* scales = nullptr;  // [tiles, groups, 8, 2]
   const uint16_t* zeros = nullptr;    // [tiles, groups, 8], each two bytes; with StoresZeros
   int outputs = 0;

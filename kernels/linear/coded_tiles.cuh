@@ -54,8 +54,8 @@ class CodedCopies {
 
   // One of the warp's tiles; it may lie beyond the last.
   __device__ __forceinline__ int Tile(int index) const {
-    const int warp = static_cast<int>(blockIdx.x) * kCodedTileWarps +
-                     static_cast<int>(threadIdx.x) / kWarpSize;
+    const int warp =
+        static_cast<int>(blockIdx.x) * kCodedTileWarps + static_cast<int>(threadIdx.x) / kWarpSize;
     return kGated ? warp + index * (w_.outputs / 2 / kCodedTileOutputs)
                   : warp * kCodedWarpTiles + index;
   }
@@ -77,8 +77,8 @@ class CodedCopies {
     const int units = w_.padded_inputs / UnitInputs(kKind);
 #pragma unroll
     for (int i = 0; i < kCodedWarpTiles * Stage::kUnits; ++i) {
-      const int64_t unit = int64_t{TileToRead(i / Stage::kUnits)} * units + step * Stage::kUnits +
-                           i % Stage::kUnits;
+      const int64_t unit =
+          int64_t{TileToRead(i / Stage::kUnits)} * units + step * Stage::kUnits + i % Stage::kUnits;
       CopyAsync16(codes_stage + CodesAt(i), w_.codes + unit * kWarpSize + lane, true);
     }
   }
@@ -167,8 +167,7 @@ __device__ __forceinline__ void StoreGated(const CodedTileProduct& product, cons
 // CodedStage::kSharedBytes. With product.partial, segments in z. kGated: outputs / 2 is a multiple
 // of kCodedTileOutputs.
 template <CodedKind kKind, int kColumnTiles, bool kGated>
-__global__ void __launch_bounds__(kCodedTileThreads, 2)
-    CodedTileKernel(CodedTileProduct product) {
+__global__ void __launch_bounds__(kCodedTileThreads, 2) CodedTileKernel(CodedTileProduct product) {
   using Stage = CodedStage<kKind, kColumnTiles>;
   using Unit = LoadedUnit<kKind>;
   extern __shared__ __align__(128) uint4 coded_tile_shared[];
@@ -192,7 +191,8 @@ __global__ void __launch_bounds__(kCodedTileThreads, 2)
   const auto start = [&](int step) {
     const int stage = step % Stage::kStages;
     if (step < steps) {
-      copies.Start(first_step + step, x_stages + stage * Stage::kXChunks, code_stages + stage * Stage::kCodes);
+      copies.Start(first_step + step, x_stages + stage * Stage::kXChunks,
+                   code_stages + stage * Stage::kCodes);
     }
     CommitCopies();  // an empty group keeps the count of groups
   };
@@ -219,8 +219,8 @@ __global__ void __launch_bounds__(kCodedTileThreads, 2)
 #pragma unroll
       for (int tile = 0; tile < kCodedWarpTiles; ++tile) {
         const int unit = half * Stage::kUnits / 2;
-        const uint4 codes = code_stages[stage * Stage::kCodes +
-                                        copies.CodesAt(tile * Stage::kUnits + unit)];
+        const uint4 codes =
+            code_stages[stage * Stage::kCodes + copies.CodesAt(tile * Stage::kUnits + unit)];
         const int within = half % Unit::kHalves;
         const GroupFactors<kKind> factors(units[tile][unit].scales[within]);
         DecodeStep<kKind>(codes, within * 2, factors, a[half][tile][0]);
@@ -245,8 +245,7 @@ __global__ void __launch_bounds__(kCodedTileThreads, 2)
 inline constexpr int kSumSegmentsThreads = 256;
 
 // `out` from `partial`, the segments in order. Grid: outputs in x, rows in y.
-__global__ void __launch_bounds__(kSumSegmentsThreads)
-    SumSegmentsKernel(CodedTileProduct product) {
+__global__ void __launch_bounds__(kSumSegmentsThreads) SumSegmentsKernel(CodedTileProduct product) {
   WaitForEarlierKernels();
   const int output =
       static_cast<int>(blockIdx.x) * kSumSegmentsThreads + static_cast<int>(threadIdx.x);

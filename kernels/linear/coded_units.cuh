@@ -186,8 +186,8 @@ struct LoadedUnit {
       scales[half].Load(w, scales_at + group * 8);
     }
   }
-  __device__ __forceinline__ void Load(const CodedView& w, const uint4* codes_at,
-                                       int64_t scales_at, int unit) {
+  __device__ __forceinline__ void Load(const CodedView& w, const uint4* codes_at, int64_t scales_at,
+                                       int unit) {
     codes = __ldcs(codes_at + unit * kWarpSize);
     LoadScales(w, scales_at, unit);
   }

@@ -60,22 +60,21 @@ __global__ void __launch_bounds__(kPackThreads)
   if (index >= count) return;
   const int64_t group = index / kCodedTileOutputs % to.groups;
   const int64_t tile = index / kCodedTileOutputs / to.groups;
-  const int64_t output =
-      tile * kCodedTileOutputs + index % 2 * 8 + index % kCodedTileOutputs / 2;
+  const int64_t output = tile * kCodedTileOutputs + index % 2 * 8 + index % kCodedTileOutputs / 2;
   const bool inside = output < to.outputs && group < raw.groups;
   const float scale = inside ? raw.scales[output * raw.groups + group] : 0.0F;
   if constexpr (ScaleBytes(kKind) == 2) {
     static_cast<CudaBf16*>(scales)[index] = Narrow<CudaBf16>(scale);
   } else if constexpr (kKind == CodedKind::kInt4Zeros) {
     const CudaBf16 high = Narrow<CudaBf16>(scale);
-    static_cast<__nv_bfloat162*>(scales)[index] = {high,
-                                                   Narrow<CudaBf16>(scale - Widen(high))};
+    static_cast<__nv_bfloat162*>(scales)[index] = {high, Narrow<CudaBf16>(scale - Widen(high))};
   } else {
     static_cast<float*>(scales)[index] = scale;
   }
   if constexpr (StoresZeros(kKind)) {
     constexpr int kMiddle = kKind == CodedKind::kInt8 ? 128 : 8;
-    zeros[index] = inside && raw.zeros != nullptr ? raw.zeros[output * raw.groups + group] : kMiddle;
+    zeros[index] =
+        inside && raw.zeros != nullptr ? raw.zeros[output * raw.groups + group] : kMiddle;
   }
 }
 

@@ -1,5 +1,3 @@
-#include "kernels/moe_experts/coded_experts.cuh"
-
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -8,6 +6,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/linear/linear_cuda.h"
 #include "kernels/linear/linear_products.cuh"
+#include "kernels/moe_experts/coded_experts.cuh"
 #include "kernels/moe_experts/expert_rows.cuh"
 #include "kernels/moe_experts/moe_experts.cuh"
 #include "kernels/swiglu/swiglu_cuda.h"
