@@ -94,6 +94,26 @@ class CodedCopies {
   int chunk_;
 };
 
+// A warp's codes of a stage, whose scales `units` have: [half][tile][step][register].
+template <CodedKind kKind, int kUnits>
+__device__ __forceinline__ void DecodeStage(
+    const uint4* codes_stage, const LoadedUnit<kKind> (&units)[kCodedWarpTiles][kUnits],
+    uint32_t (&a)[2][kCodedWarpTiles][2][4]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int tile = 0; tile < kCodedWarpTiles; ++tile) {
+      const int unit = half * kUnits / 2;
+      const int within = half % LoadedUnit<kKind>::kHalves;
+      const uint4 codes =
+          codes_stage[(tile * kUnits + unit) * kCodedTileThreads + static_cast<int>(threadIdx.x)];
+      const GroupFactors<kKind> factors(units[tile][unit].scales[within]);
+      DecodeStep<kKind>(codes, within * 2, factors, a[half][tile][0]);
+      DecodeStep<kKind>(codes, within * 2 + 1, factors, a[half][tile][1]);
+    }
+  }
+}
+
 // Half a stage: two steps of 16 inputs of all rows.
 template <CodedKind kKind, int kColumnTiles>
 __device__ __forceinline__ void MultiplyHalf(const uint4* x_stage, int half,
@@ -214,19 +234,7 @@ __global__ void __launch_bounds__(kCodedTileThreads, 2) CodedTileKernel(CodedTil
     start(step + Stage::kStages - 1);
     const int stage = step % Stage::kStages;
     uint32_t a[2][kCodedWarpTiles][2][4];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int tile = 0; tile < kCodedWarpTiles; ++tile) {
-        const int unit = half * Stage::kUnits / 2;
-        const uint4 codes =
-            code_stages[stage * Stage::kCodes + copies.CodesAt(tile * Stage::kUnits + unit)];
-        const int within = half % Unit::kHalves;
-        const GroupFactors<kKind> factors(units[tile][unit].scales[within]);
-        DecodeStep<kKind>(codes, within * 2, factors, a[half][tile][0]);
-        DecodeStep<kKind>(codes, within * 2 + 1, factors, a[half][tile][1]);
-      }
-    }
+    DecodeStage<kKind>(code_stages + stage * Stage::kCodes, units, a);
     if (step + 1 < steps) load_scales(step + 1);
     MultiplyHalf<kKind, kColumnTiles>(x_stages + stage * Stage::kXChunks, 0, a[0], sums);
     MultiplyHalf<kKind, kColumnTiles>(x_stages + stage * Stage::kXChunks, 1, a[1], sums);
