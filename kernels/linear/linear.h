@@ -10,12 +10,11 @@
 namespace troupe {
 
 // How products are formed. kF32: weights upcast, x as it is. kBf16: x rounded to bf16 (nearest
-// even), products and sums in f32; GPUs round the numbers that codes stand for to bf16 too. The
-// others are for integer codes with groups of at most kMostIntegerInputs: x becomes integers q = x
-// * (127 / m), rounded to nearest even, which stand for q * (m / 127), where m is the largest
-// magnitude of x, kInt8Groups: in the group of the weights, kInt8Rows: in the row; sums over a
-// group are exact. A group or row whose m is under kLeastIntegerRange counts as zero, and one with
-// a NaN or an infinity gives NaN.
+// even), products and sums in f32. The others are for integer codes with groups of at most
+// kMostIntegerInputs: x becomes integers q = x * (127 / m), rounded to nearest even, which stand
+// for q * (m / 127), where m is the largest magnitude of x, kInt8Groups: in the group of the
+// weights, kInt8Rows: in the row; sums over a group are exact. A group or row whose m is under
+// kLeastIntegerRange counts as zero, and one with a NaN or an infinity gives NaN.
 enum class Precision : uint8_t { kF32, kBf16, kInt8Groups, kInt8Rows };
 
 constexpr bool RoundsToIntegers(Precision precision) {
