@@ -54,6 +54,8 @@ GroupedRows RowsOfPairs(const SortedPairs& sorted, const float* const* bias) {
   GroupedRows rows;
   rows.rows = sorted.rows.pairs;
   rows.group_bias = bias;
+  // Tiles name their group's weights, which these products find elsewhere: any list does.
+  rows.group_weights = reinterpret_cast<const void* const*>(bias);
   rows.tile_group = sorted.rows.tile_group;
   rows.tile_first = sorted.rows.tile_first;
   rows.tile_count = sorted.rows.tile_count;
