@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <random>
@@ -21,6 +22,7 @@
 #include "base/check.h"
 #include "kernels/device.h"
 #include "kernels/element.h"
+#include "kernels/linear/coded_testing.h"
 
 namespace troupe {
 namespace {
@@ -41,6 +43,10 @@ class Bench {
   }
 
   Ops& ops() { return *ops_; }
+  // Whether any name that begins so may be timed.
+  bool Wants(const std::string& begin) const {
+    return begin.find(wanted_) != std::string::npos || wanted_.rfind(begin, 0) == 0;
+  }
 
   void* New(int64_t bytes) {
     auto buffer = ops_->Allocate(bytes);
@@ -89,6 +95,28 @@ class Bench {
     }
     matrices_.push_back(
         ops_->Pack({{host.data(), DType::kBf16, outputs, inputs, inputs}}, precision));
+    return matrices_.back().get();
+  }
+
+  // Random codes; scales that make of them weights of about one over the inputs' square root.
+  const PackedMatrix* Codes(const CodedFormat& format, int64_t outputs, int64_t inputs) {
+    const CodedMatrix shape = {
+        .format = format.code, .rows = outputs, .cols = inputs, .group = format.group};
+    std::vector<std::byte> codes(outputs * shape.row_bytes());
+    const size_t skip = (matrices_.size() * 7919) % noise_.size();
+    for (size_t i = 0; i < codes.size(); ++i) {
+      uint32_t bits;
+      std::memcpy(&bits, &noise_[(i + skip) % noise_.size()], sizeof(bits));
+      codes[i] = static_cast<std::byte>(bits >> 5 & 0x7e);  // no NaN of 8 bits
+    }
+    const float size = 1 / (64 * std::sqrt(static_cast<float>(inputs)));
+    const std::vector<float> scales(outputs * shape.groups(),
+                                    std::exp2(std::floor(std::log2(size))));
+    CodedMatrix matrix = shape;
+    matrix.codes = codes.data();
+    matrix.scales = scales.data();
+    matrix.scale_format = format.scale;
+    matrices_.push_back(ops_->PackCoded({matrix}, Precision::kBf16));
     return matrices_.back().get();
   }
 
@@ -152,14 +180,12 @@ void TimeCopies(Bench& bench) {
              [&](int) { bench.ops().PageCopy(params); });
 }
 
-void TimeLinear(Bench& bench, const std::string& name, int64_t outputs, int64_t inputs,
-                Precision precision, const std::vector<int64_t>& rows) {
-  // More than fits in any cache.
-  std::vector<const PackedMatrix*> weights;
-  const int64_t bytes = outputs * inputs * 2;
-  for (int64_t i = 0; i < std::clamp<int64_t>(200 * kMib / bytes + 1, 1, 16); ++i) {
-    weights.push_back(bench.Weights(outputs, inputs, precision));
-  }
+// The product with each of `weights` in turn: more than fits in any cache.
+void TimeProducts(Bench& bench, const std::string& name,
+                  const std::vector<const PackedMatrix*>& weights,
+                  const std::vector<int64_t>& rows) {
+  const int64_t outputs = weights[0]->outputs();
+  const int64_t inputs = weights[0]->inputs();
   const int64_t most = *std::max_element(rows.begin(), rows.end());
   Tensor x = bench.Random(most, inputs, DType::kF32);
   Tensor out = bench.Random(most, outputs, DType::kF32);
@@ -170,10 +196,48 @@ void TimeLinear(Bench& bench, const std::string& name, int64_t outputs, int64_t 
     const std::vector<float> row = bench.FirstRow(out);
     if (first_row.empty()) first_row = row;
     if (row != first_row) std::printf("row 0 has other bits with %d rows:\n", int(count));
-    bench.Time(absl::StrCat("linear ", name, " ", count, " rows"),
-               bytes + count * (inputs + outputs) * 4, 2 * count * outputs * inputs, [&](int i) {
-                 bench.ops().Linear({.x = x, .w = weights[i % weights.size()], .out = out});
-               });
+    bench.Time(
+        absl::StrCat("linear ", name, " ", count, " rows"),
+        weights[0]->bytes() + count * (inputs + outputs) * 4, 2 * count * outputs * inputs,
+        [&](int i) { bench.ops().Linear({.x = x, .w = weights[i % weights.size()], .out = out}); });
+  }
+}
+
+// Of how many matrices `bytes` long calls take turns with.
+int64_t MatricesOf(int64_t bytes) { return std::clamp<int64_t>(200 * kMib / bytes + 1, 1, 24); }
+
+void TimeLinear(Bench& bench, const std::string& name, int64_t outputs, int64_t inputs,
+                Precision precision, const std::vector<int64_t>& rows) {
+  if (!bench.Wants("linear " + name)) return;
+  std::vector<const PackedMatrix*> weights;
+  for (int64_t i = 0; i < MatricesOf(outputs * inputs * 2); ++i) {
+    weights.push_back(bench.Weights(outputs, inputs, precision));
+  }
+  TimeProducts(bench, name, weights, rows);
+}
+
+// The matrices of a layer of Qwen3-8B as codes.
+void TimeCodes(Bench& bench, const std::vector<int64_t>& rows) {
+  using enum CodeFormat;
+  const CodedFormat formats[] = {{"int4-g64", kInt4, 64, ScaleFormat::kBf16},
+                                 {"int4-g32", kInt4, 32, ScaleFormat::kBf16},
+                                 {"int4-g128 f16", kInt4, 128, ScaleFormat::kF16},
+                                 {"int8", kInt8, int64_t{1} << 20, ScaleFormat::kBf16},
+                                 {"fp8", kFp8E4M3, 128, ScaleFormat::kF32},
+                                 {"mxfp4", kFp4E2M1, 32, ScaleFormat::kE8M0}};
+  const int64_t shapes[][2] = {
+      {24576, 4096}, {12288, 4096}, {4096, 12288}, {6144, 4096}, {4096, 4096}};
+  for (const CodedFormat& format : formats) {
+    for (const auto& [outputs, inputs] : shapes) {
+      const std::string name = absl::StrCat(format.name, " ", outputs, " x ", inputs);
+      if (!bench.Wants("linear " + name)) continue;
+      std::vector<const PackedMatrix*> weights = {bench.Codes(format, outputs, inputs)};
+      const int64_t count = MatricesOf(weights[0]->bytes());
+      while (static_cast<int64_t>(weights.size()) < count) {
+        weights.push_back(bench.Codes(format, outputs, inputs));
+      }
+      TimeProducts(bench, name, weights, rows);
+    }
   }
 }
 
@@ -529,6 +593,7 @@ int main(int argc, char** argv) {
   troupe::TimeLinear(bench, "router 128 x 2048 f32", 128, 2048, troupe::Precision::kF32, rows);
   troupe::TimeLinear(bench, "logits 151936 x 2048", 151936, 2048, troupe::Precision::kBf16,
                      {1, 32, 256});
+  troupe::TimeCodes(bench, {1, 4, 8, 16, 32, 64, 256, 2048});
   troupe::TimeExperts(bench, {1, 8, 32, 128, 256, 2048, 4096});
   for (const int sequences : {1, 8, 64}) troupe::TimeAttention(bench, sequences, 8192, 1);
   troupe::TimeAttention(bench, 256, 1152, 1);

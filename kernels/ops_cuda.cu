@@ -19,9 +19,11 @@
 #include "kernels/head_gate/head_gate_cuda.h"
 #include "kernels/head_norm_rope/head_norm_rope_cuda.h"
 #include "kernels/kv_write/kv_write_cuda.h"
+#include "kernels/linear/coded_cuda.cuh"
 #include "kernels/linear/linear_cuda.h"
 #include "kernels/mla_attention/mla_attention_cuda.h"
 #include "kernels/moe_assign/moe_assign_cuda.h"
+#include "kernels/moe_experts/coded_experts.cuh"
 #include "kernels/moe_experts/expert_list.cuh"
 #include "kernels/moe_experts/moe_experts_cuda.h"
 #include "kernels/moe_route/moe_route_cuda.h"
@@ -131,6 +133,14 @@ class CudaOps : public Ops {
     return matrix;
   }
 
+  std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
+                                          Precision precision) override {
+    Use();
+    auto codes = CudaCodes::Pack(parts, precision, arena_, stream_.get(), errors_);
+    if (codes != nullptr) return codes;
+    return Ops::PackCoded(parts, precision);
+  }
+
   std::unique_ptr<Replays> MakeReplays() override {
     return std::make_unique<CudaReplays>(device_, stream_.get(), &scratch_, &transfers_, &errors_);
   }
@@ -144,6 +154,7 @@ class CudaOps : public Ops {
   void* Queue() override { return stream_.get(); }
   std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts) override {
     Use();
+    if (IsCoded(experts[0])) return CodedExpertList::Make(experts, arena_, stream_.get(), errors_);
     return CudaExpertList::Make(experts, arena_, stream_.get(), errors_);
   }
 

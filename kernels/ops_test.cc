@@ -138,6 +138,20 @@ std::vector<Case> CodedCases() {
         cases[i].integers = RoundsToIntegers(precision);
       }
     }
+    if (!HasScales(format.code)) continue;
+    cases.push_back(Make("linear/" + format.name + " long", kMixed, RunLinear,
+                         LinearCase{.inputs = 2120,
+                                    .parts = {40, 35},
+                                    .precision = Precision::kBf16,
+                                    .bias = true,
+                                    .codes = format}));
+    cases.push_back(Make("moe_experts/" + format.name + " many", kMixed, RunMoeExperts,
+                         MoeExpertsCase{.hidden = 144,
+                                        .size = 80,
+                                        .experts = 4,
+                                        .top_k = 3,
+                                        .precision = Precision::kBf16,
+                                        .codes = format}));
   }
   return cases;
 }

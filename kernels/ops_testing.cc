@@ -44,7 +44,8 @@ void AddCudaBackends(std::vector<Backend>& backends) {
                           CHECK_OK(ops);
                           return *std::move(ops);
                         },
-                        /*rounds_attention=*/true});
+                        /*rounds_attention=*/true,
+                        /*rounds_codes=*/true});
   };
   add("cuda", {});
   add("cuda_own_products", {.cublas = false});
@@ -87,7 +88,9 @@ Matrix Matrix::Pick(const std::vector<int>& picked) const {
 }
 
 TestDevice::TestDevice(const Backend& backend)
-    : ops_(backend.make()), rounds_attention_(backend.rounds_attention) {}
+    : ops_(backend.make()),
+      rounds_attention_(backend.rounds_attention),
+      rounds_codes_(backend.rounds_codes) {}
 
 float TestDevice::AttentionTolerance(DType dtype) const {
   // Sums of some hundred products in f32, and weights within a few units of the last place.

@@ -50,6 +50,8 @@ struct Backend {
   std::function<std::unique_ptr<Ops>()> make;
   // Over keys and values of bf16, attention rounds queries and weights to bf16 too.
   bool rounds_attention = false;
+  // Products in bf16 round the numbers that codes stand for to bf16 too.
+  bool rounds_codes = false;
 };
 
 Backend ReferenceBackend();
@@ -77,6 +79,7 @@ class TestDevice {
   Ops& ops() { return *ops_; }
   // By how much attention over keys and values of `dtype` may be off.
   float AttentionTolerance(DType dtype) const;
+  bool rounds_codes() const { return rounds_codes_; }
 
   template <class T>
   T* Put(const std::vector<T>& host) {
@@ -106,6 +109,7 @@ class TestDevice {
 
   std::unique_ptr<Ops> ops_;
   bool rounds_attention_;
+  bool rounds_codes_;
   std::vector<Buffer> buffers_;
   std::deque<std::vector<std::byte>> kept_;
 };

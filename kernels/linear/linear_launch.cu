@@ -2,6 +2,7 @@
 #include "kernels/cuda/cublas_lt.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/matrix.cuh"
+#include "kernels/linear/coded_cuda.cuh"
 #include "kernels/linear/linear_cuda.h"
 #include "kernels/linear/linear_few_rows.cuh"
 #include "kernels/linear/linear_products.cuh"
@@ -169,11 +170,12 @@ void LaunchUnits(const UnitProduct& product, bool gated, const ProductChoice& ch
 }
 
 void LinearCuda(const LinearParams& params, const CudaContext& context) {
-  const CudaMatrix& w = AsCuda(params.w);
-  CHECK_EQ(params.x.cols, w.inputs());
-  CHECK_EQ(params.out.cols, w.outputs());
+  CHECK_EQ(params.x.cols, params.w->inputs());
+  CHECK_EQ(params.out.cols, params.w->outputs());
   CHECK_EQ(params.out.rows, params.x.rows);
   if (params.x.rows == 0) return;
+  if (const CudaCodes* codes = AsCodes(params.w)) return CodedLinearCuda(params, *codes, context);
+  const CudaMatrix& w = AsCuda(params.w);
   const ProductChoice choice = ChooseProduct({.rows = params.x.rows,
                                               .inputs = w.inputs(),
                                               .outputs = w.outputs(),

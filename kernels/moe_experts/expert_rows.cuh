@@ -29,7 +29,7 @@ struct ExpertRows {
 };
 
 // Dynamic shared memory: one number an expert.
-__global__ void __launch_bounds__(kExpertRowsThreads) SortByExpertKernel(ExpertRows rows) {
+static __global__ void __launch_bounds__(kExpertRowsThreads) SortByExpertKernel(ExpertRows rows) {
   extern __shared__ int32_t next[];  // pairs of an expert, then its next free row
   for (int e = static_cast<int>(threadIdx.x); e < rows.experts; e += kExpertRowsThreads) {
     next[e] = 0;

@@ -5,6 +5,7 @@
 #include "kernels/cuda/matrix.cuh"
 #include "kernels/cuda/tensor_map.cuh"
 #include "kernels/linear/linear_products.cuh"
+#include "kernels/moe_experts/coded_experts.cuh"
 #include "kernels/moe_experts/expert_list.cuh"
 #include "kernels/moe_experts/expert_rows.cuh"
 #include "kernels/moe_experts/expert_tiles.cuh"
@@ -178,6 +179,7 @@ void CheckShared(const ExpertWeights& shared, int64_t hidden) {
 // [T, hidden]: the shared expert's, in scratch memory; null where there is none or memory is short.
 const float* RunShared(const MoeExpertsParams& params, const CudaContext& context) {
   if (params.shared == nullptr || !context.errors.ok()) return nullptr;
+  if (IsCoded(*params.shared)) return RunSharedByLinear(params, context);
   const ExpertLayer shared =
       SharedLayer(*params.shared, params.activation, params.x.rows, RowsAligned(params.x));
   return RunExperts(shared, params.x, context);
@@ -339,11 +341,15 @@ bool RunBf16(const MoeExpertsParams& params, const CudaExpertList& experts,
 }  // namespace
 
 void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) {
+  if (const CodedExpertList* coded = AsCodes(params.experts)) {
+    return CodedExpertsCuda(params, *coded, context);
+  }
   const CudaExpertList& experts = AsCuda(params.experts);
   CHECK_EQ(params.x.cols, experts.hidden());
   CHECK_EQ(params.out.rows, params.x.rows);
   CHECK_EQ(params.out.cols, params.x.cols);
-  if (params.shared != nullptr) CheckShared(*params.shared, params.x.cols);
+  if (params.shared != nullptr && !IsCoded(*params.shared))
+    CheckShared(*params.shared, params.x.cols);
   if (params.x.rows == 0) return;
   if (RunBf16(params, experts, context)) return;
 
