@@ -86,8 +86,7 @@ using SchedulerMessage =
                  StepDone, LinkDown, CulpritOverdue, PlanAgain, HealthTick, HandOver,
                  DescribeReplica>;
 
-// ---- To the FleetActor: beside these ServeReplica, ReshardReplica and ExpertsCounted
-// (reshard/messages.h)
+// ---- To the FleetActor: these, and ServeReplica, ReshardReplica, ExpertsCounted (reshard/)
 // A worker announced itself. From Admin's handler; `reply` is called once.
 struct RegisterWorker {
   v1::RegisterWorkerRequest request;

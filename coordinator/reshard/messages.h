@@ -81,10 +81,9 @@ struct ExpertsCounted {
 // Time to look at deadlines, and at ranks that are silent. From the actor to itself.
 struct ReshardTick {};
 
-using ReshardMessage =
-    std::variant<RankSeen, ReshardAsked, DescribeSpares, LogRead, LogWritten, PrepareProgressed,
-                 PrepareEnded, RetireEnded, ReplicaServing, ReplicaLost, ExpertsCounted,
-                 ReshardTick>;
+using ReshardMessage = std::variant<RankSeen, ReshardAsked, DescribeSpares, LogRead, LogWritten,
+                                    PrepareProgressed, PrepareEnded, RetireEnded, ReplicaServing,
+                                    ReplicaLost, ExpertsCounted, ReshardTick>;
 
 // ---- To the FleetActor
 // The replica is to run on these ranks with this map from its next step on. From ReshardActor;
