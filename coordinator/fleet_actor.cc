@@ -135,7 +135,7 @@ void FleetActor::On(ReplicaUp message) {
   (void)replica->scheduler.ref().TellReply(WaitingAdded{});
 }
 
-void FleetActor::On(ReplicaHealth message) {
+void FleetActor::On(const ReplicaHealth& message) {
   Replica* replica = Find(message.replica, message.epoch);
   if (replica == nullptr) return;
   const bool stuck = !message.problem.empty();

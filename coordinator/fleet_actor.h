@@ -99,7 +99,7 @@ class FleetActor final : public Actor<FleetMessage> {
   void On(PrefillEnded message);
   void On(SequenceEnded message);
   void On(ReplicaUp message);
-  void On(ReplicaHealth message);
+  void On(const ReplicaHealth& message);
   void On(ReplicaDown message);
   void On(ServeReplica message);  // fleet_replica.cc, as the next four
   void On(ReshardReplica message);

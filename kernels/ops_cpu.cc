@@ -139,8 +139,9 @@ class CpuOps : public HostOps {
     CheckF32(params.out);
     CHECK_EQ(params.x.cols, params.out.cols);
     CHECK_EQ(params.x.rows, params.out.rows);
-    for (int e = 0; e < params.experts->size(); ++e)
+    for (int e = 0; e < params.experts->size(); ++e) {
       CheckExpert((*params.experts)[e], params.x.cols);
+    }
     if (params.shared != nullptr) CheckExpert(*params.shared, params.x.cols);
     MoeExpertsCpu(params, Begin());
   }

@@ -52,6 +52,7 @@ std::unique_ptr<PackedMatrix> PackRandom(const std::vector<int>& parts, int64_t 
   if (weights.codes.has_value()) {
     std::deque<RandomCodes> codes;
     std::vector<CodedMatrix> views;
+    views.reserve(parts.size());
     for (const int rows : parts) {
       views.push_back(
           codes.emplace_back(*weights.codes, rows, inputs, random(), weights.scale).view());
@@ -59,6 +60,7 @@ std::unique_ptr<PackedMatrix> PackRandom(const std::vector<int>& parts, int64_t 
     return run.device.ops().PackCoded(views, weights.precision);
   }
   std::vector<Tensor> tensors;
+  tensors.reserve(parts.size());
   for (const int rows : parts) {
     tensors.push_back(
         run.device.Keep(RandomMatrix(rows, inputs, random, weights.scale), weights.dtype));

@@ -128,8 +128,9 @@ absl::StatusOr<json> ParseJson(absl::string_view file, absl::string_view text) {
 
 absl::StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_bytes) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file)
+  if (!file) {
     return absl::NotFoundError(absl::StrCat(path, ": found nothing readable, wanted a file"));
+  }
   const std::streamoff size = file.tellg();
   if (size < 0 || size == std::numeric_limits<std::streamoff>::max()) {
     return FieldError(path, "size", "not a regular file", "a regular file");

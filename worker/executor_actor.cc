@@ -52,7 +52,7 @@ void ExecutorActor::Handle(ExecutorMessage message) {
   std::visit([this]<class M>(M&& m) { On(std::forward<M>(m)); }, std::move(message));
 }
 
-void ExecutorActor::On(OpenSession message) {
+void ExecutorActor::On(const OpenSession& message) {
   EndSession(absl::AbortedError("another session took this one's place"));
   LOG(INFO) << "session begins" << Field("epoch", message.epoch);
   session_ = Session{.epoch = message.epoch, .outlet = message.outlet};

@@ -48,7 +48,7 @@ class ExecutorActor final : public Actor<ExecutorMessage> {
   void Handle(ExecutorMessage message) override;
   void OnStop(const absl::Status& reason) override;
 
-  void On(OpenSession message);
+  void On(const OpenSession& message);
   void On(const RunPlan& message);
   void On(const CloseSession& message);
   void On(const StepEnded& message);

@@ -106,6 +106,7 @@ class Ranks {
   // Carries the addresses around; ranks at and after `came` did not come.
   void Meet() {
     std::vector<std::string> all;
+    all.reserve(size_);
     for (int rank = 0; rank < size_; ++rank) all.push_back(Read(rank));
     for (const Line& line : lines_) {
       for (const std::string& one : all) EXPECT_TRUE(line.Write(one));
@@ -186,6 +187,7 @@ TEST(GlooCommunicator, NamesARankThatDiesWhileTheyConnect) {
   const auto body = [](Communicator&, const Line&) { return std::string("connected"); };
   Ranks ranks(3, absl::Milliseconds(1500), body);
   std::vector<std::string> all;
+  all.reserve(3);
   for (int rank = 0; rank < 3; ++rank) all.push_back(ranks.Read(rank));
   ranks.Signal(2, SIGKILL);
   EXPECT_EQ(ranks.Read(2), "is gone");

@@ -112,8 +112,9 @@ TEST_F(KvPagesTest, RefusesWhatLiesOutside) {
 }
 
 TEST_F(KvPagesTest, ARowNeedsItsBlocks) {
-  for (uint32_t block = 0; block < 3; ++block)
+  for (uint32_t block = 0; block < 3; ++block) {
     ASSERT_TRUE(pages_->Grant({0, 0, block, block}).ok());
+  }
   ASSERT_TRUE(pages_->Grant({0, 1, 1, 0}).ok());
   ASSERT_TRUE(pages_->Grant({0, 1, 2, 1}).ok());
   // Token 163 sees 64 .. 163: blocks 1 and 2 of the window group.

@@ -215,8 +215,9 @@ int LoadedModel::moe_layers() const { return MoeIndex(description, description.m
 int LoadedModel::max_experts() const {
   int experts = 0;
   const auto count = [&](const LayerDescription& layer) {
-    if (const auto* moe = std::get_if<MoeFfn>(&layer.ffn))
+    if (const auto* moe = std::get_if<MoeFfn>(&layer.ffn)) {
       experts = std::max(experts, moe->experts);
+    }
   };
   for (const LayerDescription& layer : description.layers) count(layer);
   if (mtp.has_value()) count(mtp->layer.description);

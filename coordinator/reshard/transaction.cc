@@ -113,8 +113,9 @@ ReshardActions ReshardTransaction::Retired(size_t member) {
 }
 
 ReshardActions ReshardTransaction::Lost(size_t member, const absl::Status& status) {
-  if (CanRollBack())
+  if (CanRollBack()) {
     return RollBack(Annotate(status, absl::StrCat("rank ", members_[member].worker)));
+  }
   retired_[member] = true;
   if (phase_ == ReshardPhase::kRetiring) return EndIfRetired();
   return {};

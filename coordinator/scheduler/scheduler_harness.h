@@ -43,7 +43,7 @@ class Harness {
   };
 
   explicit Harness(Scheduler::Config config = {}, ReplicaInfo replica = SmallReplica(),
-                   FakeWorker::Config worker = {}, FakeCache* cache = nullptr)
+                   const FakeWorker::Config& worker = {}, FakeCache* cache = nullptr)
       : replica_(std::move(replica)),
         scheduler(config, replica_, 7),
         worker(worker, replica_, 7, cache == nullptr ? own_cache_ : *cache, 1) {}

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/status_util.h"
 #include "coordinator/scheduler/scheduler.h"
 
 namespace troupe {
@@ -22,10 +23,9 @@ std::optional<KeptState> Scheduler::StateOf(const LiveSequence& s) const {
 absl::Status Scheduler::Resume(SequenceRequest request) {
   const uint64_t id = request.id;
   const std::optional<KeptState> kept = std::exchange(request.kept, std::nullopt);
-  const absl::Status added = Add(std::move(request));
-  if (added.ok() && kept.has_value() && CanTake(*kept, Find(id)->request))
-    TakeKept(*Find(id), *kept);
-  return added;
+  TROUPE_RETURN_IF_ERROR(Add(std::move(request)));
+  if (kept.has_value() && CanTake(*kept, Find(id)->request)) TakeKept(*Find(id), *kept);
+  return absl::OkStatus();
 }
 
 bool Scheduler::CanTake(const KeptState& kept, const SequenceRequest& request) const {

@@ -64,8 +64,9 @@ TEST(SchedulerKept, GoesOnFromStateThatIsThere) {
       ASSERT_TRUE(next.Resume(sequence).ok());
     }
     RunOn(next, r);
-    for (uint64_t id = 1; id <= 5; ++id)
+    for (uint64_t id = 1; id <= 5; ++id) {
       EXPECT_EQ(r.old.got[id].tokens, whole.got[id].tokens) << id;
+    }
     // A step beyond the end may have been planned for each.
     EXPECT_LE(r.old.worker.tokens_computed() - r.worker_before, lacking + 5) << turns;
     v1::WorkerStatus status;

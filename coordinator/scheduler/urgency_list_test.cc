@@ -31,8 +31,9 @@ TEST(UrgencyList, KeepsTheOrderOfAMap) {
     }
     EXPECT_EQ(list.size(), expected.size());
     for (LiveSequence& s : sequences) {
-      if (random() % 20 == 0 && expected.emplace(key(s.urgency), &s).second)
+      if (random() % 20 == 0 && expected.emplace(key(s.urgency), &s).second) {
         list.Add(s.urgency, &s);
+      }
     }
     EXPECT_EQ(list.size(), expected.size());
     list.Settle();

@@ -222,8 +222,9 @@ int Main(int argc, char** argv) {
     return 2;
   }
   InstallHandlers();
-  for (size_t i = 0; i < inputs.size(); ++i)
+  for (size_t i = 0; i < inputs.size(); ++i) {
     RunOne(inputs[i], absl::StrCat("crash-", name, "-input-", i));
+  }
   const absl::Time deadline = absl::Now() + absl::Seconds(settings.max_seconds);
   Mutator mutator(inputs, settings.seed);
   uint64_t run = 0;

@@ -37,6 +37,7 @@ class LocalMeeting final : public Meeting {
     place_->changed.notify_all();
     place_->changed.wait(lock, [&] { return static_cast<int>(handed_in.size()) == place_->size; });
     std::vector<std::string> all;
+    all.reserve(handed_in.size());
     for (const auto& [rank, text] : handed_in) all.push_back(text);
     return all;
   }
