@@ -63,6 +63,7 @@ Outputs RunSample(const SampleCase& c, const Run& run) {
   Matrix logits = RandomLogits(c, tokens, random);
   if (c.damaged) Damage(logits, random);
   std::vector<SampleRule> rules;
+  rules.reserve(tokens);
   for (int i = 0; i < tokens; ++i) rules.push_back(RandomRule(c, random));
   TokenOutput out(run, "token", 1, 0);
   TokenOutput last(run, "last token", 1, 0);
@@ -85,6 +86,7 @@ Outputs RunSample(const SampleCase& c, const Run& run) {
     out.Put(batch.tokens, run.device.Get(drawn, of_step.size()));
     const std::vector<uint32_t> by_slot = run.device.Get(last_tokens, slot_count);
     std::vector<uint32_t> by_row;
+    by_row.reserve(slots.size());
     for (const uint32_t slot : slots) by_row.push_back(by_slot[slot]);
     last.Put(batch.tokens, by_row);
   }

@@ -24,7 +24,6 @@
 namespace troupe {
 namespace {
 
-using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 using Members = std::vector<std::unique_ptr<Communicator>>;
@@ -43,13 +42,14 @@ Members Gloo(int size, absl::Duration timeout) {
   auto place = std::make_shared<testing::LocalMeetingPlace>(size);
   Members members(size);
   std::vector<std::thread> threads;
+  threads.reserve(size);
   for (int rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
       testing::LocalMeeting meeting(place, rank);
       auto made = MakeGlooCommunicator({.rank = rank, .size = size, .timeout = timeout}, meeting,
                                        /*ops=*/nullptr);
-      if (made.ok()) members[rank] = *std::move(made);
       EXPECT_TRUE(made.ok()) << made.status();
+      if (made.ok()) members[rank] = *std::move(made);
     });
   }
   for (std::thread& thread : threads) thread.join();

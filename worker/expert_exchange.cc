@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -186,9 +187,10 @@ class ExpertsOfHomes : public ExpertExchange {
   void Dispatch(const LayerContext& context, int top_k, const Tensor& x) {
     Ops& ops = context.ops;
     Communicator& dp = *context.links.dp;
+    std::vector<int64_t> one_each(homes_ + 1);
+    std::iota(one_each.begin(), one_each.end(), 0);
     std::vector<int64_t> counts;
-    std::vector<int64_t> one_each;
-    for (int home = 0; home <= homes_; ++home) one_each.push_back(home);
+    counts.reserve(homes_);
     for (int home = 0; home < homes_; ++home) counts.push_back(first_[home + 1] - first_[home]);
     ops.Upload(sent_counts_.get(), counts.data(), homes_ * sizeof(int64_t));
     dp.AllToAll(Pieces(sent_counts_.get(), one_each, sizeof(int64_t)),

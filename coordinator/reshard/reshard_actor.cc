@@ -66,7 +66,7 @@ void ReshardActor::On(LogRead message) {
   }
 }
 
-void ReshardActor::On(RankSeen message) {
+void ReshardActor::On(const RankSeen& message) {
   const v1::RegisterWorkerRequest& request = message.request;
   const bool restarted = ranks_.OnSeen(request, NowUs());
   if (change_.has_value()) {

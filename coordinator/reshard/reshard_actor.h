@@ -94,7 +94,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   void OnStart() override;
   void Handle(ReshardMessage message) override;
 
-  void On(RankSeen message);
+  void On(const RankSeen& message);
   void On(ReshardAsked message);
   void On(DescribeSpares message);
   void On(LogRead message);

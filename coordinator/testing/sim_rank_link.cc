@@ -143,8 +143,9 @@ class SimControl final : public RankControl {
 }  // namespace
 
 WorkerLinkFactory SimRanks::Links(std::shared_ptr<const bool> alive) {
-  return [this, alive](const std::string& /*address*/, const v1::Hello& hello,
-                       ActorRef<SchedulerMessage> owner) -> std::unique_ptr<WorkerLink> {
+  return [this, alive = std::move(alive)](
+             const std::string& /*address*/, const v1::Hello& hello,
+             ActorRef<SchedulerMessage> owner) -> std::unique_ptr<WorkerLink> {
     CHECK(hello.has_assignment());
     auto session = std::make_shared<RankSession>(this, hello, std::move(owner), alive);
     if (*alive) session->Start();

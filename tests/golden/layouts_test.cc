@@ -111,6 +111,7 @@ TEST(LayoutsTest, CompanyCutsAndHomesDoNotMatter) {
   const std::unique_ptr<ReplicaHarness> replica = Replica(checkpoint, "tp2 dp2 ep +8");
   const std::vector<uint32_t> tokens = RandomTokens(40, 1);
   std::vector<uint32_t> in_vocabulary;
+  in_vocabulary.reserve(tokens.size());
   for (const uint32_t token : tokens) in_vocabulary.push_back(token % 320);
   const auto rest = std::vector<uint32_t>(in_vocabulary.begin() + 25, in_vocabulary.end());
   const auto first = std::vector<uint32_t>(in_vocabulary.begin(), in_vocabulary.begin() + 25);
@@ -154,6 +155,7 @@ TEST(LayoutsTest, MicroBatchesDoNotMatter) {
           Replica(checkpoint, model.layout, /*mtp=*/false, parts);
       std::vector<RunnerHarness::Logits> got = {replica->Step(rows)};
       std::vector<ReplicaHarness::Counts> counted;
+      counted.reserve(replica->map().layout.world());
       for (int rank = 0; rank < replica->map().layout.world(); ++rank) {
         counted.push_back(replica->counts(rank));
       }
