@@ -61,6 +61,11 @@ void Declare(Settings* s, ProgramConfig* program) {
                {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
   program->Add("kv_memory_bytes", &cluster.rank.kv_memory_bytes,
                {.help = "Memory for keys and values.", .unit = "bytes", .min = 1});
+  program->Add("host_kv_memory_bytes", &cluster.rank.host_kv_memory_bytes,
+               {.help = "Host memory, pinned for a GPU, for keys and values that make room on the "
+                        "device; 0: none.",
+                .unit = "bytes",
+                .min = 0});
   program->Add("max_step_tokens", &cluster.rank.max_step_tokens,
                {.help = "Most tokens in one step.", .unit = "tokens", .min = 1});
   program->Add("max_rows", &cluster.rank.max_rows,
