@@ -5,6 +5,7 @@
 // MODEL is a folder with a config.json, weights are random; SEQUENCES decode at CONTEXT tokens, a
 // step launched ahead as when serving, while plans of a mover spill and fill other pages of the
 // same cache as fast as they go. The ceiling is one copy of a gibibyte from or to the same memory.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -23,7 +24,7 @@ namespace troupe {
 namespace {
 
 constexpr int kSteps = 60;
-constexpr uint32_t kMovedPages = 128;  // on the device, of each group
+constexpr uint32_t kMovedPages = 96;  // on the device, of each group
 constexpr uint32_t kBatchPages = 16;   // of a group that one plan moves
 constexpr size_t kMostBatches = 3;
 
@@ -46,8 +47,9 @@ std::unique_ptr<Rank> OpenRank(const Shape& shape) {
   config.max_rows = static_cast<int>(shape.sequences);
   config.max_context = static_cast<int>(shape.blocks() * kBlockTokens);
   config.max_step_tokens = 2048;
-  config.kv_memory_bytes = int64_t{60} << 30;
-  config.host_kv_memory_bytes = int64_t{6} << 30;
+  const bool small = shape.device == "cpu";
+  config.kv_memory_bytes = int64_t{small ? 1 : 60} << 30;
+  config.host_kv_memory_bytes = int64_t{small ? 1 : 6} << 30;
   auto rank = Rank::Open(config, /*part=*/std::nullopt, nullptr);
   CHECK_OK(rank.status());
   return *std::move(rank);
@@ -117,9 +119,10 @@ v1::StepPlan FirstPlan(const Rank& rank, const Shape& shape) {
   for (uint32_t slot = 0; slot < shape.sequences; ++slot) {
     v1::NewSequence& sequence = *plan.add_new_sequences();
     sequence.set_slot(slot);
-    for (uint32_t i = 0; i <= shape.context; ++i) sequence.add_tokens(3 + (i * 7 + slot) % 1000);
+    for (uint32_t i = 0; i <= shape.context; ++i) sequence.add_tokens(3 + (i * 7 + slot) % 500);
     sequence.set_prompt_tokens(shape.context + 1);
     sequence.mutable_sampling()->set_temperature(0);
+    sequence.mutable_sampling()->set_seed(slot);
     for (uint32_t g = 0; g < rank.pages->groups().size(); ++g) {
       const uint32_t own = rank.pages->page_count(static_cast<int>(g)) - kMovedPages;
       for (uint32_t block = 0; block < shape.blocks(); ++block) {
@@ -189,10 +192,11 @@ Measured Decode(Rank* rank, const Shape& shape, Mover::Way way) {
 
 // Of one large copy.
 double CeilingGigabytes(Rank* rank, bool in) {
-  constexpr int64_t kBytes = int64_t{1} << 30;
+  const int64_t bytes = std::min(
+      int64_t{1} << 30, rank->pages->groups()[0].page_bytes * rank->host_pages->page_count(0));
   const SideCopy copy{.device = rank->pages->Page(0, 0)->data(),
                       .host = rank->host_pages->Page(0, 0),
-                      .bytes = kBytes};
+                      .bytes = bytes};
   double best_s = 1e9;
   for (int i = 0; i < 4; ++i) {
     const double begin_s = Seconds();
@@ -204,7 +208,7 @@ double CeilingGigabytes(Rank* rank, bool in) {
     rank->copies->Synchronize();
     best_s = std::min(best_s, Seconds() - begin_s);
   }
-  return kBytes / best_s / 1e9;
+  return static_cast<double>(bytes) / best_s / 1e9;
 }
 
 // Batches one after another, with no step beside them.
