@@ -92,9 +92,8 @@ struct StoreEnded {
   absl::Status status;
 };
 
-using ExecutorMessage =
-    std::variant<OpenSession, RunPlan, CloseSession, StepEnded, RetireMaps, FillsEnded, LoadEnded,
-                 StoreEnded>;
+using ExecutorMessage = std::variant<OpenSession, RunPlan, CloseSession, StepEnded, RetireMaps,
+                                     FillsEnded, LoadEnded, StoreEnded>;
 
 // ---- To the RegistrarActor
 // Time for the next call. From the actor to itself.

@@ -16,8 +16,8 @@ absl::Status CheckColumn(const char* field, int found, const char* first, int wa
                                                  wanted, ", as many as ", first, " has"));
 }
 
-absl::StatusOr<SideCopy> CopyOf(const char* what, uint32_t group, uint32_t page,
-                                uint32_t host_page, KvPages& pages, const HostPages* host_pages) {
+absl::StatusOr<SideCopy> CopyOf(const char* what, uint32_t group, uint32_t page, uint32_t host_page,
+                                KvPages& pages, const HostPages* host_pages) {
   const auto device = pages.Page(group, page);
   if (!device.ok()) return Annotate(device.status(), what);
   const uint32_t count = host_pages == nullptr ? 0 : host_pages->page_count(group);

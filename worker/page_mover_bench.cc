@@ -25,7 +25,7 @@ namespace {
 
 constexpr int kSteps = 60;
 constexpr uint32_t kMovedPages = 96;  // on the device, of each group
-constexpr uint32_t kBatchPages = 16;   // of a group that one plan moves
+constexpr uint32_t kBatchPages = 16;  // of a group that one plan moves
 constexpr size_t kMostBatches = 3;
 
 double Seconds() { return static_cast<double>(RealClock::Get().MonotonicNs()) / 1e9; }

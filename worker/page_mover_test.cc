@@ -31,8 +31,8 @@ std::vector<StateGroup> Groups() {
 class PageMoverTest : public ::testing::Test {
  protected:
   PageMoverTest() : ops_(MakeCpuOps({.threads = 1})), copies_(ops_->MakeSideCopies()) {
-    auto pages = KvPages::Create(
-        ops_.get(), Groups(), {.page_count = {8, 8}, .slots = 2, .max_context_tokens = 128});
+    auto pages = KvPages::Create(ops_.get(), Groups(),
+                                 {.page_count = {8, 8}, .slots = 2, .max_context_tokens = 128});
     CHECK_OK(pages);
     pages_ = *std::move(pages);
     auto host_pages = HostPages::Create(*copies_, Groups(), {4, 6});

@@ -46,9 +46,9 @@ struct Rank {
     int threads = 0;  // that compute; 0: the cores that this process may use
     int64_t kv_memory_bytes = int64_t{1} << 30;
     int64_t host_kv_memory_bytes = 0;  // for pages that make room on the device; 0: none
-    int max_rows = 64;          // sequences that live at once
-    int max_step_tokens = 512;  // tokens of one step
-    int max_context = 0;        // tokens a sequence may reach; 0: what the model was made for
+    int max_rows = 64;                 // sequences that live at once
+    int max_step_tokens = 512;         // tokens of one step
+    int max_context = 0;  // tokens a sequence may reach; 0: what the model was made for
   };
 
   // What is being done ("identity", "weights") and how far; from several threads, one at a time.
@@ -69,8 +69,8 @@ struct Rank {
                                                     const Progress& progress,
                                                     const RankGiven& given = {});
 
-  // Takes the other's pages with all that lies in them, and its host pages. REQUIRES: no forward pass on either; both
-  // keep the same state.
+  // Takes the other's pages with all that lies in them, and its host pages. REQUIRES: no forward
+  // pass on either; both keep the same state.
   absl::Status TakePages(Rank& from);
   // New pages and host pages, with nothing in them.
   absl::Status MakePages();
@@ -96,7 +96,7 @@ struct Rank {
   std::unique_ptr<KvPages> pages;
   std::unique_ptr<SideCopies> copies;
   std::unique_ptr<HostPages> host_pages;  // null: none
-  RankLinks* links = nullptr;  // of the runner, not owned
+  RankLinks* links = nullptr;             // of the runner, not owned
   std::unique_ptr<ModelRunner> runner;
 
  private:

@@ -100,8 +100,8 @@ class FakeWorker {
   struct RunningTransfer {
     v1::BlockTransfer message;
     bool is_load = false;
-    uint64_t step = 0;      // whose plan brought it
-    std::vector<Tag> tags;  // of a store: the page's when it started
+    uint64_t step = 0;             // whose plan brought it
+    std::vector<Tag> tags;         // of a store: the page's when it started
     PageId host_page = kNoPageId;  // of a fill
   };
   using PageName = std::pair<uint32_t, uint32_t>;  // group, page

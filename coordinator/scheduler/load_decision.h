@@ -35,8 +35,8 @@ double PredictComputeUs(const Rates& rates, uint32_t tokens);
 bool BeatsComputing(const Rates& rates, uint32_t tokens, double load_us);
 // True if that holds for loading `bytes`.
 bool ShouldLoad(const Rates& rates, uint32_t tokens, uint64_t bytes);
-// True if the same holds for a block among many: what a load takes however short it is, is left out.
-// `prefill` has the rate of computing.
+// True if the same holds for a block among many: what a load takes however short it is, is left
+// out. `prefill` has the rate of computing.
 bool ShouldKeep(const Rates& rates, const Rates& prefill, uint32_t tokens, uint64_t bytes);
 
 // Keeps Rates. Not thread-safe.

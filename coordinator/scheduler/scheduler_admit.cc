@@ -99,8 +99,8 @@ std::optional<Scheduler::Reuse> Scheduler::ReuseParent(const LiveSequence& s) {
   return reuse;
 }
 
-// The longest prefix whose blocks are in the device's memory, or that can be loaded if that is worth
-// it: from host memory, then from the cache service beyond that.
+// The longest prefix whose blocks are in the device's memory, or that can be loaded if that is
+// worth it: from host memory, then from the cache service beyond that.
 Scheduler::Reuse Scheduler::ReusePrefix(const LiveSequence& s) const {
   Reuse reuse;
   const uint32_t most = std::min(static_cast<uint32_t>(s.keys.size()),
@@ -110,8 +110,8 @@ Scheduler::Reuse Scheduler::ReusePrefix(const LiveSequence& s) const {
     const std::vector<uint32_t>& cached = s.request.cached_groups;
     return here(block) | (block < cached.size() ? cached[block] : 0);
   };
-  const uint32_t local = LongestBoundary(
-      replica_, most, [&](uint32_t block) { return memory_.Held(s.keys[block]); });
+  const uint32_t local =
+      LongestBoundary(replica_, most, [&](uint32_t block) { return memory_.Held(s.keys[block]); });
   uint32_t boundary = local;
   // False: that is not worth it.
   const auto extend = [&](uint32_t further) {
@@ -228,7 +228,8 @@ void Scheduler::BeginLoading(LiveSequence& s, const Reuse& reuse) {
   holders_.Add(s.urgency, &s);
   s.load_batch = ++last_load_batch_;
   s.blocks_loaded.assign(s.granted_blocks, 0);
-  // A page is allocated for each, which may take another block's host page, so these are held first.
+  // A page is allocated for each, which may take another block's host page, so these are held
+  // first.
   std::vector<Transfer> loads;
   for (uint32_t g = 0; g < memory_.group_count(); ++g) {
     for (const uint32_t block : reuse.load[g]) {

@@ -284,7 +284,8 @@ void Scheduler::AddSpills(Draft& draft) {
     draft.plan.add_spill_page(spill.page);
     draft.plan.add_spill_host_page(spill.host_page);
     counters_.set_blocks_spilled(counters_.blocks_spilled() + 1);
-    counters_.set_bytes_spilled(counters_.bytes_spilled() + replica_.groups[spill.group].page_bytes);
+    counters_.set_bytes_spilled(counters_.bytes_spilled() +
+                                replica_.groups[spill.group].page_bytes);
   }
 }
 

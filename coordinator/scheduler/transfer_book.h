@@ -23,9 +23,9 @@ struct Transfer {
   BlockKey key;
   std::shared_ptr<const std::string> tenant_namespace;
   uint32_t group = 0;
-  PageId page = kNoPageId;  // of a store: found when it starts
-  uint64_t load_batch = 0;  // the loads of one sequence's admission; 0: a store
-  uint32_t block = 0;       // of a load: in its sequence
+  PageId page = kNoPageId;       // of a store: found when it starts
+  uint64_t load_batch = 0;       // the loads of one sequence's admission; 0: a store
+  uint32_t block = 0;            // of a load: in its sequence
   PageId host_page = kNoPageId;  // of a fill, which is a load that comes from there
 
   bool is_load() const { return load_batch != 0; }

@@ -91,9 +91,9 @@ absl::StatusOr<std::shared_ptr<std::byte>> CudaSideCopies::AllocateHost(int64_t 
       cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocPortable);
   if (error != cudaSuccess) {
     cudaGetLastError();  // being out of memory leaves the device as it was
-    return refused(absl::StrCat("cudaHostAlloc: ", cudaGetErrorString(error), " (",
-                                cudaGetErrorName(error), "), ", available,
-                                " bytes of memory are free; is locked memory limited (ulimit -l)?"));
+    return refused(absl::StrCat(
+        "cudaHostAlloc: ", cudaGetErrorString(error), " (", cudaGetErrorName(error), "), ",
+        available, " bytes of memory are free; is locked memory limited (ulimit -l)?"));
   }
   return std::shared_ptr<std::byte>(static_cast<std::byte*>(memory),
                                     [](std::byte* pinned) { cudaFreeHost(pinned); });

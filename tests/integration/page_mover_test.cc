@@ -112,7 +112,7 @@ std::vector<SequenceRequest> Requests(uint64_t seed) {
 }
 
 Said RunAll(const std::string& device, const Memory& memory,
-         const std::vector<SequenceRequest>& requests) {
+            const std::vector<SequenceRequest>& requests) {
   const auto worker = StartWorker(device, memory);
   SessionClient session(worker->address());
   const auto info = session.Hello(1);
