@@ -69,6 +69,11 @@ void Declare(Settings* s, ProgramConfig* program) {
                {.help = "With --model: threads that compute; 0: all cores.", .min = 0});
   program->Add("kv_memory_bytes", &s->cluster.rank.kv_memory_bytes,
                {.help = "With --model: memory for keys and values.", .unit = "bytes", .min = 1});
+  program->Add("host_kv_memory_bytes", &s->cluster.rank.host_kv_memory_bytes,
+               {.help = "With --model: host memory for keys and values that make room on the "
+                        "device; 0: none.",
+                .unit = "bytes",
+                .min = 0});
   program->Add("max_context", &s->cluster.rank.max_context,
                {.help = "With --model: most tokens of a sequence; 0: what the requests need.",
                 .unit = "tokens",

@@ -23,6 +23,19 @@ struct Settings {
   std::string log_level = "info";
 };
 
+void DeclareSizes(Rank::Config& rank, ProgramConfig* program) {
+  program->Add("kv_memory_bytes", &rank.kv_memory_bytes,
+               {.help = "Memory for keys and values.", .unit = "bytes", .min = 1});
+  program->Add("host_kv_memory_bytes", &rank.host_kv_memory_bytes,
+               {.help = "Host memory, pinned for a GPU, for keys and values that make room on the "
+                        "device; 0: none.",
+                .unit = "bytes",
+                .min = 0});
+  program->Add("max_step_tokens", &rank.max_step_tokens,
+               {.help = "Most tokens in one step.", .unit = "tokens", .min = 1});
+  program->Add("max_rows", &rank.max_rows, {.help = "Most sequences that live at once.", .min = 1});
+}
+
 void Declare(Settings* s, ProgramConfig* program) {
   EmbeddedCluster::Config& cluster = s->cluster;
   program->Add("model", &cluster.model, {.help = "Folder of the model.", .required = true});
@@ -59,12 +72,7 @@ void Declare(Settings* s, ProgramConfig* program) {
        .choices = IntegerFormatNames()});
   program->Add("threads", &cluster.rank.threads,
                {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
-  program->Add("kv_memory_bytes", &cluster.rank.kv_memory_bytes,
-               {.help = "Memory for keys and values.", .unit = "bytes", .min = 1});
-  program->Add("max_step_tokens", &cluster.rank.max_step_tokens,
-               {.help = "Most tokens in one step.", .unit = "tokens", .min = 1});
-  program->Add("max_rows", &cluster.rank.max_rows,
-               {.help = "Most sequences that live at once.", .min = 1});
+  DeclareSizes(cluster.rank, program);
   program->Add("gate_threshold", &cluster.gate_threshold,
                {.help = "Attention heads whose gate is below are skipped; -1: "
                         "DYNAMIC_ATTENTION_THRESHOLD in the environment, else the model's.",

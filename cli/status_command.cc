@@ -83,6 +83,15 @@ void PrintWorker(const v1::WorkerStatus& worker) {
       static_cast<double>(worker.plan_ns_total()) / 1e3 / steps,
       static_cast<double>(worker.forward_us_total()) / steps, worker.blocks_loaded(),
       worker.blocks_stored());
+  if (worker.blocks_spilled() > 0) {
+    const double fills = std::max<double>(1, static_cast<double>(worker.blocks_filled()));
+    std::cout << absl::StrFormat(
+        "  host memory: %d blocks spilled, %.1f MB; %d filled, %.1f MB, each %.1f ms after it was "
+        "asked for\n",
+        worker.blocks_spilled(), static_cast<double>(worker.bytes_spilled()) / 1e6,
+        worker.blocks_filled(), static_cast<double>(worker.bytes_filled()) / 1e6,
+        static_cast<double>(worker.fill_us_total()) / 1e3 / fills);
+  }
   if (worker.has_expert_balance()) {
     const v1::ExpertBalance& balance = worker.expert_balance();
     std::cout << absl::StrFormat(
@@ -90,8 +99,13 @@ void PrintWorker(const v1::WorkerStatus& worker) {
         balance.mean(), balance.worst(), balance.worst_layer());
   }
   for (const v1::GroupStatus& group : worker.groups()) {
-    std::cout << absl::StrFormat("  pages %-14s %6d used, %6d cached, %6d in all\n", group.name(),
+    std::cout << absl::StrFormat("  pages %-14s %6d used, %6d cached, %6d in all", group.name(),
                                  group.pages_used(), group.pages_cached(), group.pages_total());
+    if (group.host_pages_total() > 0) {
+      std::cout << absl::StrFormat("; %6d of %6d in host memory", group.host_pages_cached(),
+                                   group.host_pages_total());
+    }
+    std::cout << "\n";
   }
 }
 

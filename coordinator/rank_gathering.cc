@@ -112,6 +112,8 @@ v1::WorkerInfo RankGathering::HomeInfo(int home) const {
     for (int g = 0; g < info.groups_size(); ++g) {
       v1::KvGroup& group = *all->mutable_groups(g);
       group.set_page_count(std::min(group.page_count(), info.groups(g).page_count()));
+      group.set_host_page_count(
+          std::min(group.host_page_count(), info.groups(g).host_page_count()));
       group.set_page_bytes(group.page_bytes() + info.groups(g).page_bytes());
     }
   }

@@ -14,6 +14,11 @@ void AddHome(const v1::WorkerStatus& home, v1::WorkerStatus& sum) {
   sum.set_prompt_tokens_reused(sum.prompt_tokens_reused() + home.prompt_tokens_reused());
   sum.set_blocks_loaded(sum.blocks_loaded() + home.blocks_loaded());
   sum.set_blocks_stored(sum.blocks_stored() + home.blocks_stored());
+  sum.set_blocks_spilled(sum.blocks_spilled() + home.blocks_spilled());
+  sum.set_blocks_filled(sum.blocks_filled() + home.blocks_filled());
+  sum.set_bytes_spilled(sum.bytes_spilled() + home.bytes_spilled());
+  sum.set_bytes_filled(sum.bytes_filled() + home.bytes_filled());
+  sum.set_fill_us_total(sum.fill_us_total() + home.fill_us_total());
   sum.set_preemptions(sum.preemptions() + home.preemptions());
   for (int g = 0; g < home.groups_size(); ++g) {
     const v1::GroupStatus& from = home.groups(g);
@@ -22,6 +27,8 @@ void AddHome(const v1::WorkerStatus& home, v1::WorkerStatus& sum) {
     to.set_pages_total(to.pages_total() + from.pages_total());
     to.set_pages_used(to.pages_used() + from.pages_used());
     to.set_pages_cached(to.pages_cached() + from.pages_cached());
+    to.set_host_pages_total(to.host_pages_total() + from.host_pages_total());
+    to.set_host_pages_cached(to.host_pages_cached() + from.host_pages_cached());
   }
 }
 

@@ -28,6 +28,7 @@ std::unique_ptr<PackedMatrix> Ops::PackCoded(absl::Span<const CodedMatrix> parts
 bool Ops::WhenDone(absl::AnyInvocable<void()> /*done*/) { return false; }
 
 std::unique_ptr<Replays> Ops::MakeReplays() { return std::make_unique<Replays>(); }
+std::unique_ptr<SideCopies> Ops::MakeSideCopies() { return std::make_unique<SideCopies>(); }
 std::unique_ptr<ExpertList> Ops::ListExperts(absl::Span<const ExpertWeights> experts) {
   return std::make_unique<ExpertList>(experts);
 }

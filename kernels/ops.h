@@ -50,6 +50,7 @@
 #include "kernels/rms_norm/rms_norm.h"
 #include "kernels/row_add/row_add.h"
 #include "kernels/sample/sample.h"
+#include "kernels/side_copies.h"
 #include "kernels/swiglu/swiglu.h"
 #include "kernels/tensor.h"
 
@@ -106,6 +107,9 @@ class Ops {
 
   // Sections of operations that a device keeps and repeats in one go. Not to outlive the Ops.
   virtual std::unique_ptr<Replays> MakeReplays();
+
+  // Copies between device and host beside operations. Not to outlive the Ops.
+  virtual std::unique_ptr<SideCopies> MakeSideCopies();
 
   // Calls `done`, from a thread of its own, once the device has come here; the caller may go on.
   // False, and no call: the caller has to Synchronize.

@@ -14,6 +14,7 @@
 #include "kernels/cuda/memory.cuh"
 #include "kernels/cuda/pointer_tables.cuh"
 #include "kernels/cuda/replays.cuh"
+#include "kernels/cuda/side_copies.cuh"
 #include "kernels/cuda/waiter.cuh"
 #include "kernels/embed/embed_cuda.h"
 #include "kernels/head_gate/head_gate_cuda.h"
@@ -143,6 +144,10 @@ class CudaOps : public Ops {
 
   std::unique_ptr<Replays> MakeReplays() override {
     return std::make_unique<CudaReplays>(device_, stream_.get(), &scratch_, &transfers_, &errors_);
+  }
+
+  std::unique_ptr<SideCopies> MakeSideCopies() override {
+    return std::make_unique<CudaSideCopies>(device_, stream_.get(), &errors_);
   }
 
   bool WhenDone(absl::AnyInvocable<void()> done) override {

@@ -42,6 +42,13 @@ void ExecutorActor::TakeRank() {
   Rank& rank = *member_->rank();
   engine_.emplace(&rank, &clock());
   transfers_.emplace(config_, rank.pages.get(), cache_, rank.cache_identity, &clock());
+  mover_.emplace(rank.pages.get(), rank.host_pages.get(), rank.copies.get(), &clock());
+}
+
+void ExecutorActor::LeaveRank() {
+  engine_.reset();
+  transfers_.reset();
+  mover_.reset();
 }
 
 void ExecutorActor::OnStop(const absl::Status& /*reason*/) {
@@ -61,13 +68,12 @@ void ExecutorActor::On(const OpenSession& message) {
     if (!become.ok()) return EndSession(become);
   }
   transfers_->Reset(message.epoch);
+  mover_->Reset(message.epoch);
   if (message.assignment.has_value()) session_->outlet->Greet(member_->Describe());
 }
 
 absl::Status ExecutorActor::Become(const OpenSession& message) {
-  // They lie on the rank, which may be replaced.
-  engine_.reset();
-  transfers_.reset();
+  LeaveRank();
   const auto report = [&](absl::string_view what, int64_t done, int64_t total) {
     v1::Loading loading;
     loading.set_what(std::string(what));
@@ -113,6 +119,7 @@ absl::Status ExecutorActor::Launch(const RunPlan& message) {
   result.set_step(plan.step());
   result.set_queue_us((clock().MonotonicNs() - message.arrived_ns) / 1000);
 
+  TROUPE_RETURN_IF_ERROR(mover_->Start(plan, self()));
   TROUPE_RETURN_IF_ERROR(engine_->Prepare(plan));
   TROUPE_RETURN_IF_ERROR(transfers_->StartLoads(plan, self()));
   TROUPE_ASSIGN_OR_RETURN(StepEngine::Launched launched, engine_->Launch(plan));
@@ -132,6 +139,7 @@ absl::Status ExecutorActor::FinishOldest() {
   under_way_.pop_front();
   TROUPE_RETURN_IF_ERROR(engine_->Finish(step.launched, step.result));
   transfers_->Report(step.result);
+  mover_->Report(step.result);
   session_->outlet->Send(std::move(step.result));
   return absl::OkStatus();
 }
@@ -161,16 +169,16 @@ void ExecutorActor::On(const CloseSession& message) {
 void ExecutorActor::On(RetireMaps message) {
   // A rank that serves is not of another map: its session was begun after the decision.
   if (!session_.has_value() && member_->takes_assignment()) {
-    if (member_->MapEpochs() != std::vector<uint64_t>{message.keep_epoch}) {
-      // They lie on the rank, which may go.
-      engine_.reset();
-      transfers_.reset();
-    }
+    if (member_->MapEpochs() != std::vector<uint64_t>{message.keep_epoch}) LeaveRank();
     if (!member_->Retire(message.keep_epoch) && member_->rank() != nullptr && !engine_) TakeRank();
   } else {
     member_->RetirePrepared(message.keep_epoch);
   }
   message.done();
+}
+
+void ExecutorActor::On(const FillsEnded& message) {
+  if (mover_.has_value()) mover_->End(message);
 }
 
 void ExecutorActor::On(LoadEnded message) {
@@ -190,6 +198,7 @@ void ExecutorActor::EndSession(const absl::Status& status) {
   under_way_.clear();
   if (engine_.has_value()) engine_->Reset();
   if (transfers_.has_value()) transfers_->Reset(/*epoch=*/0);
+  if (mover_.has_value()) mover_->Reset(/*epoch=*/0);
   member_->Leave();
   std::exchange(session_, std::nullopt)->outlet->End(status);
 }

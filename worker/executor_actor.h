@@ -22,6 +22,7 @@
 #include "base/actor.h"
 #include "worker/block_transfers.h"
 #include "worker/messages.h"
+#include "worker/page_mover.h"
 #include "worker/rank_member.h"
 #include "worker/step_engine.h"
 
@@ -53,11 +54,13 @@ class ExecutorActor final : public Actor<ExecutorMessage> {
   void On(const CloseSession& message);
   void On(const StepEnded& message);
   void On(RetireMaps message);
+  void On(const FillsEnded& message);
   void On(LoadEnded message);
   void On(const StoreEnded& message);
 
-  // Engine and transfers on the rank that is there.
+  // Engine, transfers and mover on the rank that is there, and their end, before it may go.
   void TakeRank();
+  void LeaveRank();
   // Becomes the rank that the session assigns, and says so.
   absl::Status Become(const OpenSession& message);
   absl::Status Launch(const RunPlan& message);
@@ -73,6 +76,7 @@ class ExecutorActor final : public Actor<ExecutorMessage> {
   CacheClient* const cache_;
   std::optional<StepEngine> engine_;  // where there is a rank, as is the next
   std::optional<BlockTransfers> transfers_;
+  std::optional<PageMover> mover_;
   std::optional<Session> session_;
   std::deque<UnderWay> under_way_;  // of the session, oldest first
 };

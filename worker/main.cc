@@ -49,6 +49,11 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
                 .max = 1024});
   program->Add("kv_memory_bytes", &rank.kv_memory_bytes,
                {.help = "Memory for keys and values.", .unit = "bytes", .min = 1});
+  program->Add("host_kv_memory_bytes", &rank.host_kv_memory_bytes,
+               {.help = "Host memory, pinned for a GPU, for keys and values that make room on the "
+                        "device; 0: none.",
+                .unit = "bytes",
+                .min = 0});
   program->Add("max_step_tokens", &rank.max_step_tokens,
                {.help = "Most tokens in one step.", .unit = "tokens", .min = 1, .max = 1 << 20});
   program->Add("max_rows", &rank.max_rows,

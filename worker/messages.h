@@ -78,6 +78,12 @@ struct LoadEnded {
   uint64_t id = 0;
   absl::StatusOr<std::optional<std::string>> bytes;
 };
+// The fills of the session's plans up to `step` are over. From a thread of SideCopies, once a plan
+// that fills pages.
+struct FillsEnded {
+  uint64_t epoch = 0;
+  uint64_t step = 0;
+};
 // A page was stored, or not. From the cache client's callbacks, once a store.
 struct StoreEnded {
   uint64_t epoch = 0;
@@ -86,8 +92,8 @@ struct StoreEnded {
   absl::Status status;
 };
 
-using ExecutorMessage =
-    std::variant<OpenSession, RunPlan, CloseSession, StepEnded, RetireMaps, LoadEnded, StoreEnded>;
+using ExecutorMessage = std::variant<OpenSession, RunPlan, CloseSession, StepEnded, RetireMaps,
+                                     FillsEnded, LoadEnded, StoreEnded>;
 
 // ---- To the RegistrarActor
 // Time for the next call. From the actor to itself.

@@ -2,6 +2,7 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
 #include <vector>
@@ -133,9 +134,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
     };
   }
   // Before the weights: that memory is short shows at once.
-  if (!given.pages) {
-    TROUPE_ASSIGN_OR_RETURN(rank->pages, PagesOf(rank->ops.get(), shard, rank->config));
-  }
+  if (!given.pages) TROUPE_RETURN_IF_ERROR(rank->MakePagesOf(shard));
   const int threads = config.threads > 0 ? config.threads : 2;
   if (given.checkpoint.has_value()) {
     rank->checkpoint = *given.checkpoint;
@@ -153,14 +152,37 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
 
 absl::Status Rank::TakePages(Rank& from) {
   from.ops->Synchronize();
+  if (from.copies != nullptr) from.copies->Synchronize();
   TROUPE_RETURN_IF_ERROR(from.ops->status());
   pages = std::move(from.pages);
-  return pages->Rebind(ops.get());
+  TROUPE_RETURN_IF_ERROR(pages->Rebind(ops.get()));
+  host_pages = std::move(from.host_pages);
+  return host_pages == nullptr ? absl::OkStatus() : MakeCopies();
 }
 
-absl::Status Rank::MakePages() {
-  TROUPE_ASSIGN_OR_RETURN(pages, PagesOf(ops.get(), model.shard, config));
+absl::Status Rank::MakePages() { return MakePagesOf(model.shard); }
+
+absl::Status Rank::MakePagesOf(const RankShard& shard) {
+  TROUPE_ASSIGN_OR_RETURN(pages, PagesOf(ops.get(), shard, config));
+  if (config.host_kv_memory_bytes == 0) return absl::OkStatus();
+  TROUPE_RETURN_IF_ERROR(MakeCopies());
+  std::vector<uint32_t> device_pages;
+  for (size_t g = 0; g < pages->groups().size(); ++g) {
+    device_pages.push_back(pages->page_count(static_cast<int>(g)));
+  }
+  auto page_count = PlanHostPages(pages->groups(), device_pages, config.host_kv_memory_bytes);
+  if (!page_count.ok()) return Annotate(page_count.status(), "host_kv_memory_bytes");
+  auto made = HostPages::Create(*copies, pages->groups(), *std::move(page_count));
+  if (!made.ok()) return Annotate(made.status(), "host_kv_memory_bytes");
+  host_pages = *std::move(made);
   return absl::OkStatus();
+}
+
+absl::Status Rank::MakeCopies() {
+  copies = ops->MakeSideCopies();
+  int64_t largest = 0;
+  for (const StateGroup& group : pages->groups()) largest = std::max(largest, group.page_bytes);
+  return Annotate(copies->Reserve(largest), "host_kv_memory_bytes");
 }
 
 absl::Status Rank::Connect(RankLinks* to) {
@@ -195,6 +217,7 @@ v1::WorkerInfo Rank::Describe() const {
     announced.set_window_tokens(group.window_tokens);
     announced.set_page_bytes(group.page_bytes);
     announced.set_page_count(pages->page_count(static_cast<int>(g)));
+    if (host_pages != nullptr) announced.set_host_page_count(host_pages->page_count(g));
   }
   info.set_max_rows(config.max_rows);
   info.set_max_step_tokens(config.max_step_tokens);

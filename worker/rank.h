@@ -18,6 +18,7 @@
 #include "sharding/shard_map.h"
 #include "troupe/v1/worker.pb.h"
 #include "worker/calibration.h"
+#include "worker/host_pages.h"
 #include "worker/kv_pages.h"
 #include "worker/loaded_model.h"
 #include "worker/model_runner.h"
@@ -44,9 +45,10 @@ struct Rank {
     Calibration* calibration = nullptr;
     int threads = 0;  // that compute; 0: the cores that this process may use
     int64_t kv_memory_bytes = int64_t{1} << 30;
-    int max_rows = 64;          // sequences that live at once
-    int max_step_tokens = 512;  // tokens of one step
-    int max_context = 0;        // tokens a sequence may reach; 0: what the model was made for
+    int64_t host_kv_memory_bytes = 0;  // for pages that make room on the device; 0: none
+    int max_rows = 64;                 // sequences that live at once
+    int max_step_tokens = 512;         // tokens of one step
+    int max_context = 0;  // tokens a sequence may reach; 0: what the model was made for
   };
 
   // What is being done ("identity", "weights") and how far; from several threads, one at a time.
@@ -67,10 +69,10 @@ struct Rank {
                                                     const Progress& progress,
                                                     const RankGiven& given = {});
 
-  // Takes the other's pages with all that lies in them. REQUIRES: no forward pass on either; both
-  // keep the same state.
+  // Takes the other's pages with all that lies in them, and its host pages. REQUIRES: no forward
+  // pass on either; both keep the same state.
   absl::Status TakePages(Rank& from);
-  // New pages, with nothing in them.
+  // New pages and host pages, with nothing in them.
   absl::Status MakePages();
 
   // Makes the forward pass, with links to the part's other ranks; null: there are none. They must
@@ -92,8 +94,14 @@ struct Rank {
   std::unique_ptr<Ops> ops;
   LoadedModel model;
   std::unique_ptr<KvPages> pages;
-  RankLinks* links = nullptr;  // of the runner, not owned
+  std::unique_ptr<SideCopies> copies;
+  std::unique_ptr<HostPages> host_pages;  // null: none
+  RankLinks* links = nullptr;             // of the runner, not owned
   std::unique_ptr<ModelRunner> runner;
+
+ private:
+  absl::Status MakePagesOf(const RankShard& shard);
+  absl::Status MakeCopies();
 };
 
 // The key of compatibility between workers and of cached blocks: SHA-256 over the checkpoint's

@@ -58,6 +58,7 @@ absl::Status CheckConfig(const WorkerServer::Config& config) {
   TROUPE_RETURN_IF_ERROR(check("max_rows", rank.max_rows, 1));
   TROUPE_RETURN_IF_ERROR(check("max_step_tokens", rank.max_step_tokens, rank.max_rows));
   TROUPE_RETURN_IF_ERROR(check("kv_memory_bytes", rank.kv_memory_bytes, 1));
+  TROUPE_RETURN_IF_ERROR(check("host_kv_memory_bytes", rank.host_kv_memory_bytes, 0));
   TROUPE_RETURN_IF_ERROR(check("threads", rank.threads, 0));
   return check("max_queued_plans", config.service.max_queued_plans, 1);
 }

@@ -123,6 +123,20 @@ TEST(LoadDecision, FollowsTheMeasuredRates) {
   EXPECT_FALSE(ShouldLoad(meter.rates(), 64, 4'000'000));
 }
 
+TEST(LoadDecision, ABlockIsKeptIfComputingItTakesLonger) {
+  RateMeter prefill;
+  RateMeter host(kHostRates);
+  constexpr uint64_t kBlockBytes = 6 << 20;
+  EXPECT_TRUE(ShouldKeep(host.rates(), prefill.rates(), 64, kBlockBytes)) << "nothing measured";
+  prefill.ObserveStep(8192, 0, 130'000);  // 64 tokens in 1 ms
+  EXPECT_TRUE(ShouldKeep(host.rates(), prefill.rates(), 64, kBlockBytes));
+  // Ten at once in 20 ms: 3.1 MB/ms, though one alone waits 20 ms.
+  host.ObserveLoad(kBlockBytes, 20'000, 10);
+  EXPECT_FALSE(ShouldKeep(host.rates(), prefill.rates(), 64, kBlockBytes));
+  EXPECT_TRUE(ShouldKeep(host.rates(), prefill.rates(), 64, kBlockBytes / 4));
+  EXPECT_DOUBLE_EQ(PredictLoadUs(host.rates(), 0), 0);
+}
+
 TEST(LoadDecision, ASlowSpellIsForgotten) {
   RateMeter meter;
   meter.ObserveStep(1000, 0, 100'000);

@@ -45,6 +45,8 @@ FakeWorker::FakeWorker(const Config& config, ReplicaInfo replica, uint64_t epoch
   for (const KvGroupInfo& group : replica_.groups) {
     pages_.emplace_back(group.page_count,
                         Page{.tags = std::vector<Tag>(replica_.block_tokens, kGarbage)});
+    host_pages_.emplace_back(group.host_page_count,
+                             std::vector<Tag>(replica_.block_tokens, kGarbage));
   }
 }
 
@@ -109,7 +111,12 @@ void FakeWorker::Accept(const v1::StepPlan& plan) {
   for (int i = 0; i < plan.copy_group_size(); ++i) {
     CheckNotInFlight(plan.copy_group(i), plan.copy_to_page(i), "copy");
   }
+  ApplySpills(plan);
   BeginLoads(plan);
+  for (int i = 0; i < plan.fill_id_size(); ++i) {
+    CheckPage(plan.fill_group(i), plan.fill_page(i));
+    CheckNotInFlight(plan.fill_group(i), plan.fill_page(i), "fill");
+  }
   steps_.push_back(plan);
 }
 
@@ -131,6 +138,7 @@ v1::StepResult FakeWorker::Run() {
   v1::StepResult result;
   result.set_epoch(epoch_);
   result.set_step(plan.step());
+  BeginFills(plan);
   for (const uint32_t slot : plan.finished_slots()) {
     EXPECT_TRUE(slots_[slot].live) << "slot " << slot << " finished twice";
     slots_[slot].live = false;
@@ -151,6 +159,38 @@ v1::StepResult FakeWorker::Run() {
   EndTransfers(plan, result);
   result.set_forward_us(config_.forward_us(tokens));
   return result;
+}
+
+// Nobody changes a page that is spilled, so that it does not matter when it is read.
+void FakeWorker::ApplySpills(const v1::StepPlan& plan) {
+  for (int i = 0; i < plan.spill_group_size(); ++i) {
+    const uint32_t group = plan.spill_group(i);
+    CheckPage(group, plan.spill_page(i));
+    CheckNotInFlight(group, plan.spill_page(i), "spill");
+    CHECK_LT(plan.spill_host_page(i), host_pages_[group].size());
+    for (const RunningTransfer& transfer : transfers_) {
+      EXPECT_FALSE(transfer.message.group() == group &&
+                   transfer.host_page == plan.spill_host_page(i))
+          << "host page " << transfer.host_page << " is overwritten while a fill reads it";
+    }
+    host_pages_[group][plan.spill_host_page(i)] = pages_[group][plan.spill_page(i)].tags;
+  }
+}
+
+void FakeWorker::BeginFills(const v1::StepPlan& plan) {
+  for (int i = 0; i < plan.fill_id_size(); ++i) {
+    EXPECT_TRUE(transfer_ids_.insert(plan.fill_id(i)).second);
+    CHECK_LT(plan.fill_host_page(i), host_pages_[plan.fill_group(i)].size());
+    RunningTransfer fill = {.is_load = true, .step = plan.step()};
+    fill.message.set_id(plan.fill_id(i));
+    fill.message.set_group(plan.fill_group(i));
+    fill.message.set_page(plan.fill_page(i));
+    fill.host_page = plan.fill_host_page(i);
+    std::vector<Tag>& tags = pages_[plan.fill_group(i)][plan.fill_page(i)].tags;
+    std::fill(tags.begin(), tags.end(), kGarbage);
+    transfers_.push_back(std::move(fill));
+  }
+  EXPECT_LE(transfers_.size() + plan.stores_size(), config_.max_transfers);
 }
 
 void FakeWorker::ApplyNew(const v1::StepPlan& plan) {
@@ -284,7 +324,11 @@ v1::TransferDone FakeWorker::End(const RunningTransfer& transfer) {
   done.set_id(message.id());
   done.set_duration_us(500);
   done.set_outcome(v1::TransferDone::OUTCOME_DONE);
-  if (random_() % 100 < config_.transfer_failure) {
+  if (transfer.host_page != kNoPageId) {
+    ++pages_filled_;
+    page.tags = host_pages_[message.group()][transfer.host_page];
+    done.set_bytes(replica_.groups[message.group()].page_bytes);
+  } else if (random_() % 100 < config_.transfer_failure) {
     done.set_outcome(v1::TransferDone::OUTCOME_FAILED);
   } else if (transfer.is_load) {
     const auto it = cache_.find(key);

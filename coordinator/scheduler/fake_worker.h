@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "coordinator/scheduler/page_pool.h"
 #include "coordinator/scheduler/replica_info.h"
 #include "troupe/v1/worker.pb.h"
 
@@ -78,6 +79,7 @@ class FakeWorker {
 
   uint32_t transfers_under_way() const { return static_cast<uint32_t>(transfers_.size()); }
   uint64_t tokens_computed() const { return tokens_computed_; }
+  uint64_t pages_filled() const { return pages_filled_; }
 
  private:
   struct Slot {
@@ -98,8 +100,9 @@ class FakeWorker {
   struct RunningTransfer {
     v1::BlockTransfer message;
     bool is_load = false;
-    uint64_t step = 0;      // whose plan brought it
-    std::vector<Tag> tags;  // of a store: the page's when it started
+    uint64_t step = 0;             // whose plan brought it
+    std::vector<Tag> tags;         // of a store: the page's when it started
+    PageId host_page = kNoPageId;  // of a fill
   };
   using PageName = std::pair<uint32_t, uint32_t>;  // group, page
 
@@ -110,6 +113,8 @@ class FakeWorker {
   void ApplyGrants(const v1::StepPlan& plan);
   void ApplyCopies(const v1::StepPlan& plan);
   void BeginStores(const v1::StepPlan& plan);
+  void ApplySpills(const v1::StepPlan& plan);
+  void BeginFills(const v1::StepPlan& plan);
   void RunRow(const v1::StepPlan& plan, int row, v1::StepResult& result);
   void CheckReads(const Slot& slot, uint32_t position);
   void WriteToken(Slot& slot, uint32_t slot_index, uint32_t position);
@@ -123,13 +128,15 @@ class FakeWorker {
   FakeCache& cache_;
   std::mt19937 random_;
   std::vector<Slot> slots_;
-  std::vector<std::vector<Page>> pages_;  // by group
+  std::vector<std::vector<Page>> pages_;                   // by group
+  std::vector<std::vector<std::vector<Tag>>> host_pages_;  // likewise
   std::deque<v1::StepPlan> steps_;
   std::vector<RunningTransfer> transfers_;
   std::set<uint64_t> transfer_ids_;
   uint64_t last_step_ = 0;
   uint64_t last_instance_ = 0;
   uint64_t tokens_computed_ = 0;
+  uint64_t pages_filled_ = 0;
 };
 
 }  // namespace troupe::testing

@@ -5,7 +5,10 @@
 namespace troupe {
 
 KvMemory::KvMemory(const ReplicaInfo& replica) {
-  for (const KvGroupInfo& group : replica.groups) pools_.emplace_back(group.page_count);
+  for (const KvGroupInfo& group : replica.groups) {
+    pools_.emplace_back(group.page_count);
+    host_pools_.emplace_back(group.host_page_count);
+  }
 }
 
 bool KvMemory::HasBlock() const {
@@ -21,8 +24,36 @@ bool KvMemory::WillHaveBlock() const {
 PageId KvMemory::Allocate(uint32_t group) {
   PrefixEntry* evicted = nullptr;
   const PageId page = pools_[group].Allocate(&evicted);
-  if (evicted != nullptr) index_.Drop(*evicted, group);
+  if (evicted != nullptr) {
+    MoveToHost(*evicted, group);
+    index_.Drop(*evicted, group);
+  }
   return page;
+}
+
+// The entry has its device page still.
+void KvMemory::MoveToHost(PrefixEntry& entry, uint32_t group) {
+  PagePool& host = host_pools_[group];
+  if (!spills_ || (entry.hosted >> group & 1) != 0 || host.available() == 0) return;
+  PrefixEntry* evicted = nullptr;
+  const PageId page = host.Allocate(&evicted);
+  if (evicted != nullptr) index_.DropHosted(*evicted, group);
+  host.Attach(page, &entry);
+  entry.host_pages[group] = page;
+  entry.hosted |= 1u << group;
+  pending_.push_back({.group = group, .page = entry.pages[group], .host_page = page});
+}
+
+std::vector<KvMemory::Spill> KvMemory::TakeSpills(absl::FunctionRef<bool(const Spill&)> is_due) {
+  std::vector<Spill> due;
+  std::erase_if(pending_, [&](const Spill& spill) {
+    if (!is_due(spill)) return false;
+    due.push_back(spill);
+    // What a later plan sends comes after it.
+    UnrefHost(spill.group, spill.host_page);
+    return true;
+  });
+  return due;
 }
 
 void KvMemory::Retire(uint64_t step) {
@@ -42,6 +73,11 @@ PrefixEntry& KvMemory::Publish(const BlockKey& key, uint32_t group, PageId page)
 uint32_t KvMemory::Held(const BlockKey& key) const {
   const PrefixEntry* entry = index_.Find(key);
   return entry == nullptr ? 0 : entry->held;
+}
+
+uint32_t KvMemory::HeldAnywhere(const BlockKey& key) const {
+  const PrefixEntry* entry = index_.Find(key);
+  return entry == nullptr ? 0 : entry->held | entry->hosted;
 }
 
 }  // namespace troupe

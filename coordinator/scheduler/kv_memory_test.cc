@@ -130,6 +130,67 @@ TEST(KvMemory, GroupsLoseTheirPagesOneByOne) {
   EXPECT_EQ(memory.Find(Key(1)), nullptr);
 }
 
+TEST(KvMemory, ABlockThatLosesItsPageGoesToHostMemory) {
+  ReplicaInfo replica;
+  replica.groups = {{.name = "a", .page_count = 1, .host_page_count = 2}};
+  KvMemory memory(replica);
+  const auto compute = [&](uint32_t block) {
+    const PageId page = memory.Allocate(0);
+    memory.Publish(Key(block), 0, page);
+    memory.Unref(0, page, 0);
+  };
+  const auto all = [](const KvMemory::Spill&) { return true; };
+  compute(1);
+  EXPECT_FALSE(memory.has_spills());
+  compute(2);
+  EXPECT_EQ(memory.Held(Key(1)), 0u);
+  EXPECT_EQ(memory.HeldAnywhere(Key(1)), 1u);
+  const std::vector<KvMemory::Spill> spills = memory.TakeSpills(all);
+  ASSERT_EQ(spills.size(), 1u);
+  EXPECT_EQ(spills[0].page, 0u);
+  EXPECT_EQ(spills[0].host_page, memory.Find(Key(1))->host_pages[0]);
+  // What is read stays; else the longest unused makes room.
+  memory.RefHost(0, spills[0].host_page);
+  compute(3);
+  memory.TakeSpills(all);
+  compute(4);
+  memory.TakeSpills(all);
+  EXPECT_EQ(memory.HeldAnywhere(Key(1)), 1u);
+  EXPECT_EQ(memory.Find(Key(2)), nullptr);
+  memory.UnrefHost(0, spills[0].host_page);
+  // A block that is there already needs no spill, and none is made where that does not pay.
+  const PageId filled = memory.Allocate(0);
+  memory.TakeSpills(all);
+  memory.Publish(Key(1), 0, filled);
+  memory.Unref(0, filled, 0);
+  EXPECT_EQ(memory.Held(Key(1)), 1u);
+  compute(5);
+  EXPECT_FALSE(memory.has_spills());
+  EXPECT_EQ(memory.HeldAnywhere(Key(1)), 1u);
+  memory.SetSpilling(false);
+  compute(6);
+  EXPECT_FALSE(memory.has_spills());
+  EXPECT_EQ(memory.Find(Key(5)), nullptr);
+}
+
+TEST(KvMemory, AHostPageWhoseSpillWaitsIsNobodyElses) {
+  ReplicaInfo replica;
+  replica.groups = {{.name = "a", .page_count = 2, .host_page_count = 1}};
+  KvMemory memory(replica);
+  for (uint32_t block = 1; block <= 2; ++block) {
+    const PageId page = memory.Allocate(0);
+    memory.Publish(Key(block), 0, page);
+    memory.Unref(0, page, 0);
+  }
+  memory.Allocate(0);
+  EXPECT_TRUE(memory.TakeSpills([](const KvMemory::Spill&) { return false; }).empty());
+  memory.Allocate(0);  // finds no host page, so this block is lost
+  EXPECT_EQ(memory.HeldAnywhere(Key(1)), 1u);
+  EXPECT_EQ(memory.Find(Key(2)), nullptr);
+  EXPECT_EQ(memory.TakeSpills([](const KvMemory::Spill&) { return true; }).size(), 1u);
+  EXPECT_EQ(memory.host_pool(0).cached(), 1u);
+}
+
 // Random use against a plain model: counts add up, contents are never confused.
 TEST(KvMemory, RandomUseKeepsItsInvariants) {
   ReplicaInfo replica;

@@ -12,21 +12,33 @@ void Blend(double& mean, double value, bool seen) {
   mean = seen ? mean + kWeight * (value - mean) : value;
 }
 
+// Of bytes among many.
+double TransferUs(const Rates& rates, uint64_t bytes) {
+  const double bytes_per_us =
+      rates.transfer_bytes * rates.transfers_in_flight / std::max(rates.transfer_us, 1.0);
+  return static_cast<double>(bytes) / std::max(bytes_per_us, 1e-6);
+}
+
 }  // namespace
 
 double PredictLoadUs(const Rates& rates, uint64_t bytes) {
-  const double bytes_per_us =
-      rates.transfer_bytes * rates.transfers_in_flight / std::max(rates.transfer_us, 1.0);
-  return rates.transfer_us + static_cast<double>(bytes) / std::max(bytes_per_us, 1e-6);
+  return bytes == 0 ? 0 : rates.transfer_us + TransferUs(rates, bytes);
 }
 
 double PredictComputeUs(const Rates& rates, uint32_t tokens) {
   return static_cast<double>(tokens) / std::max(rates.prefill_tokens_per_us, 1e-9);
 }
 
+bool BeatsComputing(const Rates& rates, uint32_t tokens, double load_us) {
+  return rates.prefill_tokens_per_us <= 0 || load_us < PredictComputeUs(rates, tokens);
+}
+
 bool ShouldLoad(const Rates& rates, uint32_t tokens, uint64_t bytes) {
-  if (rates.prefill_tokens_per_us <= 0) return true;
-  return PredictLoadUs(rates, bytes) < PredictComputeUs(rates, tokens);
+  return BeatsComputing(rates, tokens, PredictLoadUs(rates, bytes));
+}
+
+bool ShouldKeep(const Rates& rates, const Rates& prefill, uint32_t tokens, uint64_t bytes) {
+  return BeatsComputing(prefill, tokens, TransferUs(rates, bytes));
 }
 
 void RateMeter::ObserveLoad(uint64_t bytes, uint64_t duration_us, uint32_t in_flight) {

@@ -1,4 +1,5 @@
-// Whether loading cached blocks beats computing them, from what steps and transfers took lately.
+// Whether loading blocks, from the cache service or from host memory, beats computing them, and
+// whether keeping them for that is worth it, from what steps and transfers took lately.
 //
 //     load    = mean transfer time + bytes / throughput
 //     compute = tokens / prefill rate
@@ -21,15 +22,28 @@ struct Rates {
   double prefill_tokens_per_us = 0;  // 0: not measured
 };
 
+// Before anything came from host memory: a page or two at the speed of a bus.
+inline constexpr Rates kHostRates = {
+    .transfer_us = 200, .transfer_bytes = 4 * 1024 * 1024, .transfers_in_flight = 1};
+
+// 0 for no bytes.
 double PredictLoadUs(const Rates& rates, uint64_t bytes);
 double PredictComputeUs(const Rates& rates, uint32_t tokens);
 
-// True if loading `bytes` is faster than computing `tokens`; also while no prefill was measured.
+// True if what takes `load_us` is faster than computing `tokens`; also while no prefill was
+// measured.
+bool BeatsComputing(const Rates& rates, uint32_t tokens, double load_us);
+// True if that holds for loading `bytes`.
 bool ShouldLoad(const Rates& rates, uint32_t tokens, uint64_t bytes);
+// True if the same holds for a block among many: what a load takes however short it is, is left
+// out. `prefill` has the rate of computing.
+bool ShouldKeep(const Rates& rates, const Rates& prefill, uint32_t tokens, uint64_t bytes);
 
 // Keeps Rates. Not thread-safe.
 class RateMeter {
  public:
+  explicit RateMeter(const Rates& before = {}) : rates_(before) {}
+
   const Rates& rates() const { return rates_; }
 
   // A load that took so long while `in_flight` transfers, itself included, were under way.

@@ -19,6 +19,7 @@ PrefixEntry& PrefixIndex::FindOrAdd(const BlockKey& key) {
   if (added) {
     it->second.key = key;
     it->second.pages.fill(kNoPageId);
+    it->second.host_pages.fill(kNoPageId);
   }
   return it->second;
 }
@@ -27,10 +28,20 @@ void PrefixIndex::Drop(PrefixEntry& entry, uint32_t group) {
   CHECK((entry.held >> group & 1) != 0);
   entry.held &= ~(1u << group);
   entry.pages[group] = kNoPageId;
-  if (entry.held == 0) {
-    const BlockKey key = entry.key;  // erase must not read its argument from what it erases
-    entries_.erase(key);
-  }
+  EraseEmpty(entry);
+}
+
+void PrefixIndex::DropHosted(PrefixEntry& entry, uint32_t group) {
+  CHECK((entry.hosted >> group & 1) != 0);
+  entry.hosted &= ~(1u << group);
+  entry.host_pages[group] = kNoPageId;
+  EraseEmpty(entry);
+}
+
+void PrefixIndex::EraseEmpty(const PrefixEntry& entry) {
+  if ((entry.held | entry.hosted) != 0) return;
+  const BlockKey key = entry.key;  // erase must not read its argument from what it erases
+  entries_.erase(key);
 }
 
 }  // namespace troupe

@@ -1,4 +1,5 @@
-// Finds the pages that carry a block's content: block key -> one page in each group.
+// Finds the pages that carry a block's content: block key -> one page in each group, on the device,
+// in host memory, or in both.
 //
 // Not thread-safe. Owns the entries; an entry lives while any group has a page for it, and its
 // address stays the same. The pages belong to the groups' PagePools.
@@ -18,7 +19,9 @@ namespace troupe {
 struct PrefixEntry {
   BlockKey key;
   std::array<PageId, kMaxKvGroups> pages;
+  std::array<PageId, kMaxKvGroups> host_pages;
   uint32_t held = 0;    // bit g: pages[g] is one
+  uint32_t hosted = 0;  // bit g: host_pages[g] is one
   uint32_t stored = 0;  // bit g: the cache service has the value, or it is on its way there
 };
 
@@ -33,10 +36,13 @@ class PrefixIndex {
 
   // The group's page carries something else now; the entry may be gone afterwards.
   void Drop(PrefixEntry& entry, uint32_t group);
+  void DropHosted(PrefixEntry& entry, uint32_t group);
 
   size_t size() const { return entries_.size(); }
 
  private:
+  void EraseEmpty(const PrefixEntry& entry);
+
   absl::node_hash_map<BlockKey, PrefixEntry> entries_;
 };
 

@@ -25,7 +25,8 @@ absl::StatusOr<KvGroupInfo> GroupFrom(const v1::WorkerInfo& info, const v1::KvGr
   return KvGroupInfo{.name = group.name(),
                      .window_tokens = window ? group.window_tokens() : 0,
                      .page_bytes = group.page_bytes(),
-                     .page_count = group.page_count()};
+                     .page_count = group.page_count(),
+                     .host_page_count = group.host_page_count()};
 }
 
 }  // namespace

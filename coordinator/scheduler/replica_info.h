@@ -22,6 +22,7 @@ struct KvGroupInfo {
   uint32_t window_tokens = 0;
   uint64_t page_bytes = 0;
   uint32_t page_count = 0;
+  uint32_t host_page_count = 0;
 
   // First block that is needed to compute the token at `position`.
   uint32_t FirstBlock(uint32_t position, uint32_t block_tokens) const {

@@ -142,7 +142,9 @@ void Scheduler::Detach(LiveSequence& s) {
       queue_.Remove(*s.tenant, s.urgency);
       break;
     case LiveSequence::Phase::kLoading:
-      transfers_.DropLoads(s.load_batch);
+      for (const Transfer& load : transfers_.DropLoads(s.load_batch)) {
+        if (load.is_fill()) memory_.UnrefHost(load.group, load.host_page);
+      }
       CHECK_EQ(loading_.erase(s.load_batch), 1u);
       holders_.Remove(s.urgency);
       --s.tenant->running;
@@ -209,7 +211,7 @@ std::vector<SequenceRequest> Scheduler::Evacuate() {
 
 uint32_t Scheduler::CountLocalBlocks(absl::Span<const BlockKey> keys) const {
   return LongestBoundary(replica_, static_cast<uint32_t>(keys.size()),
-                         [&](uint32_t block) { return memory_.Held(keys[block]); });
+                         [&](uint32_t block) { return memory_.HeldAnywhere(keys[block]); });
 }
 
 void Scheduler::Describe(v1::WorkerStatus& status) const {
@@ -224,6 +226,8 @@ void Scheduler::Describe(v1::WorkerStatus& status) const {
     group.set_pages_total(memory_.pool(g).total());
     group.set_pages_used(memory_.pool(g).used());
     group.set_pages_cached(memory_.pool(g).cached());
+    group.set_host_pages_total(memory_.host_pool(g).total());
+    group.set_host_pages_cached(memory_.host_pool(g).cached() + memory_.host_pool(g).used());
   }
 }
 

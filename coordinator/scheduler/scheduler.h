@@ -1,5 +1,6 @@
 // Decides what one replica computes in each step: which sequences run, which tokens of them, in
-// which pages their state lies, and what is loaded from and stored to the cache service.
+// which pages their state lies, what is loaded from and stored to the cache service, and what moves
+// between device and host memory.
 //
 // A state machine without I/O, clock or threads: time comes in as an argument (microseconds of any
 // one time line, never going back), plans go out, results come in. The owner's loop is
@@ -17,8 +18,9 @@
 //   fair_share.h     whose turn it is among tenants: served tokens over weight
 //   chunking.h       how many prompt tokens a step takes, and of whom
 //   step_pace.h      what they add to its time
-//   victim.h         who gives up memory when pages run out; it is computed again later
-//   load_decision.h  whether loading cached blocks beats computing them
+//   victim.h         who gives up memory when pages run out; what host memory has not kept of it is
+//                    computed again later
+//   load_decision.h  whether loading cached blocks beats computing them, and keeping them pays
 //   prefix_boundary.h  how much of a prefix a set of pages allows to skip
 //
 // Thread model: none; one owner, typically an actor. Ownership: owns all sequences given to it, and
@@ -188,6 +190,8 @@ class Scheduler {
     std::array<std::vector<uint32_t>, kMaxKvGroups> load;       // blocks to load
     std::optional<std::array<PageId, kMaxKvGroups>> copy_from;  // the parent's partial block
     bool load_declined = false;
+    bool fill_declined = false;
+    double load_us = 0;  // predicted
   };
   using PageCounts = std::array<uint32_t, kMaxKvGroups>;
 
@@ -214,6 +218,8 @@ class Scheduler {
   void AddPrefillRows(Draft& draft);
   void AddChunks(Draft& draft, const std::vector<LiveSequence*>& prompts, uint32_t budget);
   void AddTransfers(Draft& draft);
+  void DecideSpilling();
+  void AddSpills(Draft& draft);
   void AddRow(Draft& draft, LiveSequence& s, uint32_t count);
   uint32_t Grow(Draft& draft, LiveSequence& s, uint32_t tokens);
   bool MakeRoom(Draft& draft, LiveSequence& needy);
@@ -225,6 +231,7 @@ class Scheduler {
   bool TryAdmit(Draft& draft, LiveSequence& s, int64_t now_us);
   std::optional<Reuse> ReuseParent(const LiveSequence& s);
   Reuse ReusePrefix(const LiveSequence& s) const;
+  double ListLoads(const LiveSequence& s, uint32_t boundary, Reuse& reuse) const;
   void SharePrefix(const LiveSequence& s, uint32_t local_boundary, uint32_t boundary,
                    Reuse& reuse) const;
   PageCounts PagesWanted(const LiveSequence& s, const Reuse& reuse) const;
@@ -275,6 +282,7 @@ class Scheduler {
   TransferBook transfers_;
   uint64_t last_load_batch_ = 0;
   RateMeter meter_;
+  RateMeter host_meter_{kHostRates};  // of fills
   StepPaceMeter pace_;
 
   std::vector<Slot> slots_;

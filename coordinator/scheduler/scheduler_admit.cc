@@ -58,6 +58,7 @@ bool Scheduler::TryAdmit(Draft& draft, LiveSequence& s, int64_t now_us) {
   if (reuse->copy_from) Find(*s.fork_parent)->last_step = draft.record.step;  // it is read from
   s.fork_parent.reset();
   if (reuse->load_declined) meter_.ObserveDecline();
+  if (reuse->fill_declined) host_meter_.ObserveDecline();
   if (!s.was_admitted) s.figures.admitted_us = now_us;
   TakeShared(s, *reuse);
   const bool loads = std::any_of(reuse->load.begin(), reuse->load.end(),
@@ -98,39 +99,58 @@ std::optional<Scheduler::Reuse> Scheduler::ReuseParent(const LiveSequence& s) {
   return reuse;
 }
 
-// The longest prefix whose blocks are in memory, or that can be loaded if that is worth it.
+// The longest prefix whose blocks are in the device's memory, or that can be loaded if that is
+// worth it: from host memory, then from the cache service beyond that.
 Scheduler::Reuse Scheduler::ReusePrefix(const LiveSequence& s) const {
   Reuse reuse;
   const uint32_t most = std::min(static_cast<uint32_t>(s.keys.size()),
                                  ReusableBlocks(s.length(), replica_.block_tokens));
-  const auto held = [&](uint32_t block) { return memory_.Held(s.keys[block]); };
+  const auto here = [&](uint32_t block) { return memory_.HeldAnywhere(s.keys[block]); };
   const auto loadable = [&](uint32_t block) {
     const std::vector<uint32_t>& cached = s.request.cached_groups;
-    return held(block) | (block < cached.size() ? cached[block] : 0);
+    return here(block) | (block < cached.size() ? cached[block] : 0);
   };
-  const uint32_t local = LongestBoundary(replica_, most, held);
+  const uint32_t local =
+      LongestBoundary(replica_, most, [&](uint32_t block) { return memory_.Held(s.keys[block]); });
   uint32_t boundary = local;
+  // False: that is not worth it.
+  const auto extend = [&](uint32_t further) {
+    if (further <= boundary) return true;
+    Reuse longer;
+    longer.load_us = ListLoads(s, further, longer);
+    if (!BeatsComputing(meter_.rates(), (further - boundary) * replica_.block_tokens,
+                        longer.load_us - reuse.load_us)) {
+      return false;
+    }
+    longer.fill_declined = reuse.fill_declined;
+    reuse = std::move(longer);
+    boundary = further;
+    return true;
+  };
+  reuse.fill_declined = !extend(LongestBoundary(replica_, most, here));
   if (replica_.has_cache && !s.request.cached_groups.empty()) {
-    boundary = LongestBoundary(replica_, most, loadable);
-  }
-  if (boundary > local) {
-    uint64_t bytes = 0;
-    for (uint32_t block = 0; block < boundary; ++block) {
-      const uint32_t mask = held(block);
-      for (uint32_t g = 0; g < memory_.group_count(); ++g) {
-        if ((mask >> g & 1) != 0 || !IsNeeded(replica_, g, block, boundary)) continue;
-        reuse.load[g].push_back(block);
-        bytes += replica_.groups[g].page_bytes;
-      }
-    }
-    if (!ShouldLoad(meter_.rates(), (boundary - local) * replica_.block_tokens, bytes)) {
-      boundary = local;
-      reuse.load = {};
-      reuse.load_declined = true;
-    }
+    reuse.load_declined = !extend(LongestBoundary(replica_, most, loadable));
   }
   SharePrefix(s, local, boundary, reuse);
   return reuse;
+}
+
+// The blocks that a start at `boundary` needs and the device has not, and how long they may take.
+double Scheduler::ListLoads(const LiveSequence& s, uint32_t boundary, Reuse& reuse) const {
+  uint64_t host_bytes = 0;
+  uint64_t cache_bytes = 0;
+  for (uint32_t block = 0; block < boundary; ++block) {
+    const PrefixEntry* entry = memory_.Find(s.keys[block]);
+    for (uint32_t g = 0; g < memory_.group_count(); ++g) {
+      if (entry != nullptr && (entry->held >> g & 1) != 0) continue;
+      if (!IsNeeded(replica_, g, block, boundary)) continue;
+      reuse.load[g].push_back(block);
+      const bool hosted = entry != nullptr && (entry->hosted >> g & 1) != 0;
+      (hosted ? host_bytes : cache_bytes) += replica_.groups[g].page_bytes;
+    }
+  }
+  return PredictLoadUs(host_meter_.rates(), host_bytes) +
+         PredictLoadUs(meter_.rates(), cache_bytes);
 }
 
 // Fills in the pages in memory that a start at `boundary` needs, and those for the fallback, a
@@ -208,17 +228,25 @@ void Scheduler::BeginLoading(LiveSequence& s, const Reuse& reuse) {
   holders_.Add(s.urgency, &s);
   s.load_batch = ++last_load_batch_;
   s.blocks_loaded.assign(s.granted_blocks, 0);
+  // A page is allocated for each, which may take another block's host page, so these are held
+  // first.
+  std::vector<Transfer> loads;
   for (uint32_t g = 0; g < memory_.group_count(); ++g) {
     for (const uint32_t block : reuse.load[g]) {
-      s.table[g][block] = memory_.Allocate(g);
-      transfers_.AddLoad({.key = s.keys[block],
-                          .tenant_namespace = s.tenant_namespace,
-                          .group = g,
-                          .page = s.table[g][block],
-                          .load_batch = s.load_batch,
-                          .block = block});
-      ++s.loads_outstanding;
+      const PrefixEntry* entry = memory_.Find(s.keys[block]);
+      loads.push_back({.key = s.keys[block],
+                       .tenant_namespace = s.tenant_namespace,
+                       .group = g,
+                       .load_batch = s.load_batch,
+                       .block = block,
+                       .host_page = entry == nullptr ? kNoPageId : entry->host_pages[g]});
+      if (loads.back().is_fill()) memory_.RefHost(g, loads.back().host_page);
     }
+  }
+  s.loads_outstanding = static_cast<uint32_t>(loads.size());
+  for (Transfer& load : loads) {
+    load.page = s.table[load.group][load.block] = memory_.Allocate(load.group);
+    transfers_.AddLoad(std::move(load));
   }
   loading_[s.load_batch] = &s;
 }

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "base/check.h"
 #include "coordinator/scheduler/chunking.h"
 #include "coordinator/scheduler/scheduler.h"
@@ -17,7 +18,7 @@ constexpr size_t kSequencesAhead = 8;
 
 bool IsEmpty(const v1::StepPlan& plan) {
   return plan.row_slot().empty() && plan.finished_slots().empty() && plan.new_sequences().empty() &&
-         plan.loads().empty() && plan.stores().empty();
+         plan.loads().empty() && plan.stores().empty() && plan.fill_id().empty();
 }
 
 }  // namespace
@@ -26,6 +27,7 @@ std::optional<v1::StepPlan> Scheduler::Plan(int64_t now_us) {
   if (evacuated_ || steps_.size() >= config_.max_steps_in_flight) return std::nullopt;
   if (IsWaitingForCompanions(now_us)) return std::nullopt;
 
+  DecideSpilling();
   Draft draft = BeginStep();
   AddDecodeRows(draft);
   Admit(draft, now_us);
@@ -34,6 +36,7 @@ std::optional<v1::StepPlan> Scheduler::Plan(int64_t now_us) {
 
   const std::optional<int64_t> poll_at = PollAt();
   if (IsEmpty(draft.plan) && !(poll_at && *poll_at <= now_us)) return std::nullopt;
+  AddSpills(draft);
   last_step_ = draft.record.step;
   last_contact_us_ = now_us;
   steps_.push_back(std::move(draft.record));
@@ -233,6 +236,13 @@ void Scheduler::AddTransfers(Draft& draft) {
       next->page = entry->pages[next->group];
     }
     memory_.Ref(next->group, next->page);
+    if (next->is_fill()) {
+      draft.plan.add_fill_group(next->group);
+      draft.plan.add_fill_host_page(next->host_page);
+      draft.plan.add_fill_page(next->page);
+      draft.plan.add_fill_id(transfers_.Start(*std::move(next)));
+      continue;
+    }
     v1::BlockTransfer& message =
         next->is_load() ? *draft.plan.add_loads() : *draft.plan.add_stores();
     message.set_block_key(next->key.ToString());
@@ -240,6 +250,42 @@ void Scheduler::AddTransfers(Draft& draft) {
     message.set_group(next->group);
     message.set_page(next->page);
     message.set_id(transfers_.Start(*std::move(next)));
+  }
+}
+
+void Scheduler::DecideSpilling() {
+  if (memory_.host_pool(0).total() == 0) return;
+  uint64_t block_bytes = 0;
+  for (const KvGroupInfo& group : replica_.groups) block_bytes += group.page_bytes;
+  const bool keeps =
+      ShouldKeep(host_meter_.rates(), meter_.rates(), replica_.block_tokens, block_bytes);
+  if (!keeps) host_meter_.ObserveDecline();
+  memory_.SetSpilling(keeps);
+}
+
+// A page that waits to be loaded is not touched before that, so its spill may wait too: it leaves
+// straight from the page when the fill comes, in no step's way. Unless this plan's fills read it.
+void Scheduler::AddSpills(Draft& draft) {
+  using Place = std::pair<uint32_t, PageId>;
+  absl::flat_hash_set<Place> waiting;
+  absl::flat_hash_set<Place> read;
+  if (memory_.has_spills()) {
+    for (const Transfer& load : transfers_.waiting_loads()) waiting.insert({load.group, load.page});
+    for (int i = 0; i < draft.plan.fill_id_size(); ++i) {
+      read.insert({draft.plan.fill_group(i), draft.plan.fill_host_page(i)});
+    }
+  }
+  const std::vector<KvMemory::Spill> due = memory_.TakeSpills([&](const KvMemory::Spill& spill) {
+    return !waiting.contains({spill.group, spill.page}) ||
+           read.contains({spill.group, spill.host_page});
+  });
+  for (const KvMemory::Spill& spill : due) {
+    draft.plan.add_spill_group(spill.group);
+    draft.plan.add_spill_page(spill.page);
+    draft.plan.add_spill_host_page(spill.host_page);
+    counters_.set_blocks_spilled(counters_.blocks_spilled() + 1);
+    counters_.set_bytes_spilled(counters_.bytes_spilled() +
+                                replica_.groups[spill.group].page_bytes);
   }
 }
 

@@ -200,7 +200,15 @@ void Scheduler::EndTransfer(const v1::TransferDone& done) {
 void Scheduler::EndLoad(const Transfer& load, const v1::TransferDone& done, uint32_t in_flight) {
   const uint32_t bit = 1u << load.group;
   const bool moved = done.outcome() == v1::TransferDone::OUTCOME_DONE;
-  if (moved) {
+  if (load.is_fill()) {
+    CHECK(moved) << "host memory has lost a block";
+    memory_.UnrefHost(load.group, load.host_page);
+    memory_.Publish(load.key, load.group, load.page);
+    counters_.set_blocks_filled(counters_.blocks_filled() + 1);
+    counters_.set_bytes_filled(counters_.bytes_filled() + done.bytes());
+    counters_.set_fill_us_total(counters_.fill_us_total() + done.duration_us());
+    host_meter_.ObserveLoad(done.bytes(), done.duration_us(), in_flight);
+  } else if (moved) {
     memory_.Publish(load.key, load.group, load.page).stored |= bit;
     counters_.set_blocks_loaded(counters_.blocks_loaded() + 1);
     meter_.ObserveLoad(done.bytes(), done.duration_us(), in_flight);
@@ -210,7 +218,7 @@ void Scheduler::EndLoad(const Transfer& load, const v1::TransferDone& done, uint
   LiveSequence& s = *it->second;
   --s.loads_outstanding;
   if (moved) {
-    s.blocks_loaded[load.block] |= bit;
+    if (!load.is_fill()) s.blocks_loaded[load.block] |= bit;
     return;
   }
   memory_.Unref(load.group, std::exchange(s.table[load.group][load.block], kNoPageId),

@@ -73,6 +73,7 @@ class Simulation {
   uint64_t preemptions() const { return preemptions_; }
   uint64_t reused() const { return reused_; }
   uint64_t loaded() const { return loaded_; }
+  uint64_t filled() const { return filled_; }
   uint64_t copies() const { return copies_; }
 
  private:
@@ -99,6 +100,10 @@ class Simulation {
         group.page_count = (group.window_tokens + block_tokens - 1) / block_tokens + 2 + Random(8);
       }
       replica_.groups.push_back(group);
+    }
+    // From none to plenty, and not alike.
+    if (Random(2) == 0) {
+      for (KvGroupInfo& group : replica_.groups) group.host_page_count = 1 + Random(3 * blocks);
     }
   }
 
@@ -333,6 +338,8 @@ class Simulation {
     preemptions_ = status.preemptions();
     reused_ = status.prompt_tokens_reused();
     loaded_ = status.blocks_loaded();
+    filled_ = status.blocks_filled();
+    EXPECT_EQ(filled_, worker_->pages_filled());
   }
 
   std::mt19937 random_;
@@ -352,6 +359,7 @@ class Simulation {
   uint64_t preemptions_ = 0;
   uint64_t reused_ = 0;
   uint64_t loaded_ = 0;
+  uint64_t filled_ = 0;
   uint64_t copies_ = 0;
 };
 
@@ -361,7 +369,7 @@ TEST(SchedulerSimulation, EverySequenceGetsExactlyItsTokens) {
   if (const char* seed = std::getenv("TROUPE_SEED")) {
     first = last = static_cast<uint32_t>(std::strtoul(seed, nullptr, 10));
   }
-  uint64_t preemptions = 0, reused = 0, loaded = 0, copies = 0;
+  uint64_t preemptions = 0, reused = 0, loaded = 0, filled = 0, copies = 0;
   for (uint32_t seed = first; seed <= last; ++seed) {
     SCOPED_TRACE(::testing::Message() << "TROUPE_SEED=" << seed);
     Simulation simulation(seed);
@@ -370,6 +378,7 @@ TEST(SchedulerSimulation, EverySequenceGetsExactlyItsTokens) {
     preemptions += simulation.preemptions();
     reused += simulation.reused();
     loaded += simulation.loaded();
+    filled += simulation.filled();
     copies += simulation.copies();
   }
   if (first == last) return;
@@ -377,6 +386,7 @@ TEST(SchedulerSimulation, EverySequenceGetsExactlyItsTokens) {
   EXPECT_GT(preemptions, 1000u);
   EXPECT_GT(reused, 10'000u);
   EXPECT_GT(loaded, 1000u);
+  EXPECT_GT(filled, 1000u);
   EXPECT_GT(copies, 1000u);
 }
 

@@ -21,8 +21,13 @@ std::optional<Transfer> TransferBook::AddStore(Transfer store, uint32_t max_wait
   return TakeFront(stores_);
 }
 
-void TransferBook::DropLoads(uint64_t batch) {
-  std::erase_if(loads_, [batch](const Transfer& load) { return load.load_batch == batch; });
+std::vector<Transfer> TransferBook::DropLoads(uint64_t batch) {
+  std::vector<Transfer> dropped;
+  std::erase_if(loads_, [&](const Transfer& load) {
+    if (load.load_batch == batch) dropped.push_back(load);
+    return load.load_batch == batch;
+  });
+  return dropped;
 }
 
 std::optional<Transfer> TransferBook::TakeWaiting() {

@@ -1,4 +1,5 @@
-// Blocks that wait to be moved between worker and cache service, and those under way.
+// Blocks that wait to be moved between worker and cache service, or from the worker's host memory
+// back to its device, and those under way.
 //
 // Not thread-safe. Holds no page references of its own: the scheduler pins a page when its transfer
 // starts and lets go when it ended.
@@ -10,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "coordinator/scheduler/block_key.h"
@@ -21,11 +23,13 @@ struct Transfer {
   BlockKey key;
   std::shared_ptr<const std::string> tenant_namespace;
   uint32_t group = 0;
-  PageId page = kNoPageId;  // of a store: found when it starts
-  uint64_t load_batch = 0;  // the loads of one sequence's admission; 0: a store
-  uint32_t block = 0;       // of a load: in its sequence
+  PageId page = kNoPageId;       // of a store: found when it starts
+  uint64_t load_batch = 0;       // the loads of one sequence's admission; 0: a store
+  uint32_t block = 0;            // of a load: in its sequence
+  PageId host_page = kNoPageId;  // of a fill, which is a load that comes from there
 
   bool is_load() const { return load_batch != 0; }
+  bool is_fill() const { return host_page != kNoPageId; }
 };
 
 class TransferBook {
@@ -33,8 +37,10 @@ class TransferBook {
   void AddLoad(Transfer load) { loads_.push_back(std::move(load)); }
   // The store that had to make room, if any: the oldest beyond `max_waiting`.
   std::optional<Transfer> AddStore(Transfer store, uint32_t max_waiting);
-  // Forgets the loads of a batch that have not started.
-  void DropLoads(uint64_t batch);
+  // Forgets the loads of a batch that have not started: these.
+  std::vector<Transfer> DropLoads(uint64_t batch);
+  // Loads that have not started.
+  const std::deque<Transfer>& waiting_loads() const { return loads_; }
 
   // The next to start: all loads before any store.
   std::optional<Transfer> TakeWaiting();

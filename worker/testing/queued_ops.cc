@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "worker/testing/queued_copies.h"
+
 namespace troupe {
 
 QueuedOps::QueuedOps(std::unique_ptr<Ops> inner)
@@ -97,6 +99,11 @@ std::unique_ptr<PackedMatrix> QueuedOps::PackCoded(absl::Span<const CodedMatrix>
                                                    Precision precision) {
   Synchronize();
   return inner_->PackCoded(parts, precision);
+}
+
+std::unique_ptr<SideCopies> QueuedOps::MakeSideCopies() {
+  return std::make_unique<QueuedCopies>(
+      [this](absl::AnyInvocable<void()> work) { Push(std::move(work)); });
 }
 
 bool QueuedOps::WhenDone(absl::AnyInvocable<void()> done) {

@@ -39,6 +39,7 @@ class QueuedOps final : public Ops {
   std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
                                           Precision precision) override;
   bool HasIntegerProducts() const override { return inner_->HasIntegerProducts(); }
+  std::unique_ptr<SideCopies> MakeSideCopies() override;
   bool WhenDone(absl::AnyInvocable<void()> done) override;
   void Synchronize() override { WaitFor(queued_); }
   absl::Status status() const override { return inner_->status(); }
