@@ -7,7 +7,7 @@ import unittest
 
 import grpc
 from elastic import ElasticTest
-from harness import INFERENCE, health, wait_until
+from harness import wait_until
 from streams import Streams, reshard
 
 PHASES = ["preparing", "deciding", "switching", "retiring"]
@@ -52,13 +52,6 @@ class Kills(ElasticTest):
             outcome = error.code().name
         self.assertEqual(told, [phase])
         return outcome
-
-    def serves_one_of(self, coordinator, *layouts):
-        def serves():
-            return (health(coordinator.channel, INFERENCE) == "SERVING" and
-                    self.layout(coordinator) in layouts)
-        wait_until(serves, f"one of {layouts}")
-        return self.layout(coordinator)
 
     def test_a_rank_killed_in_a_change(self):
         for victim in ["w1", "w3"]:  # of both layouts, of the new one alone
