@@ -10,12 +10,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/ops.h"
 #include "model/checkpoint.h"
 #include "sharding/shard_map.h"
+#include "sharding/weight_ledger.h"
 #include "troupe/v1/worker.pb.h"
 #include "worker/calibration.h"
 #include "worker/kv_pages.h"
@@ -29,6 +31,7 @@ namespace troupe {
 struct RankGiven {
   std::optional<ModelIdentity> checkpoint;
   bool pages = false;  // of the same layers and heads: TakePages will bring them
+  bool digests = false;  // are wanted, of the weights that are read
 };
 
 struct Rank {
@@ -91,6 +94,7 @@ struct Rank {
   // Destroyed after everything that lies on it.
   std::unique_ptr<Ops> ops;
   LoadedModel model;
+  std::vector<WeightPiece> weight_digests;  // where RankGiven asked for them
   std::unique_ptr<KvPages> pages;
   RankLinks* links = nullptr;  // of the runner, not owned
   std::unique_ptr<ModelRunner> runner;

@@ -10,6 +10,9 @@ from elastic import ElasticTest
 from harness import wait_until
 from streams import Streams, reshard
 
+# 64 streams and three ranks on the cores of one machine, which may be busy with others: the goal is
+# 2 s where every rank has cores of its own.
+MOVED_WITHIN_S = 10
 PHASES = ["preparing", "deciding", "switching", "retiring"]
 
 
@@ -30,11 +33,13 @@ class Kills(ElasticTest):
         killed_at = time.monotonic()
         workers[2].kill()
         wait_until(streams.moved, "every stream moves again")
-        print(f"every stream moved {max(streams.first_moved()) - killed_at:.2f} s after the kill, "
+        moved_s = max(streams.first_moved()) - killed_at
+        print(f"every stream moved {moved_s:.2f} s after the kill, "
               f"longest stall {streams.longest_stall_s(killed_at, time.monotonic()):.2f} s, "
               f"{self.replica(coordinator).tokens_kept} tokens kept")
         self.assertEqual(streams.join(), expected)
         self.assertEqual(self.layout(coordinator), (1, 3, 1, True))
+        self.assertLess(moved_s, MOVED_WITHIN_S)
 
     def change_and_kill(self, coordinator, phase, kill):
         """Changes tp2 to tp2 dp2 ep and kills at `phase`. The outcome, as the client sees it."""

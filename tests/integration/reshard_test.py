@@ -1,6 +1,7 @@
 """A replica of many ranks changes its layout while streams run: no request fails, no token is lost
 or repeated, and a change that changes nothing is refused."""
 
+import socket
 import time
 import unittest
 
@@ -44,6 +45,8 @@ class Reshard(ElasticTest):
                   f"{self.replica(coordinator).tokens_kept} tokens kept")
         self.assertEqual(streams.join(), expected)
         self.assertEqual(self.layout(coordinator), (2, 1, 1, False))
+        for rank in self.replica(coordinator).ranks:
+            self.assertEqual((rank.node, rank.device), (socket.gethostname(), "cpu"))
         self.assert_idle(coordinator)
 
     def test_a_change_that_changes_nothing_is_refused(self):
