@@ -74,16 +74,16 @@ v1::WeightPiece ToProto(const WeightPiece& piece) {
 absl::StatusOr<WeightPiece> FromProto(const v1::WeightPiece& piece) {
   constexpr auto kMost = static_cast<uint32_t>(WeightRole::kExpert);
   if (piece.role() > kMost) {
-    return absl::InvalidArgumentError(absl::StrCat("piece of weights: found role ", piece.role(),
-                                                   ", wanted at most ", kMost));
+    return absl::InvalidArgumentError(
+        absl::StrCat("piece of weights: found role ", piece.role(), ", wanted at most ", kMost));
   }
-  return WeightPiece{.role = static_cast<WeightRole>(piece.role()),
-                     .layer = piece.layer(),
-                     .expert = piece.expert(),
-                     .extent = {static_cast<int64_t>(piece.begin()),
-                                static_cast<int64_t>(piece.size()),
-                                static_cast<int64_t>(piece.of())},
-                     .digest = piece.digest()};
+  return WeightPiece{
+      .role = static_cast<WeightRole>(piece.role()),
+      .layer = piece.layer(),
+      .expert = piece.expert(),
+      .extent = {static_cast<int64_t>(piece.begin()), static_cast<int64_t>(piece.size()),
+                 static_cast<int64_t>(piece.of())},
+      .digest = piece.digest()};
 }
 
 }  // namespace troupe

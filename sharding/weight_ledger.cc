@@ -22,7 +22,8 @@ WeightExtent ExtentOf(int64_t begin, int64_t size, int64_t whole) {
 std::string WeightLedger::NameOf(const Key& key) {
   const WeightExtent& e = key.extent;
   const std::string part = troupe::NameOf(key.part);
-  return e.of == 1 ? part : absl::StrCat(part, ", ", e.begin, " to ", e.begin + e.size, " of ", e.of);
+  return e.of == 1 ? part
+                   : absl::StrCat(part, ", ", e.begin, " to ", e.begin + e.size, " of ", e.of);
 }
 
 absl::Status WeightLedger::Add(const std::string& worker, absl::Span<const WeightPiece> pieces) {
@@ -30,9 +31,10 @@ absl::Status WeightLedger::Add(const std::string& worker, absl::Span<const Weigh
     const Key key{{.role = piece.role, .layer = piece.layer, .expert = piece.expert}, piece.extent};
     const auto [it, fresh] = pieces_.try_emplace(key, Entry{piece.digest, worker});
     if (fresh || it->second.digest == piece.digest) continue;
-    return absl::DataLossError(absl::StrCat(
-        NameOf(key), ": rank ", worker, " read weights of digest ", Hex(piece.digest), ", rank ",
-        it->second.worker, " of ", Hex(it->second.digest), "; one of their checkpoints is damaged"));
+    return absl::DataLossError(
+        absl::StrCat(NameOf(key), ": rank ", worker, " read weights of digest ", Hex(piece.digest),
+                     ", rank ", it->second.worker, " of ", Hex(it->second.digest),
+                     "; one of their checkpoints is damaged"));
   }
   return absl::OkStatus();
 }
@@ -71,10 +73,10 @@ absl::Status WeightLedger::Differ(const WeightPart& part, const Sum& ours, const
         Hex(entry->digest), ", wanted ", Hex(other->second->digest), ", with which rank ",
         other->second->worker, " serves; one of their checkpoints is damaged"));
   }
-  return absl::DataLossError(absl::StrCat(
-      troupe::NameOf(part), ": what ranks ", ours.Workers(), " read adds up to digest ",
-      Hex(ours.digest), ", wanted ", Hex(theirs.digest), ", with which ", theirs.Workers(),
-      " serve; one of their checkpoints is damaged"));
+  return absl::DataLossError(absl::StrCat(troupe::NameOf(part), ": what ranks ", ours.Workers(),
+                                          " read adds up to digest ", Hex(ours.digest), ", wanted ",
+                                          Hex(theirs.digest), ", with which ", theirs.Workers(),
+                                          " serve; one of their checkpoints is damaged"));
 }
 
 std::string WeightLedger::Sum::Workers() const {

@@ -1,5 +1,6 @@
 // What ranks say of the weights that they read, and the proof that all of them together have the
-// model: every copy is the same, and the pieces add up to what served before, however either is cut.
+// model: every copy is the same, and the pieces add up to what served before, however either is
+// cut.
 //
 // A digest of weights is linear: that of a matrix is the sum, modulo 2^64, of those of any pieces
 // into which it is cut (worker/weight_digests.h makes them). So the pieces of tp2 can be held
@@ -34,7 +35,8 @@ struct WeightExtent {
 WeightExtent ExtentOf(int64_t begin, int64_t size, int64_t whole);
 
 // All weights of one part of the model (WeightPart, but for its slice) that a rank holds to the
-// same extent: of attention's, those that are split by heads, by KV heads, and those that are whole.
+// same extent: of attention's, those that are split by heads, by KV heads, and those that are
+// whole.
 struct WeightPiece {
   WeightRole role = WeightRole::kEmbedding;
   int layer = -1;

@@ -69,8 +69,7 @@ TEST(WeightLedger, MissesWhatNobodyHolds) {
   const WeightLedger serving = Of({Piece(7, 0, 1, 1), Piece(8, 0, 1, 1)});
   EXPECT_THAT(Of({Piece(7, 0, 1, 1)}).CheckSame(serving).message(),
               HasSubstr("layer 3 expert 8: no rank holds it"));
-  EXPECT_TRUE(absl::IsDataLoss(
-      Of({Piece(7, 0, 1, 2), Piece(8, 0, 1, 1)}).CheckSame(serving)));
+  EXPECT_TRUE(absl::IsDataLoss(Of({Piece(7, 0, 1, 2), Piece(8, 0, 1, 1)}).CheckSame(serving)));
 }
 
 }  // namespace

@@ -31,19 +31,11 @@ using gloo::transport::UnboundBuffer;
 constexpr std::chrono::hours kNoLimit(24 * 365);
 // For a few bytes to be on their way.
 constexpr std::chrono::milliseconds kMoment(50);
-// For a member that runs to say whom it waits for, at least and at most.
-constexpr std::chrono::milliseconds kShortestAnswer(250);
-constexpr std::chrono::milliseconds kLongestAnswer(2000);
 
 // Slots tell the messages of a pair apart.
 constexpr uint64_t kWordSlot = 0;
 constexpr uint64_t kProbeSlot = 1;
 constexpr uint64_t kFirstGroupSlot = 2;
-
-std::chrono::milliseconds PatienceOf(const GlooOptions& options) {
-  return std::clamp(std::chrono::milliseconds(absl::ToInt64Milliseconds(options.timeout / 4)),
-                    kShortestAnswer, kLongestAnswer);
-}
 
 // Gloo reports by exceptions, which stop here.
 template <class Action>
@@ -63,6 +55,8 @@ void IgnorePipeSignals() {
     signal(SIGPIPE, SIG_IGN);
   }
 }
+
+size_t At(int peer) { return peer * sizeof(Word); }
 
 class GlooMesh final : public Mesh {
  public:
@@ -107,7 +101,6 @@ class GlooMesh final : public Mesh {
   // Trips the latch; the others will be told `word`.
   void Blame(Word word, const absl::Status& reason);
   void OnStall(int peer);
-  bool Ask(int peer);
   void OnTrip();
   void SayLastWord(Word word);
   bool IsClosed(int peer);
@@ -153,8 +146,10 @@ GlooMesh::GlooMesh(const GlooOptions& options)
       words_(options.size),
       asks_(options.size, Word(Word::kAsk, -1)),
       answers_(options.size),
-      chain_(options.rank, options.size, PatienceOf(options),
-             [this](int peer) { return Ask(peer); }) {}
+      chain_(options.rank, options.size, PatienceFor(options.timeout), [this](int peer) {
+        const auto ask = [&] { asks_buffer_->send(peer, kWordSlot, At(peer), sizeof(Word)); };
+        return Try(ask).ok();
+      }) {}
 
 absl::StatusOr<std::shared_ptr<Mesh>> GlooMesh::Connect(const GlooOptions& options,
                                                         Meeting& meeting) {
@@ -211,7 +206,7 @@ absl::Status GlooMesh::ConnectPairs(Meeting& meeting) {
 }
 
 void GlooMesh::StartWatching() {
-  const auto buffer_of = [&](std::vector<Word>& words) {
+  const auto buffer_of = [&](auto& words) {
     return context_->createUnboundBuffer(words.data(), words.size() * sizeof(Word));
   };
   words_buffer_ = buffer_of(words_);
@@ -219,8 +214,7 @@ void GlooMesh::StartWatching() {
   answers_buffer_ = buffer_of(answers_);
   own_word_buffer_ = context_->createUnboundBuffer(&own_word_, sizeof(own_word_));
   probe_buffer_ = context_->createUnboundBuffer(&probe_, sizeof(probe_));
-  ForEachPeer(
-      [&](int peer) { words_buffer_->recv(peer, kWordSlot, peer * sizeof(Word), sizeof(Word)); });
+  ForEachPeer([&](int peer) { words_buffer_->recv(peer, kWordSlot, At(peer), sizeof(Word)); });
   watch_ = std::make_unique<StallWatch>(options_.timeout, [this](int peer) { OnStall(peer); });
   words_thread_ = std::thread([this] { ListenForWords(); });
   listener_ = latch_.Listen([this] { OnTrip(); });
@@ -265,11 +259,10 @@ void GlooMesh::OnWord(int peer) {
 
 void GlooMesh::OnTalk(int peer, Word word) {
   words_[peer] = Word();
-  const size_t at = peer * sizeof(Word);
-  Try([&] { words_buffer_->recv(peer, kWordSlot, at, sizeof(Word)); }).IgnoreError();
+  Try([&] { words_buffer_->recv(peer, kWordSlot, At(peer), sizeof(Word)); }).IgnoreError();
   if (word.kind() == Word::kAsk) {
     answers_[peer] = Word(Word::kWaits, watch_->waits_for());
-    Try([&] { answers_buffer_->send(peer, kWordSlot, at, sizeof(Word)); }).IgnoreError();
+    Try([&] { answers_buffer_->send(peer, kWordSlot, At(peer), sizeof(Word)); }).IgnoreError();
     return;
   }
   chain_.OnAnswer(peer, word.whom());
@@ -307,12 +300,6 @@ void GlooMesh::OnStall(int peer) {
   Blame({Word::kLate, culprit},
         absl::DeadlineExceededError(absl::StrCat(Name(culprit), " did not come within ",
                                                  absl::FormatDuration(options_.timeout))));
-}
-
-bool GlooMesh::Ask(int peer) {
-  return Try([&] {
-           asks_buffer_->send(peer, kWordSlot, peer * sizeof(Word), sizeof(Word));
-         }).ok();
 }
 
 void GlooMesh::OnTrip() {

@@ -30,7 +30,7 @@ namespace troupe {
 // What a rank finds there, where another of the same process and checkpoint serves.
 struct RankGiven {
   std::optional<ModelIdentity> checkpoint;
-  bool pages = false;  // of the same layers and heads: TakePages will bring them
+  bool pages = false;    // of the same layers and heads: TakePages will bring them
   bool digests = false;  // are wanted, of the weights that are read
 };
 

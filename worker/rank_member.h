@@ -64,8 +64,7 @@ class RankMember {
   };
   // Loads what `map` gives to its rank `rank`, for the assignment that has the map's epoch. What
   // was prepared before goes. One call at a time.
-  absl::StatusOr<Held> Prepare(const v1::ShardMap& map, int rank,
-                               const Rank::Progress& progress);
+  absl::StatusOr<Held> Prepare(const v1::ShardMap& map, int rank, const Rank::Progress& progress);
   // A session of this epoch writes state from now on.
   void OnStateWritten(uint64_t session_epoch);
   // Drops what was prepared for other maps than that of `keep_epoch`.

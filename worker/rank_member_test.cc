@@ -47,7 +47,8 @@ TEST(RankMember, PreparesWhatTheMapSays) {
       SCOPED_TRACE(absl::StrCat(text, " rank ", rank));
       const auto held = member->Prepare(ToProto(map), rank, nullptr);
       ASSERT_EQ(held.status(), absl::OkStatus());
-      EXPECT_EQ(held->parts_digest, PartsDigest(model, "", PartsOf(ShardOf(model, map, rank), false)));
+      EXPECT_EQ(held->parts_digest,
+                PartsDigest(model, "", PartsOf(ShardOf(model, map, rank), false)));
       EXPECT_THAT(member->MapEpochs(), ElementsAre(epoch));
       EXPECT_EQ(member->rank(), nullptr) << "what is prepared does not serve";
       ++prepared;

@@ -3,8 +3,8 @@
 // Beginning and ending an operation costs a store each; a thread looks now and then, so that a
 // stall is noticed within 1.25 times the limit.
 //
-// Thread model: Begin, WaitFor and End by one thread, waits_for by any; `on_stall` runs on the watch's own, at most
-// once. Ownership: owns its thread, which the destructor joins.
+// Thread model: Begin, WaitFor and End by one thread, waits_for by any; `on_stall` runs on the
+// watch's own, at most once. Ownership: owns its thread, which the destructor joins.
 #ifndef TROUPE_WORKER_STALL_WATCH_H_
 #define TROUPE_WORKER_STALL_WATCH_H_
 

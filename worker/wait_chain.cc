@@ -1,8 +1,19 @@
 #include "worker/wait_chain.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace troupe {
+namespace {
+
+constexpr absl::Duration kShortest = absl::Milliseconds(250);
+constexpr absl::Duration kLongest = absl::Seconds(2);
+
+}  // namespace
+
+std::chrono::milliseconds PatienceFor(absl::Duration timeout) {
+  return absl::ToChronoMilliseconds(std::clamp(timeout / 4, kShortest, kLongest));
+}
 
 WaitChain::WaitChain(int rank, int size, std::chrono::milliseconds patience,
                      std::function<bool(int peer)> ask)

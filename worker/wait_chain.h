@@ -1,6 +1,6 @@
-// Who is to blame when everybody waits: in the middle of an operation a member may wait for one that
-// itself waits for the one that stopped. Members that run say whom they wait for; the one at the end
-// of the chain, who says nothing or waits for nobody, is late.
+// Who is to blame when everybody waits: in the middle of an operation a member may wait for one
+// that itself waits for the one that stopped. Members that run say whom they wait for; the one at
+// the end of the chain, who says nothing or waits for nobody, is late.
 //
 // Thread model: Culprit by one thread, the others by any. Ownership: what asks is borrowed.
 #ifndef TROUPE_WORKER_WAIT_CHAIN_H_
@@ -13,6 +13,8 @@
 #include <mutex>
 #include <optional>
 #include <vector>
+
+#include "absl/time/time.h"
 
 namespace troupe {
 
@@ -32,6 +34,9 @@ class Word {
  private:
   int32_t code_ = 0;
 };
+
+// How long a member that runs may take to answer, where operations may take `timeout`.
+std::chrono::milliseconds PatienceFor(absl::Duration timeout);
 
 class WaitChain {
  public:

@@ -178,7 +178,9 @@ class Walk {
     Tensor(attention.q_norm, whole.attention.q_norm);
     Tensor(attention.sinks, whole.attention.sinks);
     std::visit(
-        [&](const auto& kv) { State(kv, std::get<std::decay_t<decltype(kv)>>(whole.attention.kv)); },
+        [&](const auto& kv) {
+          State(kv, std::get<std::decay_t<decltype(kv)>>(whole.attention.kv));
+        },
         attention.kv);
     if (attention.head_gate.has_value()) {
       Linear(attention.head_gate->down_proj, whole.attention.head_gate->down_proj);
@@ -222,7 +224,10 @@ uint64_t DigestOf(const Patch& patch, const std::vector<uint64_t>& column_factor
   for (int64_t r = 0; r < patch.view.rows; ++r) {
     patch.view.ReadRows(r, 1, absl::MakeSpan(row));
     uint64_t sum = 0;
-    for (int64_t c = 0; c < cols; ++c) sum += std::bit_cast<uint32_t>(row[c]) * factors[c];
+    // With halves swapped, since the lower one of what was bf16 is zero.
+    for (int64_t c = 0; c < cols; ++c) {
+      sum += std::rotl(std::bit_cast<uint32_t>(row[c]), 16) * factors[c];
+    }
     digest += sum * RowFactor(patch.tensor, patch.first_row + r);
   }
   return digest;

@@ -3,9 +3,9 @@
 //
 //     digest of a piece = sum over its tensors t, rows r and columns c of value(t, r, c) * R * C
 //
-// modulo 2^64, where value is the 32 bits of the stored value as f32, R an odd number that t and r
-// choose and C one that c does, with t, r and c counted in the whole model. R and C are odd, so that
-// no single changed value is lost.
+// modulo 2^64, where value is the 32 bits of the stored value as f32, halves swapped, R an odd
+// number that t and r choose and C one that c does, with t, r and c counted in the whole model. R
+// and C are odd, so that no single changed value is lost.
 #ifndef TROUPE_WORKER_WEIGHT_DIGESTS_H_
 #define TROUPE_WORKER_WEIGHT_DIGESTS_H_
 

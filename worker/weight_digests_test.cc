@@ -58,8 +58,8 @@ TEST_P(WeightDigests, AreTheSameInEveryLayout) {
 INSTANTIATE_TEST_SUITE_P(Models, WeightDigests,
                          ::testing::Values("llama", "qwen2", "qwen3_moe", "olmo3", "gemma3_text",
                                            "gpt_oss", "gpt_oss_mxfp4", "deepseek_v2", "deepseek_v3",
-                                           "deepseek_v3_fp8", "llama_gptq", "llama_awq",
-                                           "glm4_moe", "mixtral", "minimax_m2"),
+                                           "deepseek_v3_fp8", "llama_gptq", "llama_awq", "glm4_moe",
+                                           "mixtral", "minimax_m2"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(WeightDigestsOfAbacus, AreTheSameInEveryLayout) {
@@ -73,7 +73,8 @@ TEST(WeightDigestsOfAbacus, AreTheSameInEveryLayout) {
 TEST(WeightDigestsOfAFile, ShowASingleBit) {
   const std::string folder = ::testing::TempDir() + "/one_bit";
   for (const bool last : {false, true}) {
-    std::system(absl::StrCat("rm -rf ", folder, " && cp -r ", Golden("qwen3_moe"), " ", folder).c_str());
+    std::system(
+        absl::StrCat("rm -rf ", folder, " && cp -r ", Golden("qwen3_moe"), " ", folder).c_str());
     const auto intact = Checkpoint::Open(folder);
     ASSERT_EQ(intact.status(), absl::OkStatus());
     const ShardMap map =

@@ -121,10 +121,9 @@ TEST(ReshardSimulation, ARankThatHoldsSomethingElseRollsBack) {
 // nobody serves as they are.
 TEST(ReshardSimulation, ARankThatReadDamagedWeightsRollsBack) {
   SetLogLevel(LogLevel::kOff);
-  for (const auto& [scenario, what] : {std::pair(Scenario{"copies", 4, "dp2 ep", "dp4 ep", false},
-                                                 "with which rank w"),
-                                       std::pair(Scenario{"sums", 4, "tp2", "tp4", false},
-                                                 "adds up to digest")}) {
+  for (const auto& [scenario, what] :
+       {std::pair(Scenario{"copies", 4, "dp2 ep", "dp4 ep", false}, "with which rank w"),
+        std::pair(Scenario{"sums", 4, "tp2", "tp4", false}, "adds up to digest")}) {
     SCOPED_TRACE(scenario.name);
     ReshardRun run(scenario, "", 0);
     run.ranks().at("w3").DamageAPart();

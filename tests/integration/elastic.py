@@ -32,10 +32,10 @@ class ElasticTest(ClusterTest):
         """As after a crash: the same address, the same data folder."""
         return self.start_coordinator(*self.options, "--listen", coordinator.address)
 
-    def add_rank(self, coordinator, name, *options, host=None):
+    def add_rank(self, coordinator, name, *options, **place):
         return self.start_worker(coordinator, "--sharded", "--dtype", "f32", "--max-rows", 64,
                                  "--max-context", 2048, "--kv-memory-bytes", "320MiB", "--name",
-                                 name, *options, host=host)
+                                 name, *options, **place)
 
     def stop_all(self):
         """Ends every program, and forgets what the coordinator knew."""

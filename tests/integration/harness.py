@@ -272,11 +272,11 @@ class ClusterTest(unittest.TestCase):
         return self.start("troupe-coordinator", "--model", MODEL, *listen, "--data-dir",
                           self.folder / "coordinator", *arguments, host=host)
 
-    def start_worker(self, coordinator, *arguments, cache=None, host=None):
+    def start_worker(self, coordinator, *arguments, cache=None, host=None, model=MODEL):
         if cache is not None:
             arguments = ("--cache", cache.address, *arguments)
         listen = () if "--listen" in arguments else ("--listen", any_port(host))
-        return self.start("troupe-worker", "--model", MODEL, *listen, "--coordinator",
+        return self.start("troupe-worker", "--model", model, *listen, "--coordinator",
                           coordinator.address, "--threads", 1, "--kv-memory-bytes", "512MiB",
                           *arguments, host=host)
 

@@ -12,7 +12,7 @@ from streams import Streams, reshard
 
 # 64 streams and three ranks on the cores of one machine, which may be busy with others: the goal is
 # 2 s where every rank has cores of its own.
-MOVED_WITHIN_S = 10
+MOVED_WITHIN_S = 5
 PHASES = ["preparing", "deciding", "switching", "retiring"]
 
 
