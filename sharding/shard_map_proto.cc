@@ -59,4 +59,31 @@ absl::StatusOr<ShardMap> FromProto(const v1::ShardMap& map) {
   return out;
 }
 
+v1::WeightPiece ToProto(const WeightPiece& piece) {
+  v1::WeightPiece out;
+  out.set_role(static_cast<uint32_t>(piece.role));
+  out.set_layer(piece.layer);
+  out.set_expert(piece.expert);
+  out.set_begin(piece.extent.begin);
+  out.set_size(piece.extent.size);
+  out.set_of(piece.extent.of);
+  out.set_digest(piece.digest);
+  return out;
+}
+
+absl::StatusOr<WeightPiece> FromProto(const v1::WeightPiece& piece) {
+  constexpr auto kMost = static_cast<uint32_t>(WeightRole::kExpert);
+  if (piece.role() > kMost) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("piece of weights: found role ", piece.role(), ", wanted at most ", kMost));
+  }
+  return WeightPiece{
+      .role = static_cast<WeightRole>(piece.role()),
+      .layer = piece.layer(),
+      .expert = piece.expert(),
+      .extent = {static_cast<int64_t>(piece.begin()), static_cast<int64_t>(piece.size()),
+                 static_cast<int64_t>(piece.of())},
+      .digest = piece.digest()};
+}
+
 }  // namespace troupe

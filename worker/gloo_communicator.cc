@@ -19,6 +19,7 @@
 #include "base/status_util.h"
 #include "worker/mesh_communicator.h"
 #include "worker/stall_watch.h"
+#include "worker/wait_chain.h"
 
 namespace troupe {
 namespace {
@@ -32,25 +33,9 @@ constexpr std::chrono::hours kNoLimit(24 * 365);
 constexpr std::chrono::milliseconds kMoment(50);
 
 // Slots tell the messages of a pair apart.
-constexpr uint64_t kLastWordSlot = 0;
+constexpr uint64_t kWordSlot = 0;
 constexpr uint64_t kProbeSlot = 1;
 constexpr uint64_t kFirstGroupSlot = 2;
-
-// What a member says to each other one before its connections close, once. One number, so that it
-// is there or not.
-class LastWord {
- public:
-  enum Kind { kNone, kLeft, kLost, kLate };
-
-  LastWord() = default;
-  LastWord(Kind kind, int culprit) : code_(culprit * 4 + kind) {}
-
-  Kind kind() const { return static_cast<Kind>(code_ % 4); }
-  int culprit() const { return code_ / 4; }
-
- private:
-  int32_t code_ = 0;
-};
 
 // Gloo reports by exceptions, which stop here.
 template <class Action>
@@ -70,6 +55,8 @@ void IgnorePipeSignals() {
     signal(SIGPIPE, SIG_IGN);
   }
 }
+
+size_t At(int peer) { return peer * sizeof(Word); }
 
 class GlooMesh final : public Mesh {
  public:
@@ -107,13 +94,15 @@ class GlooMesh final : public Mesh {
   // For last words, and for connections that close without one.
   void ListenForWords();
   void OnWord(int peer);
+  // A question or an answer, after which another word may come.
+  void OnTalk(int peer, Word word);
   // Some connection is closed: trips the latch with the member to blame, unless it said it left.
   void BlameClosedPairs(absl::string_view what);
   // Trips the latch; the others will be told `word`.
-  void Blame(LastWord word, const absl::Status& reason);
+  void Blame(Word word, const absl::Status& reason);
   void OnStall(int peer);
   void OnTrip();
-  void SayLastWord(LastWord word);
+  void SayLastWord(Word word);
   bool IsClosed(int peer);
   std::string Name(int peer) const { return absl::StrCat("rank ", peer, " of ", options_.size); }
   template <class Visit>
@@ -127,11 +116,17 @@ class GlooMesh final : public Mesh {
   uint64_t listener_ = 0;
   std::shared_ptr<gloo::transport::Context> context_;
 
-  // Gloo writes words_[p] when member p says its last word.
-  std::vector<LastWord> words_;
+  // Gloo writes words_[p] when member p says a word.
+  std::vector<Word> words_;
   std::unique_ptr<UnboundBuffer> words_buffer_;
-  LastWord own_word_;
+  Word own_word_;  // the last
   std::unique_ptr<UnboundBuffer> own_word_buffer_;
+  // To each member, a question and the answer to its own. Never waited for: a wait with a time
+  // limit would close the connections.
+  std::vector<Word> asks_;
+  std::unique_ptr<UnboundBuffer> asks_buffer_;
+  std::vector<Word> answers_;
+  std::unique_ptr<UnboundBuffer> answers_buffer_;
   char probe_ = 0;
   std::unique_ptr<UnboundBuffer> probe_buffer_;
 
@@ -139,13 +134,22 @@ class GlooMesh final : public Mesh {
   // All below are guarded by mutex_, except that the operation's own thread reads `pending_`.
   std::vector<Pending> pending_;
   bool said_ = false;  // our last word
-  LastWord blame_;     // why the latch tripped
+  Word blame_;         // why the latch tripped
 
+  WaitChain chain_;
   std::unique_ptr<StallWatch> watch_;
   std::thread words_thread_;
 };
 
-GlooMesh::GlooMesh(const GlooOptions& options) : options_(options), words_(options.size) {}
+GlooMesh::GlooMesh(const GlooOptions& options)
+    : options_(options),
+      words_(options.size),
+      asks_(options.size, Word(Word::kAsk, -1)),
+      answers_(options.size),
+      chain_(options.rank, options.size, PatienceFor(options.timeout), [this](int peer) {
+        const auto ask = [&] { asks_buffer_->send(peer, kWordSlot, At(peer), sizeof(Word)); };
+        return Try(ask).ok();
+      }) {}
 
 absl::StatusOr<std::shared_ptr<Mesh>> GlooMesh::Connect(const GlooOptions& options,
                                                         Meeting& meeting) {
@@ -202,12 +206,15 @@ absl::Status GlooMesh::ConnectPairs(Meeting& meeting) {
 }
 
 void GlooMesh::StartWatching() {
-  words_buffer_ = context_->createUnboundBuffer(words_.data(), words_.size() * sizeof(LastWord));
+  const auto buffer_of = [&](auto& words) {
+    return context_->createUnboundBuffer(words.data(), words.size() * sizeof(Word));
+  };
+  words_buffer_ = buffer_of(words_);
+  asks_buffer_ = buffer_of(asks_);
+  answers_buffer_ = buffer_of(answers_);
   own_word_buffer_ = context_->createUnboundBuffer(&own_word_, sizeof(own_word_));
   probe_buffer_ = context_->createUnboundBuffer(&probe_, sizeof(probe_));
-  ForEachPeer([&](int peer) {
-    words_buffer_->recv(peer, kLastWordSlot, peer * sizeof(LastWord), sizeof(LastWord));
-  });
+  ForEachPeer([&](int peer) { words_buffer_->recv(peer, kWordSlot, At(peer), sizeof(Word)); });
   watch_ = std::make_unique<StallWatch>(options_.timeout, [this](int peer) { OnStall(peer); });
   words_thread_ = std::thread([this] { ListenForWords(); });
   listener_ = latch_.Listen([this] { OnTrip(); });
@@ -215,9 +222,9 @@ void GlooMesh::StartWatching() {
 
 GlooMesh::~GlooMesh() {
   latch_.Forget(listener_);
-  watch_.reset();
+  if (watch_ != nullptr) watch_->Stop();
   if (words_thread_.joinable()) {
-    SayLastWord({LastWord::kLeft, options_.rank});
+    SayLastWord({Word::kLeft, options_.rank});
     words_buffer_->abortWaitRecv();
     words_thread_.join();
   }
@@ -239,14 +246,26 @@ void GlooMesh::ListenForWords() {
 }
 
 void GlooMesh::OnWord(int peer) {
-  const LastWord word = words_[peer];
+  const Word word = words_[peer];
+  if (word.kind() == Word::kAsk || word.kind() == Word::kWaits) return OnTalk(peer, word);
   // Who has left may have done its part: its closed connection shows what it has not.
-  if (word.kind() == LastWord::kNone || word.kind() == LastWord::kLeft) return;
-  const std::string who = Name(word.culprit());
-  Blame(word, word.kind() == LastWord::kLate
+  if (word.kind() == Word::kNone || word.kind() == Word::kLeft) return;
+  const std::string who = Name(word.whom());
+  Blame(word, word.kind() == Word::kLate
                   ? absl::DeadlineExceededError(
                         absl::StrCat(who, " did not come in time, says rank ", peer))
                   : absl::UnavailableError(absl::StrCat(who, " is lost, says rank ", peer)));
+}
+
+void GlooMesh::OnTalk(int peer, Word word) {
+  words_[peer] = Word();
+  Try([&] { words_buffer_->recv(peer, kWordSlot, At(peer), sizeof(Word)); }).IgnoreError();
+  if (word.kind() == Word::kAsk) {
+    answers_[peer] = Word(Word::kWaits, watch_->waits_for());
+    Try([&] { answers_buffer_->send(peer, kWordSlot, At(peer), sizeof(Word)); }).IgnoreError();
+    return;
+  }
+  chain_.OnAnswer(peer, word.whom());
 }
 
 bool GlooMesh::IsClosed(int peer) {
@@ -260,40 +279,43 @@ void GlooMesh::BlameClosedPairs(absl::string_view what) {
   ForEachPeer([&](int peer) {
     if (!IsClosed(peer)) return;
     OnWord(peer);
-    if (silent < 0 && words_[peer].kind() == LastWord::kNone) silent = peer;
+    if (silent < 0 && words_[peer].kind() == Word::kNone) silent = peer;
   });
   if (silent < 0 || latch_.tripped()) return;
-  Blame({LastWord::kLost, silent},
+  Blame({Word::kLost, silent},
         absl::UnavailableError(absl::StrCat(Name(silent), " is lost: ", what)));
 }
 
-void GlooMesh::Blame(LastWord word, const absl::Status& reason) {
+void GlooMesh::Blame(Word word, const absl::Status& reason) {
   {
     const std::lock_guard lock(mutex_);
-    if (blame_.kind() == LastWord::kNone) blame_ = word;
+    if (blame_.kind() == Word::kNone) blame_ = word;
   }
   latch_.Trip(reason);
 }
 
 void GlooMesh::OnStall(int peer) {
-  Blame({LastWord::kLate, std::max(peer, 0)},
-        absl::DeadlineExceededError(absl::StrCat(Name(peer), " did not come within ",
+  const int culprit = chain_.Culprit(std::max(peer, 0));
+  if (latch_.tripped()) return;
+  Blame({Word::kLate, culprit},
+        absl::DeadlineExceededError(absl::StrCat(Name(culprit), " did not come within ",
                                                  absl::FormatDuration(options_.timeout))));
 }
 
 void GlooMesh::OnTrip() {
-  LastWord word;
+  chain_.GiveUp();
+  Word word;
   {
     const std::lock_guard lock(mutex_);
     word = blame_;
     for (const Pending& pending : pending_) pending.Abort();
   }
   // Given up by this member's own will.
-  if (word.kind() == LastWord::kNone) word = {LastWord::kLost, options_.rank};
+  if (word.kind() == Word::kNone) word = {Word::kLost, options_.rank};
   SayLastWord(word);
 }
 
-void GlooMesh::SayLastWord(LastWord word) {
+void GlooMesh::SayLastWord(Word word) {
   {
     const std::lock_guard lock(mutex_);
     if (std::exchange(said_, true)) return;
@@ -301,7 +323,7 @@ void GlooMesh::SayLastWord(LastWord word) {
   own_word_ = word;
   std::vector<int> told;
   ForEachPeer([&](int peer) {
-    const auto send = [&] { own_word_buffer_->send(peer, kLastWordSlot, 0, sizeof(LastWord)); };
+    const auto send = [&] { own_word_buffer_->send(peer, kWordSlot, 0, sizeof(Word)); };
     if (Try(send).ok()) told.push_back(peer);
   });
   for (size_t i = 0; i < told.size(); ++i) {
@@ -339,7 +361,7 @@ absl::Status GlooMesh::PostAll(uint64_t slot, absl::Span<const Transfer> transfe
 absl::Status GlooMesh::Lose(int peer, const absl::Status& why) {
   BlameClosedPairs(why.message());
   // Where nobody is to blame, the peer has said that it leaves.
-  Blame({LastWord::kLost, peer}, absl::UnavailableError(absl::StrCat(Name(peer), " has left")));
+  Blame({Word::kLost, peer}, absl::UnavailableError(absl::StrCat(Name(peer), " has left")));
   return why;
 }
 

@@ -167,8 +167,6 @@ TEST_P(KilledRank, IsNamedByAllOthersAtOnce) {
 // In one round, in two, and in the middle of long transfers.
 INSTANTIATE_TEST_SUITE_P(Counts, KilledRank, ::testing::Values(16, 100'000, 4'000'000));
 
-// Between two sums: in the middle of one, a rank that waits for it may be the one that a third
-// names.
 TEST(GlooCommunicator, NamesARankThatStops) {
   const auto body = [](Communicator& member, const Line& parent) {
     member.Barrier();
@@ -181,6 +179,25 @@ TEST(GlooCommunicator, NamesARankThatStops) {
   for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(ranks.Read(rank), "running");
   EXPECT_THAT(ranks.Read(0), HasSubstr("rank 1 of 3 did not come"));
   EXPECT_THAT(ranks.Read(2), HasSubstr("rank 1 of 3 did not come"));
+}
+
+// In the middle of a sum of two rounds: others may wait for a rank that itself waits for it.
+TEST(GlooCommunicator, NamesARankThatStopsInTheMiddleOfASum) {
+  for (int victim = 0; victim < 4; ++victim) {
+    const auto body = [](Communicator& member, const Line& parent) {
+      member.Barrier();
+      parent.Write("running");
+      return SumForEver(member, 200'000);
+    };
+    Ranks ranks(4, absl::Milliseconds(600), body);
+    ranks.Meet();
+    for (int rank = 0; rank < 4; ++rank) EXPECT_EQ(ranks.Read(rank), "running");
+    ranks.Signal(victim, SIGSTOP);
+    for (int rank = 0; rank < 4; ++rank) {
+      if (rank == victim) continue;
+      EXPECT_THAT(ranks.Read(rank), HasSubstr(absl::StrCat("rank ", victim, " of 4 did not come")));
+    }
+  }
 }
 
 TEST(GlooCommunicator, NamesARankThatDiesWhileTheyConnect) {

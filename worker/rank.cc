@@ -14,6 +14,7 @@
 #include "kernels/device.h"
 #include "model/checkpoint.h"
 #include "sharding/rank_shard.h"
+#include "worker/weight_digests.h"
 
 namespace troupe {
 namespace {
@@ -144,6 +145,11 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
   }
   rank->identity = ServingIdentity(rank->checkpoint, config.mode, quantize);
   load.threads = threads;
+  // From the same mapping that is loaded next.
+  if (given.digests) {
+    rank->weight_digests =
+        DigestWeights(checkpoint.description(), checkpoint.weights(), shard, threads);
+  }
   TROUPE_ASSIGN_OR_RETURN(rank->model, LoadModel(checkpoint, rank->ops.get(), load));
   rank->cache_identity = CacheIdentity(rank->identity, part);
   if (!part.has_value()) TROUPE_RETURN_IF_ERROR(rank->Connect(/*links=*/nullptr));

@@ -10,12 +10,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/ops.h"
 #include "model/checkpoint.h"
 #include "sharding/shard_map.h"
+#include "sharding/weight_ledger.h"
 #include "troupe/v1/worker.pb.h"
 #include "worker/calibration.h"
 #include "worker/host_pages.h"
@@ -29,7 +31,8 @@ namespace troupe {
 // What a rank finds there, where another of the same process and checkpoint serves.
 struct RankGiven {
   std::optional<ModelIdentity> checkpoint;
-  bool pages = false;  // of the same layers and heads: TakePages will bring them
+  bool pages = false;    // of the same layers and heads: TakePages will bring them
+  bool digests = false;  // are wanted, of the weights that are read
 };
 
 struct Rank {
@@ -93,6 +96,7 @@ struct Rank {
   // Destroyed after everything that lies on it.
   std::unique_ptr<Ops> ops;
   LoadedModel model;
+  std::vector<WeightPiece> weight_digests;  // where RankGiven asked for them
   std::unique_ptr<KvPages> pages;
   std::unique_ptr<SideCopies> copies;
   std::unique_ptr<HostPages> host_pages;  // null: none

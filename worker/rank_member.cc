@@ -81,8 +81,8 @@ absl::Status RankMember::Load(const Rank::Part& part, const Rank::Progress& prog
   return ResolveThreshold();
 }
 
-absl::StatusOr<std::string> RankMember::Prepare(const v1::ShardMap& proto, int rank,
-                                                const Rank::Progress& progress) {
+absl::StatusOr<RankMember::Held> RankMember::Prepare(const v1::ShardMap& proto, int rank,
+                                                     const Rank::Progress& progress) {
   if (!takes_assignment_) {
     return absl::FailedPreconditionError("the worker has loaded the whole model for life");
   }
@@ -96,7 +96,7 @@ absl::StatusOr<std::string> RankMember::Prepare(const v1::ShardMap& proto, int r
   Prepared prepared;
   prepared.epoch = std::exchange(map.epoch, 0);
   prepared.part = {.map = std::move(map), .rank = rank};
-  RankGiven given{.checkpoint = Known()};
+  RankGiven given{.checkpoint = Known(), .digests = true};
   {
     const std::lock_guard lock(mutex_);
     prepared_.reset();  // makes room
@@ -108,9 +108,11 @@ absl::StatusOr<std::string> RankMember::Prepare(const v1::ShardMap& proto, int r
   }
   TROUPE_ASSIGN_OR_RETURN(prepared.rank, Rank::Open(config_.rank, prepared.part, progress, given));
   const std::vector<WeightPart> parts = HeldParts(prepared.rank->model);
+  Held held{PartsDigest(model.description, /*identity=*/"", parts),
+            std::move(prepared.rank->weight_digests)};
   const std::lock_guard lock(mutex_);
   prepared_ = std::move(prepared);
-  return PartsDigest(model.description, /*identity=*/"", parts);
+  return held;
 }
 
 absl::StatusOr<bool> RankMember::TakePrepared(uint64_t epoch, const Rank::Part& part) {

@@ -56,11 +56,15 @@ class RankMember {
   // which guards the communicator until Leave.
   absl::Status Become(const v1::Assignment& assignment, std::shared_ptr<SessionMeeting> meeting,
                       const Rank::Progress& progress);
-  // Loads what `map` gives to its rank `rank`, for the assignment that has the map's epoch, and
-  // answers with PartsDigest of what lies in memory then. What was prepared before goes. One call
-  // at a time.
-  absl::StatusOr<std::string> Prepare(const v1::ShardMap& map, int rank,
-                                      const Rank::Progress& progress);
+  // What was prepared: PartsDigest of what lies in memory, and digests of the weights that were
+  // read for it.
+  struct Held {
+    std::string parts_digest;
+    std::vector<WeightPiece> weights;
+  };
+  // Loads what `map` gives to its rank `rank`, for the assignment that has the map's epoch. What
+  // was prepared before goes. One call at a time.
+  absl::StatusOr<Held> Prepare(const v1::ShardMap& map, int rank, const Rank::Progress& progress);
   // A session of this epoch writes state from now on.
   void OnStateWritten(uint64_t session_epoch);
   // Drops what was prepared for other maps than that of `keep_epoch`.

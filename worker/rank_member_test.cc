@@ -45,9 +45,10 @@ TEST(RankMember, PreparesWhatTheMapSays) {
     const ShardMap map = BuildShardMap(model, layout, ++epoch).value();
     for (int rank = 0; rank < layout.world(); ++rank) {
       SCOPED_TRACE(absl::StrCat(text, " rank ", rank));
-      const auto digest = member->Prepare(ToProto(map), rank, nullptr);
-      ASSERT_EQ(digest.status(), absl::OkStatus());
-      EXPECT_EQ(*digest, PartsDigest(model, "", PartsOf(ShardOf(model, map, rank), false)));
+      const auto held = member->Prepare(ToProto(map), rank, nullptr);
+      ASSERT_EQ(held.status(), absl::OkStatus());
+      EXPECT_EQ(held->parts_digest,
+                PartsDigest(model, "", PartsOf(ShardOf(model, map, rank), false)));
       EXPECT_THAT(member->MapEpochs(), ElementsAre(epoch));
       EXPECT_EQ(member->rank(), nullptr) << "what is prepared does not serve";
       ++prepared;

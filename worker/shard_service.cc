@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "base/log.h"
 #include "rpc/rpc_status.h"
+#include "sharding/shard_map_proto.h"
 
 namespace troupe {
 namespace {
@@ -34,13 +35,13 @@ class PrepareCall final : public grpc::ServerWriteReactor<v1::PrepareShardReply>
   void Load(const v1::PrepareShardRequest& request, RankMember* member) {
     const uint64_t epoch = request.map().epoch();
     LOG(INFO) << "prepares a shard" << Field("map", epoch) << Field("rank", request.rank());
-    const absl::StatusOr<std::string> digest =
+    const absl::StatusOr<RankMember::Held> held =
         member->Prepare(request.map(), static_cast<int>(request.rank()),
                         [this](absl::string_view what, int64_t done, int64_t total) {
                           if (what == "weights") Report(done, total);
                         });
-    if (!digest.ok()) {
-      End(digest.status());
+    if (!held.ok()) {
+      End(held.status());
       return;
     }
     LOG(INFO) << "has prepared a shard" << Field("map", epoch);
@@ -48,7 +49,8 @@ class PrepareCall final : public grpc::ServerWriteReactor<v1::PrepareShardReply>
     {
       const std::lock_guard lock(mutex_);
       reply = last_;
-      reply.set_digest(*digest);
+      reply.set_digest(held->parts_digest);
+      for (const WeightPiece& piece : held->weights) *reply.add_pieces() = ToProto(piece);
       unsent_ = std::move(reply);
       if (!end_.has_value()) end_ = absl::OkStatus();
     }

@@ -17,13 +17,15 @@ int64_t NowNs() {
 StallWatch::StallWatch(absl::Duration limit, std::function<void(int peer)> on_stall)
     : limit_(limit), on_stall_(std::move(on_stall)), thread_([this] { Watch(); }) {}
 
-StallWatch::~StallWatch() {
+StallWatch::~StallWatch() { Stop(); }
+
+void StallWatch::Stop() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
   }
   stop_changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void StallWatch::Begin() {

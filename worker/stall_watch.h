@@ -3,8 +3,8 @@
 // Beginning and ending an operation costs a store each; a thread looks now and then, so that a
 // stall is noticed within 1.25 times the limit.
 //
-// Thread model: Begin, WaitFor and End by one thread; `on_stall` runs on the watch's own, at most
-// once. Ownership: owns its thread, which the destructor joins.
+// Thread model: Begin, WaitFor and End by one thread, waits_for by any; `on_stall` runs on the
+// watch's own, at most once. Ownership: owns its thread, which the destructor joins.
 #ifndef TROUPE_WORKER_STALL_WATCH_H_
 #define TROUPE_WORKER_STALL_WATCH_H_
 
@@ -27,8 +27,16 @@ class StallWatch {
   StallWatch(const StallWatch&) = delete;
   StallWatch& operator=(const StallWatch&) = delete;
 
+  // Ends the thread, after `on_stall` if that runs. The destructor does the same.
+  void Stop();
+
   void Begin();
   void WaitFor(int peer) { peer_.store(peer, std::memory_order_relaxed); }
+  // The peer that an operation waits for right now; -1: none. Any thread.
+  int waits_for() const {
+    return begun_ns_.load(std::memory_order_acquire) == 0 ? -1
+                                                          : peer_.load(std::memory_order_relaxed);
+  }
   void End() { begun_ns_.store(0, std::memory_order_release); }
 
  private:

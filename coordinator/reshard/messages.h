@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "coordinator/replica_spec.h"
 #include "coordinator/reshard/decision_log.h"
+#include "sharding/weight_ledger.h"
 #include "troupe/v1/admin.pb.h"
 
 namespace troupe {
@@ -53,6 +54,7 @@ struct PrepareEnded {
   uint64_t epoch = 0;
   std::string worker;
   absl::StatusOr<std::string> digest;
+  std::vector<WeightPiece> weights;  // that it read
 };
 // It has let go of what it was told to, or could not be reached. From RankControl, once a call.
 struct RetireEnded {

@@ -8,6 +8,8 @@ bool RankBook::OnSeen(const v1::RegisterWorkerRequest& request, int64_t now_us) 
   Rank& rank = ranks_[request.worker()];
   const bool restarted = rank.incarnation != 0 && rank.incarnation != request.incarnation();
   rank.address = request.address();
+  rank.node = request.node();
+  rank.device = request.device();
   rank.incarnation = request.incarnation();
   rank.heard_us = now_us;
   rank.lost = false;
@@ -55,6 +57,13 @@ v1::RankMember RankBook::Member(const std::string& worker) const {
   const auto found = ranks_.find(worker);
   if (found != ranks_.end()) member.set_address(found->second.address);
   return member;
+}
+
+ReplicaMember RankBook::Machine(const std::string& worker) const {
+  const auto found = ranks_.find(worker);
+  if (found == ranks_.end()) return {.worker = worker};
+  const Rank& rank = found->second;
+  return {.worker = worker, .address = rank.address, .node = rank.node, .device = rank.device};
 }
 
 std::vector<std::string> RankBook::Spares(const std::vector<std::string>& members,

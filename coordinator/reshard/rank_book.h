@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/replica_spec.h"
 #include "troupe/v1/admin.pb.h"
 #include "troupe/v1/shard.pb.h"
 
@@ -38,12 +39,16 @@ class RankBook {
   bool HoldsOthers(const std::string& worker, uint64_t keep_epoch) const;
   // With an empty address where it is not known.
   v1::RankMember Member(const std::string& worker) const;
+  // With its machine, as it announced it; empty likewise.
+  ReplicaMember Machine(const std::string& worker) const;
   // Live ranks that `members` lacks, by name.
   std::vector<std::string> Spares(const std::vector<std::string>& members, int64_t now_us) const;
 
  private:
   struct Rank {
     std::string address;
+    std::string node;
+    std::string device;
     uint64_t incarnation = 0;
     int64_t heard_us = 0;
     bool lost = false;

@@ -7,10 +7,12 @@
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_util.h"
 #include "rpc/rpc_status.h"
+#include "sharding/shard_map_proto.h"
 #include "troupe/v1/worker.grpc.pb.h"
 
 namespace troupe {
@@ -43,7 +45,10 @@ class PrepareStream final : public grpc::ClientReadReactor<v1::PrepareShardReply
  private:
   void OnReadDone(bool ok) override {
     if (!ok) return;
-    if (!reply_.digest().empty()) digest_ = reply_.digest();
+    if (!reply_.digest().empty()) {
+      digest_ = reply_.digest();
+      for (const v1::WeightPiece& piece : reply_.pieces()) TakePiece(FromProto(piece));
+    }
     const double total = std::max<double>(1, static_cast<double>(reply_.bytes_total()));
     const double done =
         reply_.digest().empty() ? static_cast<double>(reply_.bytes_done()) / total : 1;
@@ -52,14 +57,23 @@ class PrepareStream final : public grpc::ClientReadReactor<v1::PrepareShardReply
     StartRead(&reply_);
   }
 
+  void TakePiece(absl::StatusOr<WeightPiece> piece) {
+    if (!piece.ok()) {
+      digest_ = piece.status();
+    } else {
+      weights_.push_back(*piece);
+    }
+  }
+
   void OnDone(const grpc::Status& status) override {
     absl::StatusOr<std::string> digest = digest_;
     if (!status.ok()) {
       digest = Annotate(FromGrpcStatus(status), rank_.address());
-    } else if (digest_.empty()) {
+    } else if (digest.ok() && digest->empty()) {
       digest = absl::InternalError(absl::StrCat(rank_.address(), " ended without a digest"));
     }
-    (void)owner_.TellReply(PrepareEnded{request_.map().epoch(), rank_.worker(), std::move(digest)});
+    (void)owner_.TellReply(PrepareEnded{request_.map().epoch(), rank_.worker(), std::move(digest),
+                                        std::move(weights_)});
     self_.reset();
   }
 
@@ -69,7 +83,8 @@ class PrepareStream final : public grpc::ClientReadReactor<v1::PrepareShardReply
   const ActorRef<ReshardMessage> owner_;
   grpc::ClientContext context_;
   v1::PrepareShardReply reply_;
-  std::string digest_;
+  absl::StatusOr<std::string> digest_ = std::string();
+  std::vector<WeightPiece> weights_;
   std::shared_ptr<PrepareStream> self_;
 };
 

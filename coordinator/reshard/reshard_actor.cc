@@ -64,6 +64,7 @@ void ReshardActor::On(LogRead message) {
   for (const v1::RankMember& member : proto.members()) {
     decided_->members.push_back(member.worker());
   }
+  weights_digest_ = proto.weights_digest();
 }
 
 void ReshardActor::On(const RankSeen& message) {
@@ -172,7 +173,12 @@ void ReshardActor::On(const PrepareEnded& message) {
     ranks_.OnLost(message.worker);
     reform_at_us_ = 0;  // with one rank less, it is another attempt
   }
-  Apply(change_->transaction->Prepared(*member, message.digest));
+  const absl::Status checked = CheckWeights(message);
+  if (checked.ok()) {
+    Apply(change_->transaction->Prepared(*member, message.digest));
+  } else {
+    Apply(change_->transaction->Cancel(checked));
+  }
 }
 
 void ReshardActor::On(const RetireEnded& message) {
@@ -298,8 +304,8 @@ void ReshardActor::Serve() {
   ReplicaSpec spec;
   spec.name = config_.replica;
   spec.map = Proto(*decided_);
-  for (const v1::RankMember& member : spec.map->members()) {
-    spec.members.push_back({.worker = member.worker(), .address = member.address()});
+  for (const std::string& worker : decided_->members) {
+    spec.members.push_back(ranks_.Machine(worker));
   }
   (void)fleet_.TellReply(ServeReplica{std::move(spec)});
 }

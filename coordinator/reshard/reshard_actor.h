@@ -35,6 +35,7 @@
 #include "sharding/expert_placement.h"
 #include "sharding/reshard_plan.h"
 #include "sharding/shard_map.h"
+#include "sharding/weight_ledger.h"
 
 namespace troupe {
 
@@ -74,6 +75,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
     ReshardPlan plan;
     int layers_left = 0;               // of one by load: that did not fit
     std::vector<std::string> workers;  // by member of the transaction
+    WeightLedger weights;              // that the new ranks have read
     std::unique_ptr<ReshardTransaction> transaction;
     std::map<std::string, std::unique_ptr<RankControl::Call>> calls;
     std::map<std::string, double> done;  // by worker, of what it loads
@@ -121,6 +123,8 @@ class ReshardActor final : public Actor<ReshardMessage> {
   void Start(Change change, int64_t deadline_us);
   void Apply(ReshardActions actions);
   void Ask(const AskPrepare& action);
+  // What a rank says of its weights; the last one's completes them.
+  absl::Status CheckWeights(const PrepareEnded& message);
   void Ask(const AskRetire& action);
   void Append(DecisionKind kind);
   void Switch();
@@ -148,6 +152,9 @@ class ReshardActor final : public Actor<ReshardMessage> {
   bool log_read_ = false;
   uint64_t last_epoch_ = 0;
   std::optional<Placed> decided_;
+  // Of the decided map. After a restart only their sum is known, from the log; 0: nor that.
+  std::optional<WeightLedger> weights_;
+  uint64_t weights_digest_ = 0;
   ExpertLoads loads_;  // of the replica, whatever its layout
   State state_ = State::kDown;
   std::optional<Change> change_;

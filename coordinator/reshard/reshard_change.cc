@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "base/log.h"
 #include "base/status_util.h"
 #include "coordinator/reshard/reshard_actor.h"
@@ -164,10 +165,28 @@ void ReshardActor::Ask(const AskRetire& action) {
   control_->Retire(ranks_.Member(worker), action.keep_epoch, change_->to.map.epoch, self());
 }
 
+absl::Status ReshardActor::CheckWeights(const PrepareEnded& message) {
+  const ReshardTransaction& transaction = *change_->transaction;
+  if (!message.digest.ok() || transaction.phase() != ReshardPhase::kPreparing) {
+    return absl::OkStatus();
+  }
+  TROUPE_RETURN_IF_ERROR(change_->weights.Add(message.worker, message.weights));
+  if (transaction.prepared() + 1 < transaction.to_prepare()) return absl::OkStatus();
+  if (weights_.has_value()) return change_->weights.CheckSame(*weights_);
+  const uint64_t found = change_->weights.Total();
+  if (weights_digest_ == 0 || found == weights_digest_) return absl::OkStatus();
+  return absl::DataLossError(absl::StrFormat(
+      "all weights add up to digest %016x, wanted %016x, as was decided with the layout that "
+      "serves; the checkpoint of a rank is damaged, or another than before",
+      found, weights_digest_));
+}
+
 void ReshardActor::Append(DecisionKind kind) {
   const uint64_t epoch = change_->to.map.epoch;
   Observe(kind == DecisionKind::kBegin ? "write begin" : "write decision");
-  log_->Append(kind, Proto(change_->to), [actor = self(), epoch, kind](absl::Status status) {
+  v1::ShardMap map = Proto(change_->to);
+  if (kind == DecisionKind::kDecide) map.set_weights_digest(change_->weights.Total());
+  log_->Append(kind, map, [actor = self(), epoch, kind](absl::Status status) {
     (void)actor.TellReply(LogWritten{epoch, kind, std::move(status)});
   });
 }
@@ -175,6 +194,8 @@ void ReshardActor::Append(DecisionKind kind) {
 void ReshardActor::Switch() {
   change_->decided_us = NowUs();
   decided_ = change_->to;
+  weights_ = std::move(change_->weights);
+  weights_digest_ = weights_->Total();
   Serve();
 }
 

@@ -117,6 +117,26 @@ TEST(ReshardSimulation, ARankThatHoldsSomethingElseRollsBack) {
   EXPECT_EQ(run.old_epoch(), 2u);
 }
 
+// Both ways to see it: against the rank that serves the same weights, and by the sum of pieces that
+// nobody serves as they are.
+TEST(ReshardSimulation, ARankThatReadDamagedWeightsRollsBack) {
+  SetLogLevel(LogLevel::kOff);
+  for (const auto& [scenario, what] :
+       {std::pair(Scenario{"copies", 4, "dp2 ep", "dp4 ep", false}, "with which rank w"),
+        std::pair(Scenario{"sums", 4, "tp2", "tp4", false}, "adds up to digest")}) {
+    SCOPED_TRACE(scenario.name);
+    ReshardRun run(scenario, "", 0);
+    run.ranks().at("w3").DamageAPart();
+    run.Run();
+    ASSERT_TRUE(absl::IsAborted(run.outcome()->status())) << run.outcome()->status();
+    EXPECT_THAT(run.outcome()->status().message(), ::testing::HasSubstr(what));
+    EXPECT_THAT(run.outcome()->status().message(), ::testing::HasSubstr("w3"));
+    EXPECT_THAT(run.outcome()->status().message(),
+                ::testing::HasSubstr("rolled back, the old layout stays"));
+    EXPECT_EQ(run.disk().Record().decided->epoch(), run.old_epoch());
+  }
+}
+
 TEST(ReshardSimulation, SkewedLoadsAreEvenAfterwards) {
   SetLogLevel(LogLevel::kOff);
   ReshardRun run(kScenarios[4], "", 0);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/check.h"
@@ -18,6 +19,24 @@ std::set<WeightPart> PartsIn(const ModelDescription& model, const v1::ShardMap& 
   const std::vector<WeightPart> parts =
       PartsOf(ShardOf(model, FromProto(map).value(), rank), false);
   return {parts.begin(), parts.end()};
+}
+
+// What its weights' digests would be: any function of where the stretch begins and ends that adds
+// up over stretches.
+uint64_t DigestUpTo(const WeightPart& part, int64_t end, int64_t of) {
+  if (end == 0) return 0;
+  const WeightExtent reduced = ExtentOf(0, end, of);
+  return absl::HashOf(part.role, part.layer, part.expert, reduced.size, reduced.of);
+}
+
+WeightPiece PieceOf(const WeightPart& part) {
+  const Slice& slice = part.slice;
+  return {.role = part.role,
+          .layer = part.layer,
+          .expert = part.expert,
+          .extent = ExtentOf(slice.index, 1, slice.count),
+          .digest = DigestUpTo(part, slice.index + 1, slice.count) -
+                    DigestUpTo(part, slice.index, slice.count)};
 }
 
 }  // namespace
@@ -98,9 +117,13 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
     rank_->ranks_->Event(absl::StrCat(rank_->name_, " has prepared"));
     if (std::exchange(ended_, true)) return;
     const std::vector<WeightPart> parts(parts_.begin(), parts_.end());
+    std::vector<WeightPiece> weights;
+    for (const WeightPart& part : parts) weights.push_back(PieceOf(part));
+    if (std::exchange(rank_->damage_a_part_, false)) ++weights.back().digest;
     (void)owner_.TellReply(PrepareEnded{
         request_.map().epoch(), rank_->name_,
-        PartsDigest(rank_->ranks_->config().model, rank_->ranks_->config().identity, parts)});
+        PartsDigest(rank_->ranks_->config().model, rank_->ranks_->config().identity, parts),
+        std::move(weights)});
   }
 
   SimRank* const rank_;

@@ -52,6 +52,8 @@ class SimRank {
   std::set<uint64_t> epochs() const;
   // Of the next shard that it prepares, one part gets lost on the way.
   void LoseAPart() { lose_a_part_ = true; }
+  // And one is read with another value than the checkpoint's.
+  void DamageAPart() { damage_a_part_ = true; }
 
   // The coordinator's calls.
   std::unique_ptr<RankControl::Call> Prepare(const v1::PrepareShardRequest& request,
@@ -79,6 +81,7 @@ class SimRank {
   const std::string name_;
   bool on_ = false;
   bool lose_a_part_ = false;
+  bool damage_a_part_ = false;
   uint64_t incarnation_ = 0;
   std::map<uint64_t, std::set<WeightPart>> held_;  // by epoch
   FakeCache cache_;                                // stays empty

@@ -90,16 +90,26 @@ def health(channel, service=""):
     return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
 
 
-class Program:
-    """One running program; `log` is what it wrote to stderr so far."""
+def any_port(host):
+    return f"{'127.0.0.1' if host is None else host.address}:0"
 
-    def __init__(self, name, arguments, folder):
+
+class Program:
+    """One running program; `log` is what it wrote to stderr so far.
+
+    `host`: where it runs (hosts.Host); None: here, at 127.0.0.1.
+    """
+
+    def __init__(self, name, arguments, folder, host=None):
         descriptor, path = tempfile.mkstemp(prefix=name + "-", suffix=".log", dir=folder)
         self.name = name
         self._log_path = pathlib.Path(path)
+        self._host = "127.0.0.1" if host is None else host.address
+        command = [*(() if host is None else host.prefix), program_path(name),
+                   *map(str, arguments)]
         with os.fdopen(descriptor, "wb") as log:
-            self.process = subprocess.Popen([program_path(name), *map(str, arguments)], cwd=ROOT,
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log)
         self.address = None
         self.channel = None
 
@@ -108,7 +118,8 @@ class Program:
         return self._log_path.read_text(errors="replace")
 
     def wait_ready(self):
-        self.address = f"127.0.0.1:{wait_until(self._find_port, f'port of {self.name}')}"
+        port = wait_until(self._find_port, f"port of {self.name}")
+        self.address = f"{self._host}:{port}"
         self.channel = dial(self.address)
         wait_until(lambda: self._is_alive() and health(self.channel) == "SERVING",
                    f"{self.name} is healthy")
@@ -122,7 +133,7 @@ class Program:
 
     def _find_port(self):
         self._is_alive()
-        found = re.search(r" serving .*?(?:port=|127\.0\.0\.1:)(\d+)", self.log)
+        found = re.search(r" serving .*?(?:port=|address=[^ ]*:)(\d+)", self.log)
         return found and found[1]
 
     def kill(self):
@@ -244,8 +255,8 @@ class ClusterTest(unittest.TestCase):
             self.stack.enter_context(tempfile.TemporaryDirectory(prefix="troupe-test-")))
         self.programs = []
 
-    def start(self, name, *arguments):
-        program = Program(name, arguments, self.folder)
+    def start(self, name, *arguments, host=None):
+        program = Program(name, arguments, self.folder, host)
         self.stack.callback(program.stop)
         self.programs.append(program)
         return program.wait_ready()
@@ -254,19 +265,20 @@ class ClusterTest(unittest.TestCase):
         return self.start("troupe-cache", "--listen", "127.0.0.1:0", "--data-dir",
                           self.folder / "cache", *arguments)
 
-    def start_coordinator(self, *arguments, cache=None):
+    def start_coordinator(self, *arguments, cache=None, host=None):
         if cache is not None:
             arguments = ("--cache", cache.address, *arguments)
-        listen = () if "--listen" in arguments else ("--listen", "127.0.0.1:0")
+        listen = () if "--listen" in arguments else ("--listen", any_port(host))
         return self.start("troupe-coordinator", "--model", MODEL, *listen, "--data-dir",
-                          self.folder / "coordinator", *arguments)
+                          self.folder / "coordinator", *arguments, host=host)
 
-    def start_worker(self, coordinator, *arguments, cache=None):
+    def start_worker(self, coordinator, *arguments, cache=None, host=None, model=MODEL):
         if cache is not None:
             arguments = ("--cache", cache.address, *arguments)
-        return self.start("troupe-worker", "--model", MODEL, "--listen", "127.0.0.1:0",
-                          "--coordinator", coordinator.address, "--threads", 1,
-                          "--kv-memory-bytes", "512MiB", *arguments)
+        listen = () if "--listen" in arguments else ("--listen", any_port(host))
+        return self.start("troupe-worker", "--model", model, *listen, "--coordinator",
+                          coordinator.address, "--threads", 1, "--kv-memory-bytes", "512MiB",
+                          *arguments, host=host)
 
     def wait_workers(self, coordinator, count):
         """Waits until so many workers are ready."""

@@ -7,9 +7,12 @@ import unittest
 
 import grpc
 from elastic import ElasticTest
-from harness import INFERENCE, health, wait_until
+from harness import wait_until
 from streams import Streams, reshard
 
+# 64 streams and three ranks on the cores of one machine, which may be busy with others: the goal is
+# 2 s where every rank has cores of its own.
+MOVED_WITHIN_S = 5
 PHASES = ["preparing", "deciding", "switching", "retiring"]
 
 
@@ -30,11 +33,13 @@ class Kills(ElasticTest):
         killed_at = time.monotonic()
         workers[2].kill()
         wait_until(streams.moved, "every stream moves again")
-        print(f"every stream moved {max(streams.first_moved()) - killed_at:.2f} s after the kill, "
+        moved_s = max(streams.first_moved()) - killed_at
+        print(f"every stream moved {moved_s:.2f} s after the kill, "
               f"longest stall {streams.longest_stall_s(killed_at, time.monotonic()):.2f} s, "
               f"{self.replica(coordinator).tokens_kept} tokens kept")
         self.assertEqual(streams.join(), expected)
         self.assertEqual(self.layout(coordinator), (1, 3, 1, True))
+        self.assertLess(moved_s, MOVED_WITHIN_S)
 
     def change_and_kill(self, coordinator, phase, kill):
         """Changes tp2 to tp2 dp2 ep and kills at `phase`. The outcome, as the client sees it."""
@@ -52,13 +57,6 @@ class Kills(ElasticTest):
             outcome = error.code().name
         self.assertEqual(told, [phase])
         return outcome
-
-    def serves_one_of(self, coordinator, *layouts):
-        def serves():
-            return (health(coordinator.channel, INFERENCE) == "SERVING" and
-                    self.layout(coordinator) in layouts)
-        wait_until(serves, f"one of {layouts}")
-        return self.layout(coordinator)
 
     def test_a_rank_killed_in_a_change(self):
         for victim in ["w1", "w3"]:  # of both layouts, of the new one alone

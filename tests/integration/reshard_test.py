@@ -1,18 +1,32 @@
 """A replica of many ranks changes its layout while streams run: no request fails, no token is lost
 or repeated, and a change that changes nothing is refused."""
 
+import json
+import shutil
+import socket
 import time
 import unittest
 
 import grpc
 from elastic import ElasticTest
-from harness import wait_until
+from harness import MODEL, wait_until
 from streams import Streams, reshard
 
 STREAMS = 64
 TOKENS = 192
 # Grow, shrink, from heads split to experts spread, and back.
 CHANGES = ["tp2 dp2 ep", "dp2 ep", "tp2"]
+
+
+def flip_a_bit(path):
+    """Of layer 7's attention, in a copy that takes the file's place."""
+    content = bytearray(path.read_bytes())
+    header_end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:header_end])
+    name = next(name for name in header if "layers.7.self_attn" in name)
+    content[header_end + header[name]["data_offsets"][0]] ^= 1
+    path.unlink()
+    path.write_bytes(content)
 
 
 class Reshard(ElasticTest):
@@ -44,7 +58,30 @@ class Reshard(ElasticTest):
                   f"{self.replica(coordinator).tokens_kept} tokens kept")
         self.assertEqual(streams.join(), expected)
         self.assertEqual(self.layout(coordinator), (2, 1, 1, False))
+        for rank in self.replica(coordinator).ranks:
+            self.assertEqual((rank.node, rank.device), (socket.gethostname(), "cpu"))
         self.assert_idle(coordinator)
+
+    def test_weights_that_differ_roll_the_change_back(self):
+        own = self.folder / "own"
+        shutil.copytree(MODEL, own)
+        coordinator, _ = self.start_elastic("dp2 ep", 2)
+        self.add_rank(coordinator, "w2", model=own)
+        self.wait_spares(coordinator, 3)
+        reshard(coordinator.channel, "dp3 ep")
+        expected = Streams(coordinator.channel, 4, 16).join()
+        reshard(coordinator.channel, "dp2 ep")
+        # As a disk does: after the rank has proved what its folder is.
+        flip_a_bit(own / "model-00002-of-00002.safetensors")
+        for layout in ["dp3 ep", "pp3"]:  # beside a copy, and alone with its layers
+            with self.subTest(layout=layout):
+                with self.assertRaises(grpc.RpcError) as raised:
+                    reshard(coordinator.channel, layout)
+                print(raised.exception.details())
+                self.assertEqual(raised.exception.code(), grpc.StatusCode.ABORTED)
+                self.assertRegex(raised.exception.details(), "rolled back.*layer 7 attention.*w2")
+                self.assertEqual(self.layout(coordinator), (1, 2, 1, True))
+                self.assertEqual(Streams(coordinator.channel, 4, 16).join(), expected)
 
     def test_a_change_that_changes_nothing_is_refused(self):
         coordinator, _ = self.start_elastic("tp2", 2)
