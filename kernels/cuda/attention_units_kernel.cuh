@@ -2,6 +2,7 @@
 #ifndef TROUPE_KERNELS_CUDA_ATTENTION_UNITS_KERNEL_CUH_
 #define TROUPE_KERNELS_CUDA_ATTENTION_UNITS_KERNEL_CUH_
 
+#include "kernels/cuda/attention_pieces.cuh"
 #include "kernels/cuda/attention_units_rows.cuh"
 
 namespace troupe {
@@ -200,7 +201,7 @@ __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
     PrefetchMap(&params.keys);
     PrefetchMap(&params.values);
     for (int slot = 0; slot < Sizes::kSlots; ++slot) {
-      InitBarrier(shared.full + slot, 1);
+      InitBarrier(shared.full + slot, kLoadsPieces<Sizes, kSeen> ? PieceLoader<Sizes>::kWarps : 1);
       InitBarrier(shared.empty + slot, Sizes::kWarpgroups * kWarpgroupThreads / kWarpSize);
     }
     InitBarrier(shared.edge, 1);
@@ -219,7 +220,11 @@ __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
   if (threadIdx.x < kWarpgroupThreads) {
     if constexpr (Sizes::kTwo) GiveUpRegisters<56>();
     if constexpr (Sizes::kWarpgroups == 2) GiveUpRegisters<24>();
-    if (threadIdx.x < kWarpSize) UnitLoader<Sizes, kSeen>{params, task, shared}.Run();
+    if constexpr (kLoadsPieces<Sizes, kSeen>) {
+      PieceLoader<Sizes>{params, task, shared}.Run();
+    } else {
+      if (threadIdx.x < kWarpSize) UnitLoader<Sizes, kSeen>{params, task, shared}.Run();
+    }
   } else {
     if constexpr (Sizes::kTwo) TakeRegisters<200>();
     if constexpr (Sizes::kWarpgroups == 2) TakeRegisters<240>();
