@@ -394,6 +394,8 @@ __device__ __forceinline__ void ComputeLatents(const UnitAttentionParams& params
                                                const UnitTask& task, const LatentRing& ring,
                                                std::byte* queries, int query_rows) {
   const int thread = static_cast<int>(threadIdx.x) - kWarpgroupThreads;
+  WaitForEarlierKernels();
+  LetNextKernelBegin();
   LoadUnitQueries<LatentSizes::kKeyBlocks>(params, task, /*warpgroup=*/0, queries, query_rows,
                                            thread, LatentSizes::kWarpgroups * kWarpgroupThreads);
   const UnitRows rows = FindRows<Seen::kWindow>(params, task, /*warpgroup=*/0);
@@ -411,13 +413,14 @@ __device__ __forceinline__ void ComputeLatents(const UnitAttentionParams& params
 }
 
 // Grid: blocks of rows in x, slices of the query heads in y, shares of the context in z.
+//
+// Only queries come from the kernel before this one, in the same operation. Kernels let the next
+// one begin when those before them have ended, so that latents may be loaded at once.
 __global__ void __launch_bounds__(LatentSizes::kThreads, 1)
     LatentAttentionKernel(const __grid_constant__ UnitAttentionParams params) {
   extern __shared__ __align__(1024) std::byte latent_shared[];
   if (threadIdx.x == 0) PrefetchMap(&params.keys);
   UnitTask task;
-  WaitForEarlierKernels();
-  LetNextKernelBegin();
   if (!FindTask<LatentSizes, Seen::kWindow>(params, task)) return;
   if (!TakeShare(params, task)) return;
   const int query_rows = min(kUnitRows, (params.tokens_a_warpgroup * task.heads + 15) / 16 * 16);

@@ -59,11 +59,14 @@ bool UnitsMultiply(const CudaMatrix& like, const HeadProduct& product) {
 
 template <int kTiles>
 void LaunchHeadProduct(const HeadProduct& product, int heads, const CudaContext& context) {
-  const dim3 grid(static_cast<unsigned>(CeilDiv(product.tokens, kHeadProductTokens)),
+  const bool split = product.inputs >= kHeadProductSplit &&
+                     product.inputs % (kHeadProductWarps * kHeadProductChunk) == 0;
+  const int block_tokens = kHeadProductTokens * (split ? 1 : kHeadProductWarps);
+  const dim3 grid(static_cast<unsigned>(CeilDiv(product.tokens, block_tokens)),
                   static_cast<unsigned>(heads),
-                  static_cast<unsigned>(CeilDiv(product.outputs, kTiles * 8 * kHeadProductWarps)));
-  Launch(HeadProductKernel<kTiles>, {.grid = grid, .threads = kHeadProductWarps * kWarpSize},
-         context, product);
+                  static_cast<unsigned>(CeilDiv(product.outputs, kTiles * 8)));
+  Launch(split ? HeadProductKernel<kTiles, true> : HeadProductKernel<kTiles, false>,
+         {.grid = grid, .threads = kHeadProductWarps * kWarpSize}, context, product);
 }
 
 // Each head's rows times its matrix, in f32 or where the matrix units do not take them.
@@ -99,7 +102,7 @@ void MultiplyHeads(const CudaMatrix& like, HeadProduct product, int count,
   if (!UnitsMultiply(like, product)) {
     LaunchExactHeads(like, product, count, context);
   } else if (product.tokens <= 256) {
-    LaunchHeadProduct<2>(product, count, context);
+    LaunchHeadProduct<4>(product, count, context);
   } else {
     LaunchHeadProduct<8>(product, count, context);
   }
