@@ -139,7 +139,9 @@ inline ContextCut CutContexts(int64_t contexts, int64_t most_tiles, int64_t at_o
       (contexts * (most_tiles + parts * kBeginTiles) + at_once - 1) / at_once + kCutTiles / 2;
   // More would leave a context that is much longer than the others to too few.
   constexpr int64_t kMostTiles = 64;
-  for (int64_t tiles = kCutTiles; tiles <= kMostTiles; tiles *= 2) {
+  // Parts are shorter where contexts are.
+  const int64_t least_tiles = most_tiles <= kLongTile ? kMiddlePartTiles : kCutTiles;
+  for (int64_t tiles = least_tiles; tiles <= kMostTiles; tiles *= 2) {
     const int64_t blocks = (most_tiles + tiles - 1) / tiles;
     const int64_t rounds = (contexts * blocks + at_once - 1) / at_once;
     const int64_t total = rounds * (std::min(tiles, most_tiles) + kBeginTiles);
@@ -195,6 +197,18 @@ constexpr bool UnitsMayPair(int value_blocks) { return value_blocks <= 2; }
 // of its tokens whatever the other sequences have, so that every block finds its own by itself.
 constexpr int FirstRowBlock(int first_token, int row, int tokens_a_block) {
   return first_token / tokens_a_block + row;
+}
+
+// The blocks of rows that have any of the tokens of a launch, and maybe some more.
+struct RowBlocks {
+  int first = 0;
+  int64_t count = 0;
+};
+constexpr RowBlocks FindRowBlocks(int first_token, int end_token, int64_t rows, bool one_each,
+                                  int tokens_a_block) {
+  if (one_each) return {first_token, end_token - first_token};
+  const int first = FirstRowBlock(first_token, /*row=*/0, tokens_a_block);
+  return {first, (end_token - 1) / tokens_a_block + rows - first};
 }
 
 inline UnitAttentionChoice ChooseUnitAttention(const UnitAttentionShape& shape,

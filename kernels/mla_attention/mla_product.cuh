@@ -93,12 +93,13 @@ __device__ __forceinline__ void StoreHeadProduct(const HeadProduct& product, con
   }
 }
 
-// What is copied behind the outputs, of the block's `tokens`.
+// What is copied behind the outputs, of `tokens` tokens: all blocks that have them take a share.
 __device__ __forceinline__ void CopyBehind(const HeadProduct& product, int first_token, int tokens,
                                            int head) {
   const int end = min(product.tokens, first_token + tokens);
-  for (int token = first_token + static_cast<int>(threadIdx.x / kWarpSize); token < end;
-       token += kHeadProductWarps) {
+  const auto warp = static_cast<int>(blockIdx.z * kHeadProductWarps + threadIdx.x / kWarpSize);
+  const auto warps = static_cast<int>(gridDim.z) * kHeadProductWarps;
+  for (int token = first_token + warp; token < end; token += warps) {
     const float* from =
         product.x + token * product.x_stride + head * product.x_head + product.inputs;
     float* to =
@@ -162,9 +163,7 @@ __global__ void __launch_bounds__(kHeadProductWarps* kWarpSize)
       if (first + i * kHeadProductChunk < share) chunks[i].Multiply(sums);
     }
   }
-  if (blockIdx.z == 0) {
-    CopyBehind(product, block_token, kTokenTiles * kHeadProductTokens, head);
-  }
+  CopyBehind(product, block_token, kTokenTiles * kHeadProductTokens, head);
   if constexpr (kSplit) {
     // The quarters' sums, in order.
     __shared__ float4 parts[kHeadProductWarps][kTiles][kWarpSize];

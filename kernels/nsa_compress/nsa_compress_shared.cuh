@@ -24,8 +24,8 @@ inline constexpr int kTeamBlocks = 4;      // of a team in a step of few tokens
 // How a team's blocks share out an entry's raw tokens.
 template <int kBlocks>
 struct CompressTeam {
-  static constexpr int kGroups = kBlocks == 1 ? 2 : 1;   // of threads, with tokens of their own
-  static constexpr int kTokens = kBlocks == 1 ? 16 : 8;  // that a thread has at once
+  static constexpr int kGroups = 2;                      // of threads, with tokens of their own
+  static constexpr int kTokens = kBlocks == 1 ? 16 : 4;  // that a thread has at once
   static constexpr int kThreads = kGroups * kTeamChannels;
 };
 
@@ -101,13 +101,13 @@ __device__ __forceinline__ void TeamProduct(const float* w, const float* x, int 
   }
 }
 
-// The softmax over the tokens' logits, applied to their raw vectors; norm and store.
+// The softmax over the tokens' logits, applied to their raw vectors; norm and store. `norm`: the
+// thread's channel's.
 template <class Element>
 __device__ __forceinline__ void StoreEntry(const NsaCompressParams& params, bool is_key,
-                                           uint32_t slot, int entry, int head,
-                                           const TeamShared& shared, float* warp_sums) {
-  const KvStream& stream = is_key ? params.k : params.v;
-  const int head_dim = stream.head_dim;
+                                           Element* to, float norm, const TeamShared& shared,
+                                           float* warp_sums) {
+  const int head_dim = params.k.head_dim;
   const int block = params.sizes.compress_block;
   const auto channel = static_cast<int>(threadIdx.x);
   const bool mine = channel < head_dim;
@@ -132,17 +132,14 @@ __device__ __forceinline__ void StoreEntry(const NsaCompressParams& params, bool
   if (is_key) {
     const float squares = BlockSum(mean * mean, warp_sums);
     scale = 1.0F / sqrtf(squares / static_cast<float>(head_dim) + params.eps);
-    if (mine) scale *= params.k_norm[channel];
+    scale *= norm;
   }
-  if (!mine) return;
-  auto* to =
-      const_cast<Element*>(EntryAt<Element>(stream, params.tables, slot, entry, head)) + channel;
-  *to = Narrow<Element>(mean * scale);
+  if (mine) to[channel] = Narrow<Element>(mean * scale);
 }
 
 // The entry that ends with the token. Called by all blocks of a team.
 template <class Raw, class Element, int kBlocks>
-__device__ __forceinline__ void CompressEntry(const NsaCompressParams& params, int64_t token,
+__device__ __forceinline__ void CompressEntry(const NsaCompressParams& params, uint32_t slot,
                                               int last, int rank, const TeamShared& shared,
                                               float* warp_sums) {
   using Team = CompressTeam<kBlocks>;
@@ -155,7 +152,12 @@ __device__ __forceinline__ void CompressEntry(const NsaCompressParams& params, i
   const int share = (block + kBlocks - 1) / kBlocks;
   const int first_mine = min(rank * share, block);
   const int count = min(share, block - first_mine);
-  const uint32_t slot = params.batch.slot[params.batch.token_row[token]];
+  // Asked for here, so that nothing waits for them at the end.
+  auto* to =
+      const_cast<Element*>(EntryAt<Element>(is_key ? params.k : params.v, params.tables, slot,
+                                            last / params.sizes.compress_stride, head));
+  const auto thread = static_cast<int>(threadIdx.x);
+  const float norm = is_key && thread < head_dim ? params.k_norm[thread] : 1;
   // The first block needs all raw vectors.
   const int begin = rank == 0 ? 0 : first_mine;
   const int end = rank == 0 ? block : first_mine + count;
@@ -192,10 +194,7 @@ __device__ __forceinline__ void CompressEntry(const NsaCompressParams& params, i
   } else {
     __syncthreads();
   }
-  if (rank == 0) {
-    StoreEntry<Element>(params, is_key, slot, last / params.sizes.compress_stride, head, shared,
-                        warp_sums);
-  }
+  if (rank == 0) StoreEntry(params, is_key, to, norm, shared, warp_sums);
   __syncthreads();
   if constexpr (kBlocks > 1) ArriveInCluster();
 }
@@ -225,7 +224,9 @@ __global__ void __launch_bounds__(CompressTeam<kBlocks>::kThreads, 1)
   for (int begin = first_token; begin < end_token; begin += kWarpSize) {
     // Every warp looks for itself; all find the same.
     const int token = begin + lane;
-    const int last = token < end_token ? params.batch.position[token] : -1;
+    const bool is_token = token < end_token;
+    const int last = is_token ? params.batch.position[token] : -1;
+    const uint32_t slot = is_token ? params.batch.slot[params.batch.token_row[token]] : 0;
     const int first = last + 1 - sizes.compress_block;
     unsigned ending =
         __ballot_sync(kAllLanes, last >= 0 && first >= 0 && first % sizes.compress_stride == 0);
@@ -236,8 +237,9 @@ __global__ void __launch_bounds__(CompressTeam<kBlocks>::kThreads, 1)
     }
     for (; ending != 0; ending &= ending - 1) {
       const int found = __ffs(static_cast<int>(ending)) - 1;
-      CompressEntry<Raw, Element, kBlocks>(
-          params, begin + found, __shfl_sync(kAllLanes, last, found), rank, shared, warp_sums);
+      CompressEntry<Raw, Element, kBlocks>(params, __shfl_sync(kAllLanes, slot, found),
+                                           __shfl_sync(kAllLanes, last, found), rank, shared,
+                                           warp_sums);
     }
   }
   // A block's shared memory stays until all have arrived for the last time.
