@@ -108,6 +108,14 @@ constexpr int PartsOfTiles(int64_t end_tile) {
   return end_tile <= 0 ? 0 : PartOfTile(static_cast<int>(end_tile - 1)) + 1;
 }
 
+// Where there are many sums to a row, parts are merged in groups, in order, and then the groups, in
+// order: a block that has whole groups leaves a result each instead of one for every part.
+inline constexpr int kGroupTiles = 64;  // whole parts
+
+constexpr int GroupsOfTiles(int64_t end_tile) {
+  return static_cast<int>((end_tile + kGroupTiles - 1) / kGroupTiles);
+}
+
 // How blocks share out a context: each a part, or as many tiles, which are whole parts.
 struct ContextCut {
   int tiles_a_block = 0;  // 0: a part each
@@ -131,7 +139,9 @@ inline ContextCut CutContexts(int64_t contexts, int64_t most_tiles, int64_t at_o
       (contexts * (most_tiles + parts * kBeginTiles) + at_once - 1) / at_once + kCutTiles / 2;
   // More would leave a context that is much longer than the others to too few.
   constexpr int64_t kMostTiles = 64;
-  for (int64_t tiles = kCutTiles; tiles <= kMostTiles; tiles *= 2) {
+  // Parts are shorter where contexts are.
+  const int64_t least_tiles = most_tiles <= kLongTile ? kMiddlePartTiles : kCutTiles;
+  for (int64_t tiles = least_tiles; tiles <= kMostTiles; tiles *= 2) {
     const int64_t blocks = (most_tiles + tiles - 1) / tiles;
     const int64_t rounds = (contexts * blocks + at_once - 1) / at_once;
     const int64_t total = rounds * (std::min(tiles, most_tiles) + kBeginTiles);
@@ -189,6 +199,18 @@ constexpr int FirstRowBlock(int first_token, int row, int tokens_a_block) {
   return first_token / tokens_a_block + row;
 }
 
+// The blocks of rows that have any of the tokens of a launch, and maybe some more.
+struct RowBlocks {
+  int first = 0;
+  int64_t count = 0;
+};
+constexpr RowBlocks FindRowBlocks(int first_token, int end_token, int64_t rows, bool one_each,
+                                  int tokens_a_block) {
+  if (one_each) return {first_token, end_token - first_token};
+  const int first = FirstRowBlock(first_token, /*row=*/0, tokens_a_block);
+  return {first, (end_token - 1) / tokens_a_block + rows - first};
+}
+
 inline UnitAttentionChoice ChooseUnitAttention(const UnitAttentionShape& shape,
                                                int multiprocessors) {
   UnitAttentionChoice choice;
@@ -217,6 +239,7 @@ inline UnitAttentionChoice ChooseUnitAttention(const UnitAttentionShape& shape,
 
 // ---- Attention over latents on the matrix units (kernels/cuda/attention_latent.cuh) ----
 
+inline constexpr int kMostMergedLatentRows = 16;  // of which a block has room for a group's sums
 inline constexpr int kMostLatentKeyDim = 576;
 inline constexpr int kMostLatentValueDim = 512;
 // Smaller values would leave more than half of the sums idle.
@@ -236,6 +259,7 @@ struct LatentAttentionChoice {
   int64_t row_blocks = 0;  // blocks of threads for each slice and part: an upper bound
   int parts = 1;
   ContextCut cut;
+  bool merges_groups = false;  // blocks have whole groups, and one result for each: `parts`
   int64_t tokens_at_once = 1;  // that a launch is for: all parts' results go to memory
 };
 
@@ -250,9 +274,16 @@ inline LatentAttentionChoice ChooseLatentAttention(const LatentAttentionShape& s
     choice.row_blocks = shape.tokens / choice.tokens_a_block + shape.rows;
   }
   choice.parts = std::clamp(PartsOfTiles(shape.most_tiles), 1, 65535);
+  choice.cut = CutContexts(choice.row_blocks * choice.slices, shape.most_tiles, multiprocessors);
+  const bool whole_groups = choice.cut.blocks == 1 || (choice.cut.tiles_a_block > 0 &&
+                                                       choice.cut.tiles_a_block % kGroupTiles == 0);
+  const bool few_rows = shape.heads * choice.tokens_a_block <= kMostMergedLatentRows;
+  if (whole_groups && few_rows && shape.most_tiles > 0) {
+    choice.merges_groups = true;
+    choice.parts = GroupsOfTiles(shape.most_tiles);
+  }
   const int64_t a_token = int64_t{shape.heads} * choice.parts * (shape.value_dim + 2) * 4;
   choice.tokens_at_once = std::clamp<int64_t>(kMostPartialBytes / a_token, 1, shape.tokens);
-  choice.cut = CutContexts(choice.row_blocks * choice.slices, shape.most_tiles, multiprocessors);
   return choice;
 }
 

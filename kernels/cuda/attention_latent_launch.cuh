@@ -35,6 +35,8 @@ inline void LaunchLatentAttention(const AttentionParams& attention, int64_t most
   params.one_each = tokens == attention.batch.rows;
   params.attention.parts = choice.parts;
   params.tiles_a_block = choice.cut.tiles_a_block;
+  params.in_groups = true;
+  params.groups_merged = choice.merges_groups;
   const int64_t places = choice.tokens_at_once * attention.heads * choice.parts;
   params.attention.partial = context.scratch.Take<float>(places * attention.v.head_dim);
   params.partial_softmax = context.scratch.Take<float2>(places);
@@ -42,11 +44,15 @@ inline void LaunchLatentAttention(const AttentionParams& attention, int64_t most
   FindAlignment(params);
   params.keys = MapPages(attention.k, context.errors);
   if (!context.errors.ok()) return;
-  const dim3 grid(static_cast<unsigned>(choice.row_blocks), static_cast<unsigned>(choice.slices),
-                  static_cast<unsigned>(choice.cut.blocks));
   for (int64_t first = 0; first < tokens; first += choice.tokens_at_once) {
     params.first_token = static_cast<int>(first);
     params.end_token = static_cast<int>(std::min(tokens, first + choice.tokens_at_once));
+    const RowBlocks blocks =
+        FindRowBlocks(params.first_token, params.end_token, attention.batch.rows, params.one_each,
+                      params.tokens_a_warpgroup);
+    params.first_block = blocks.first;
+    const dim3 grid(static_cast<unsigned>(blocks.count), static_cast<unsigned>(choice.slices),
+                    static_cast<unsigned>(choice.cut.blocks));
     Launch(
         LatentAttentionKernel,
         {.grid = grid, .threads = LatentSizes::kThreads, .shared_bytes = LatentSizes::kSharedBytes},

@@ -30,9 +30,12 @@ struct UnitAttentionParams {
   // The step's tokens that this launch is for; `partial` begins with the first.
   int first_token = 0;
   int end_token = 0;
-  bool one_each = false;     // a block has one token: the one of its number
-  bool q_aligned = false;    // rows of q to 16 bytes
-  bool out_aligned = false;  // rows of out to 8 bytes
+  int first_block = 0;  // of rows, that the launch begins with (attention_choice.h, FirstRowBlock)
+  bool in_groups = false;      // parts are merged in groups (attention_choice.h)
+  bool groups_merged = false;  // by the blocks that form them: `partial` has groups for parts
+  bool one_each = false;       // a block has one token: the one of its number
+  bool q_aligned = false;      // rows of q to 16 bytes
+  bool out_aligned = false;    // rows of out to 8 bytes
   // kCompressed: [tokens of the launch, H, score_stride] out: scores, before they are scaled, by
   // entry, in whole tiles; those of entries that are not seen are -inf. May be null.
   float* scores = nullptr;
@@ -123,7 +126,8 @@ __device__ __forceinline__ bool FindTask(const UnitAttentionParams& params, Unit
   const AttentionParams& attention = params.attention;
   const BatchView& batch = attention.batch;
   const int tokens_a_block = params.tokens_a_warpgroup * Sizes::kTokenWarpgroups;
-  const auto block = static_cast<int>(gridDim.x - 1 - blockIdx.x);  // long contexts first
+  // Long contexts first.
+  const int block = params.first_block + static_cast<int>(gridDim.x - 1 - blockIdx.x);
   const int group_heads = attention.heads / attention.k.kv_heads;
   const int first_head = static_cast<int>(blockIdx.y) % params.slices * kUnitRows;
   task.kv_head = static_cast<int>(blockIdx.y) / params.slices;

@@ -11,9 +11,13 @@
 namespace troupe {
 
 template <class Sizes, Seen kSeen>
-void LaunchUnitKernel(const UnitAttentionParams& params, const UnitAttentionChoice& choice,
+void LaunchUnitKernel(UnitAttentionParams params, const UnitAttentionChoice& choice,
                       const CudaContext& context) {
-  const dim3 grid(static_cast<unsigned>(choice.row_blocks),
+  const RowBlocks blocks =
+      FindRowBlocks(params.first_token, params.end_token, params.attention.batch.rows,
+                    params.one_each, params.tokens_a_warpgroup * Sizes::kTokenWarpgroups);
+  params.first_block = blocks.first;
+  const dim3 grid(static_cast<unsigned>(blocks.count),
                   static_cast<unsigned>(params.attention.k.kv_heads * params.slices),
                   static_cast<unsigned>(choice.cut.blocks));
   Launch(UnitAttentionKernel<Sizes, kSeen>,

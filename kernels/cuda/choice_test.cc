@@ -83,12 +83,56 @@ TEST(CutContextsTest, SharesAreWholePartsAndCoverTheContext) {
   }
 }
 
+TEST(RowBlocksTest, HaveTheTokensOfALaunch) {
+  // Sequences of 5, 1 and 40 tokens, blocks of 16.
+  constexpr int kFirst[] = {0, 5, 6, 46};
+  constexpr int kBlock = 16;
+  for (int first = 0; first < 46; ++first) {
+    for (int end = first + 1; end <= 46; ++end) {
+      const RowBlocks blocks = FindRowBlocks(first, end, 3, /*one_each=*/false, kBlock);
+      for (int token = first; token < end; ++token) {
+        const int row = token < 5 ? 0 : token < 6 ? 1 : 2;
+        const int block = FirstRowBlock(kFirst[row], row, kBlock) + (token - kFirst[row]) / kBlock;
+        ASSERT_GE(block, blocks.first);
+        ASSERT_LT(block, blocks.first + blocks.count);
+      }
+    }
+  }
+  EXPECT_EQ(FindRowBlocks(512, 1024, 1, /*one_each=*/false, kBlock).count, 32);
+  EXPECT_EQ(FindRowBlocks(3, 7, 9, /*one_each=*/true, kBlock).first, 3);
+}
+
 TEST(CutContextsTest, TakesPartsForFewContextsAndLongSharesForMany) {
   EXPECT_EQ(CutContexts(4, 128, 2 * kMultiprocessors).blocks, 24);
   EXPECT_EQ(CutContexts(32, 128, 2 * kMultiprocessors).tiles_a_block, 16);
   EXPECT_EQ(CutContexts(64, 128, kMultiprocessors).tiles_a_block, 64);
+  EXPECT_EQ(CutContexts(64, 32, 2 * kMultiprocessors).tiles_a_block, 8);
   // Not all of a context, which may be longer than the others.
   EXPECT_EQ(CutContexts(256, 1024, 2 * kMultiprocessors).tiles_a_block, 64);
+}
+
+TEST(ChooseLatentAttentionTest, MergesWholeGroupsWhereRowsAreFew) {
+  LatentAttentionShape shape = {
+      .tokens = 64, .rows = 64, .heads = 16, .value_dim = 512, .most_tiles = 128};
+  const LatentAttentionChoice many = ChooseLatentAttention(shape, kMultiprocessors);
+  EXPECT_TRUE(many.merges_groups);
+  EXPECT_EQ(many.parts, 2);
+  EXPECT_EQ(many.cut.blocks, 2);
+  shape.heads = 128;
+  EXPECT_FALSE(ChooseLatentAttention(shape, kMultiprocessors).merges_groups);
+  shape.heads = 16;
+  shape.tokens = shape.rows = 1;  // parts have blocks of their own
+  EXPECT_FALSE(ChooseLatentAttention(shape, kMultiprocessors).merges_groups);
+  EXPECT_EQ(ChooseLatentAttention(shape, kMultiprocessors).parts, 24);
+}
+
+TEST(AttentionPartsTest, GroupsAreWholeParts) {
+  for (int group = 0; group < 100; ++group) {
+    EXPECT_EQ(FirstTileOfPart(PartOfTile(group * kGroupTiles)), group * kGroupTiles);
+  }
+  EXPECT_EQ(GroupsOfTiles(0), 0);
+  EXPECT_EQ(GroupsOfTiles(kGroupTiles), 1);
+  EXPECT_EQ(GroupsOfTiles(kGroupTiles + 1), 2);
 }
 
 TEST(ChooseUnitAttentionTest, CutsTheContextOnlyWhereBlocksAreFew) {

@@ -7,8 +7,7 @@
 
 #include <climits>
 
-#include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/wgmma.cuh"
+#include "kernels/cuda/attention_units_kernel.cuh"
 #include "kernels/nsa_select/nsa_select.h"
 
 namespace troupe {
@@ -194,9 +193,62 @@ __global__ void __launch_bounds__(kAttentionThreads) NsaChooseKernel(NsaChoicePa
   ScoreAndChoose(params, token, seen, mass, scores, chosen, selected);
 }
 
+// What turns a head's scores into weights: its largest score, negative, and one over the sum of
+// weights. Where attention has left parts, they are merged here as they are for its results.
+__device__ __forceinline__ float2 FindNormaliser(const UnitAttentionParams& unit, int64_t token,
+                                                 int head, const SeenEntries& seen) {
+  const AttentionParams& attention = unit.attention;
+  PartMerge merge = {-INFINITY, 0};
+  if (unit.partial_softmax == nullptr) {
+    const float2 softmax = attention.softmax[token * attention.heads + head];
+    merge = {softmax.x, softmax.y};
+  } else {
+    const float2* parts = unit.partial_softmax + PartialPlace(unit, token, head, 0);
+    const int end = PartsOfTiles(seen.end_tile);
+#pragma unroll 8
+    for (int part = PartOfTile(seen.first_tile); part < end; ++part) {
+      AddPart(merge, {parts[part].x, parts[part].y});
+    }
+  }
+  return {-merge.largest, __frcp_rn(merge.sum)};
+}
+
+// The attention of a token's heads from its parts, a warp a head at a time. As
+// MergeUnitPartsKernel; here it runs beside the choice of blocks.
+__device__ __forceinline__ void MergeToken(const UnitAttentionParams& unit, int64_t token) {
+  const AttentionParams& attention = unit.attention;
+  const int head_dim = attention.v.head_dim;
+  const SeenEntries seen = FindSeen<Seen::kCompressed>(attention, token, /*kv_head=*/0);
+  const bool accumulate = attention.mix.accumulate;
+  const auto warps = static_cast<int>(blockDim.x) / kWarpSize;
+  for (int head = static_cast<int>(threadIdx.x) / kWarpSize; head < attention.heads;
+       head += warps) {
+    const float factor = FactorOf(attention.mix, token, head);
+    const int64_t row = PartialPlace(unit, token, head, 0);
+    for (int channel = static_cast<int>(threadIdx.x) % kWarpSize * 4; channel < head_dim;
+         channel += kMergeChannels) {
+      float* out = attention.out + token * attention.out_stride + head * head_dim + channel;
+      MergingSums merging;
+      if (factor != 0) {
+        merging.AddAll(unit, seen, attention.partial + row * head_dim + channel,
+                       unit.partial_softmax + row, head_dim);
+      } else if (accumulate) {
+        continue;
+      }
+      const float sums[4] = {merging.sums.x, merging.sums.y, merging.sums.z, merging.sums.w};
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        const float result = FinishUnit(sums[c], 1, merging.merge.sum, factor);
+        out[c] = __fadd_rn(accumulate ? out[c] : 0.0F, result);
+      }
+    }
+  }
+}
+
 // P from scores that attention has left (UnitAttentionParams), which it scales with
 // attention.scale_log2: `given` [tokens from first_token on, H, given_stride].
-__device__ __forceinline__ void SumGivenMass(const NsaChoiceParams& params, int64_t token,
+__device__ __forceinline__ void SumGivenMass(const NsaChoiceParams& params,
+                                             const UnitAttentionParams& unit, int64_t token,
                                              int kv_head, const SeenEntries& seen,
                                              float2* normalisers, float* mass) {
   const AttentionParams& attention = params.attention;
@@ -206,10 +258,9 @@ __device__ __forceinline__ void SumGivenMass(const NsaChoiceParams& params, int6
       params.given +
       ((token - params.first_token) * attention.heads + first_head) * params.given_stride +
       seen.first_entry;
-  const float2* softmax = attention.softmax + token * attention.heads + first_head;
   for (int head = static_cast<int>(threadIdx.x); head < group_heads;
        head += static_cast<int>(blockDim.x)) {
-    normalisers[head] = {-softmax[head].x, __frcp_rn(softmax[head].y)};
+    normalisers[head] = FindNormaliser(unit, token, static_cast<int>(first_head) + head, seen);
   }
   __syncthreads();
   const int count = seen.end_entry - seen.first_entry;
@@ -227,16 +278,22 @@ __device__ __forceinline__ void SumGivenMass(const NsaChoiceParams& params, int6
   __syncthreads();
 }
 
-// Grid as above, blocks of any number of threads up to 1024. Dynamic shared memory: two numbers a
+// Grid as above, and one more in y where `unit` has parts to merge, blocks of any number of threads
+// up to 1024. Dynamic shared memory: two numbers a
 // head of a group, one a choice, then, where params.mass is null, one an entry and one a block.
 __global__ void __launch_bounds__(1024)
-    NsaChooseGivenKernel(const __grid_constant__ NsaChoiceParams params) {
+    NsaChooseGivenKernel(const __grid_constant__ NsaChoiceParams params,
+                         const __grid_constant__ UnitAttentionParams unit) {
   extern __shared__ __align__(16) float attention_shared[];
   WaitForEarlierKernels();
   LetNextKernelBegin();
   const AttentionParams& attention = params.attention;
   const int64_t token = params.first_token + static_cast<int64_t>(blockIdx.x);
   const auto kv_head = static_cast<int>(blockIdx.y);
+  if (kv_head == attention.k.kv_heads) {
+    MergeToken(unit, token);
+    return;
+  }
   int32_t* selected =
       params.selected + (token * attention.k.kv_heads + kv_head) * params.sizes.selected_blocks;
   if (ClearClosedGroup(params, token, kv_head, selected)) return;
@@ -250,7 +307,7 @@ __global__ void __launch_bounds__(1024)
     scores = params.scores + place * params.most_blocks;
   }
   const SeenEntries seen = FindSeen<Seen::kCompressed>(attention, token, kv_head);
-  SumGivenMass(params, token, kv_head, seen, normalisers, mass);
+  SumGivenMass(params, unit, token, kv_head, seen, normalisers, mass);
   ScoreAndChoose(params, token, seen, mass, scores, chosen, selected);
 }
 

@@ -63,6 +63,9 @@ void LaunchWithScores(NsaChoiceParams params, int64_t tiles, const CudaContext& 
   UnitLaunch launch = MakeUnitLaunch<Seen::kCompressed>(attention, tiles, context);
   launch.params.scores = given;
   launch.params.score_stride = params.given_stride;
+  // The parts are merged beside the choice, which needs no results but scores.
+  const bool merges = launch.choice.parts > 1;
+  launch.choice.parts = 1;
   const bool few = at_once * kv_heads < int64_t{4} * context.multiprocessors;
   for (int64_t first = 0; first < tokens; first += at_once) {
     const int64_t end = std::min(tokens, first + at_once);
@@ -72,10 +75,11 @@ void LaunchWithScores(NsaChoiceParams params, int64_t tiles, const CudaContext& 
     if (!context.errors.ok()) return;
     params.first_token = static_cast<int>(first);
     Launch(NsaChooseGivenKernel,
-           {.grid = dim3(static_cast<unsigned>(end - first), static_cast<unsigned>(kv_heads)),
+           {.grid = dim3(static_cast<unsigned>(end - first),
+                         static_cast<unsigned>(kv_heads + (merges ? 1 : 0))),
             .threads = few ? 1024 : 256,
             .shared_bytes = shared_bytes},
-           context, params);
+           context, params, launch.params);
   }
 }
 
