@@ -2,6 +2,8 @@
 // the numbers that the codes stand for.
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "kernels/element.h"
 #include "kernels/linear/coded_layout.h"
 #include "kernels/linear/coded_testing.h"
@@ -82,15 +84,21 @@ TEST_P(CodedDeviceTest, ProductsAreThoseOfRoundedNumbers) {
     ++devices;
     TestDevice device(backend);
     TestRandom random(std::random_device{}());
-    for (const int64_t inputs : {64, 72, 520, 960}) {
-      const RandomCodes codes(format, 90, inputs, random());
+    // Those that are no multiple of 16 are not for vendors' products.
+    for (const auto& [outputs, inputs] : {std::pair<int64_t, int64_t>{90, 64},
+                                          {96, 64},
+                                          {90, 72},
+                                          {90, 520},
+                                          {96, 520},
+                                          {128, 960}}) {
+      const RandomCodes codes(format, outputs, inputs, random());
       const auto coded = device.ops().PackCoded({codes.view()}, Precision::kBf16);
-      const Matrix numbers = {90, inputs, RoundedNumbers(codes.view())};
+      const Matrix numbers = {outputs, inputs, RoundedNumbers(codes.view())};
       const auto plain = device.ops().Pack({device.Keep(numbers, DType::kBf16)}, Precision::kBf16);
       for (const int rows : {1, 7, 16, 40, 100}) {
         const Tensor x = device.Put(RandomMatrix(rows, inputs, random));
-        const Tensor got = device.Put(RandomMatrix(rows, 90, random));
-        const Tensor want = device.Put(RandomMatrix(rows, 90, random));
+        const Tensor got = device.Put(RandomMatrix(rows, outputs, random));
+        const Tensor want = device.Put(RandomMatrix(rows, outputs, random));
         device.ops().Linear({.x = x, .w = coded.get(), .out = got});
         device.ops().Linear({.x = x, .w = plain.get(), .out = want});
         const std::vector<float> got_values = device.Get(got).values;
@@ -102,7 +110,7 @@ TEST_P(CodedDeviceTest, ProductsAreThoseOfRoundedNumbers) {
         const float tolerance = exact ? 0.0F : 0x1p-8F * 16;
         for (size_t i = 0; i < want_values.size(); ++i) {
           ASSERT_NEAR(got_values[i], want_values[i], tolerance)
-              << backend.name << " " << inputs << " inputs, " << rows << " rows, " << i;
+              << backend.name << " " << outputs << " x " << inputs << ", " << rows << " rows, " << i;
         }
       }
     }

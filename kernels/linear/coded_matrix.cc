@@ -52,6 +52,11 @@ bool SuitsIntegerProducts(const CodedMatrix& matrix) {
   return IsInteger(matrix.format) && std::min(matrix.group, matrix.cols) <= kMostIntegerInputs;
 }
 
+bool SuitsFp8Products(const CodedMatrix& matrix) {
+  return matrix.format == CodeFormat::kFp8E4M3 &&
+         std::min(matrix.group, matrix.cols) == std::min(kFp8Inputs, matrix.cols);
+}
+
 float DecodeElement(const CodedMatrix& matrix, int64_t row, int64_t col) {
   CHECK(row < matrix.rows && col < matrix.cols);
   const auto* codes = reinterpret_cast<const uint8_t*>(matrix.codes) + row * matrix.row_bytes();

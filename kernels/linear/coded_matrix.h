@@ -71,6 +71,8 @@ bool PackTogether(const CodedMatrix& a, const CodedMatrix& b);
 
 // Whether Precision::kInt8Groups and kInt8Rows (kernels/linear/linear.h) are for it.
 bool SuitsIntegerProducts(const CodedMatrix& matrix);
+// The same of Precision::kFp8Groups.
+bool SuitsFp8Products(const CodedMatrix& matrix);
 
 // One element, as the formula says.
 float DecodeElement(const CodedMatrix& matrix, int64_t row, int64_t col);
