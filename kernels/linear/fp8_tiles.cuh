@@ -44,8 +44,10 @@ struct Fp8Shape {
 // Pointers are to device memory.
 struct Fp8Product {
   const CUtensorMap* weights = nullptr;  // [groups]
-  const float* const* scales = nullptr;  // [groups]: [slabs, blocks]
-  const float* const* bias = nullptr;    // [groups]: [weight_rows] or null
+  const float* scales = nullptr;         // [slabs, blocks]
+  const float* bias = nullptr;           // [weight_rows] or null
+  const float* const* group_scales = nullptr;  // [groups] likewise, instead of the one above
+  const float* const* group_bias = nullptr;    // [groups] likewise
   // Tiles of rows; without tile_group there is one group, and tiles lie one after another.
   const int32_t* tile_group = nullptr;
   const int32_t* tile_first = nullptr;
@@ -92,6 +94,10 @@ __device__ __forceinline__ Fp8Tile Fp8TileAt(const Fp8Product& product, int inde
   }
   return {product.tile_group[of_rows], product.tile_first[of_rows], product.tile_rows[of_rows],
           index % of_weights};
+}
+
+__device__ __forceinline__ const float* Fp8BiasOf(const Fp8Product& product, const Fp8Tile& tile) {
+  return product.tile_group != nullptr ? product.group_bias[tile.group] : product.bias;
 }
 
 // The first weight row of a wave.
@@ -198,12 +204,12 @@ __device__ __forceinline__ void StoreGated(const Fp8Product& product, const Fp8T
   const int size = product.weight_rows / 2;
   const int output = Fp8RowOf<true, Shape>(product, tile, 0);
   if (output >= size) return;
-  const float* bias = product.bias[tile.group];
+  const float* bias = Fp8BiasOf(product, tile);
   float2 gate_bias = {};
   float2 up_bias = {};
   if (bias != nullptr) {
-    gate_bias = *reinterpret_cast<const float2*>(bias + output);
-    up_bias = *reinterpret_cast<const float2*>(bias + size + output);
+    gate_bias = {bias[output], bias[output + 1]};
+    up_bias = {bias[size + output], bias[size + output + 1]};
   }
   const int column = static_cast<int>(threadIdx.x) % 4 * 2;
   auto* to = static_cast<CudaBf16*>(product.out) + output +
@@ -227,9 +233,9 @@ __device__ __forceinline__ void StoreSums(const Fp8Product& product, const Fp8Ti
                                           const float (&sums)[kColumns / 2]) {
   const int output = Fp8RowOf<false, Shape>(product, tile, wave);
   if (output >= product.weight_rows) return;
-  const float* bias_of_group = product.bias[tile.group];
+  const float* all_bias = Fp8BiasOf(product, tile);
   float2 bias = {};
-  if (bias_of_group != nullptr) bias = *reinterpret_cast<const float2*>(bias_of_group + output);
+  if (all_bias != nullptr) bias = {all_bias[output], all_bias[output + 1]};
   const int column = static_cast<int>(threadIdx.x) % 4 * 2;
   float* to = static_cast<float*>(product.out) + output +
               int64_t{tile.first + column} * product.out_stride;
@@ -254,7 +260,8 @@ __device__ __forceinline__ void MultiplyFp8Tile(const Fp8Product& product, const
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int warpgroup = static_cast<int>(threadIdx.x) / 128;
   const int slabs = product.weight_rows / kFp8Slab;
-  const float* scales = product.scales[tile.group];
+  const float* scales =
+      product.tile_group != nullptr ? product.group_scales[tile.group] : product.scales;
   int scales_at[Shape::kWaves];
 #pragma unroll
   for (int wave = 0; wave < Shape::kWaves; ++wave) {
