@@ -61,6 +61,8 @@ inline constexpr float kE2M1Values[16] = {0.0F,  0.5F,  1.0F,  1.5F,  2.0F,  3.0
 
 // What a code of kFp8E4M3 stands for; 0x7f and 0xff are NaN.
 float FromE4M3(uint8_t code);
+// The nearest code, ties to even; beyond the largest number that one. Not for NaN.
+uint8_t ToE4M3(float value);
 float FromF16(uint16_t bits);
 // To nearest, ties to even; beyond the largest number to infinity.
 uint16_t ToF16(float value);

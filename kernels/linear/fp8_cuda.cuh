@@ -51,8 +51,8 @@ struct Fp8Rows {
   int blocks = 0;
 };
 
-// Of `rows` rows of f32 or bf16; with `place`, of as many copies, rows.rows of them
-// (kernels/linear/fp8_round.cuh). False where scratch memory is short.
+// Of rows of f32 or bf16, or of copies of them (kernels/linear/fp8_round.cuh). False where scratch
+// memory is short.
 struct Fp8Source {
   const void* x = nullptr;
   DType dtype = DType::kF32;
@@ -61,6 +61,7 @@ struct Fp8Source {
   int64_t stride = 0;
   const int32_t* place = nullptr;
   int copies = 1;
+  int64_t copied_rows = 0;  // with `place`: what it leads to
 };
 bool RoundToFp8(const Fp8Source& source, Fp8Rows& rows, const CudaContext& context);
 

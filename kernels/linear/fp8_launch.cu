@@ -110,7 +110,7 @@ std::unique_ptr<CudaFp8> CudaFp8::Pack(absl::Span<const CodedMatrix> parts, Prec
 const CudaFp8* AsFp8(const PackedMatrix* matrix) { return dynamic_cast<const CudaFp8*>(matrix); }
 
 bool RoundToFp8(const Fp8Source& source, Fp8Rows& rows, const CudaContext& context) {
-  rows.rows = source.rows * source.copies;
+  rows.rows = source.place == nullptr ? source.rows : source.copied_rows;
   rows.blocks = static_cast<int>(Fp8Blocks(source.cols));
   rows.scale_stride = CeilDiv(rows.rows, int64_t{4}) * 4;
   auto* codes = context.scratch.Take<uint8_t>(rows.rows * rows.blocks * kFp8Block);

@@ -50,7 +50,7 @@ struct Fp8Product {
   const float* const* group_bias = nullptr;    // [groups] likewise
   // Tiles of rows; without tile_group there is one group, and tiles lie one after another.
   const int32_t* tile_group = nullptr;
-  const int32_t* tile_first = nullptr;
+  const int32_t* tile_first = nullptr;  // multiples of 4
   const int32_t* tile_rows = nullptr;
   const int32_t* tile_count = nullptr;  // [1]
   int rows = 0;                         // without tile_group

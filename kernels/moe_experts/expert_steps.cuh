@@ -9,9 +9,9 @@
 
 namespace troupe {
 
-// Sorts the pairs into tiles of at most `most_rows`; false where memory is short. At most
-// kMostGroupedExperts experts.
-bool SortIntoTiles(const MoeExpertsParams& params, int most_rows, ExpertTiles& tiles,
+// Sorts the pairs into tiles of at most `most_rows`, each expert's from a multiple of `unit` on;
+// false where memory is short. At most kMostGroupedExperts experts.
+bool SortIntoTiles(const MoeExpertsParams& params, int most_rows, int unit, ExpertTiles& tiles,
                    const CudaContext& context);
 
 // params.out from `routed`, [pairs, hidden] in the order of `place`, and `shared`, [T, hidden] or

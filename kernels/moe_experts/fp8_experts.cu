@@ -25,11 +25,19 @@ Fp8Product WithTiles(Fp8Product product, const ExpertTiles& tiles) {
   return product;
 }
 
+// The copy engine brings scales of rows from multiples of 16 bytes on.
+constexpr int kScalesUnit = 4;
+
+// Sorted rows, those that nobody has between experts included.
+int64_t SortedRows(const ExpertTiles& tiles) {
+  return tiles.pairs + int64_t{kScalesUnit - 1} * tiles.experts;
+}
+
 // activation(gate_up x) of every sorted row; false where memory is short.
 bool RunGateUp(const MoeExpertsParams& params, const Fp8ExpertList& experts,
                const ExpertTiles& tiles, bool few_rows, Fp8Rows& inner,
                const CudaContext& context) {
-  const int64_t pairs = tiles.pairs;
+  const int64_t rows = SortedRows(tiles);
   const int64_t size = experts.down().inputs();
   Fp8Rows x;
   if (!RoundToFp8({.x = params.x.data,
@@ -37,7 +45,8 @@ bool RunGateUp(const MoeExpertsParams& params, const Fp8ExpertList& experts,
                    .cols = params.x.cols,
                    .stride = params.x.stride,
                    .place = tiles.place,
-                   .copies = params.top_k},
+                   .copies = params.top_k,
+                   .copied_rows = rows},
                   x, context)) {
     return false;
   }
@@ -45,16 +54,16 @@ bool RunGateUp(const MoeExpertsParams& params, const Fp8ExpertList& experts,
   const bool gated = size % kFp8Slab == 0;
   Fp8Product product = WithTiles(experts.GateUpProduct(), tiles);
   product.activation = params.activation;
-  product.out = gated ? static_cast<void*>(context.scratch.Take<CudaBf16>(pairs * size))
-                      : context.scratch.Take<float>(pairs * 2 * size);
+  product.out = gated ? static_cast<void*>(context.scratch.Take<CudaBf16>(rows * size))
+                      : context.scratch.Take<float>(rows * 2 * size);
   product.out_stride = gated ? size : 2 * size;
   if (!context.errors.ok()) return false;
   LaunchFp8(product, x, gated, few_rows, /*waves=*/2, context);
-  Fp8Source source = {.x = product.out, .dtype = DType::kBf16, .rows = pairs, .cols = size,
+  Fp8Source source = {.x = product.out, .dtype = DType::kBf16, .rows = rows, .cols = size,
                       .stride = size};
   if (!gated) {
-    const Tensor both = {product.out, DType::kF32, pairs, 2 * size, 2 * size};
-    const Tensor activated = {context.scratch.Take<float>(pairs * size), DType::kF32, pairs, size,
+    const Tensor both = {product.out, DType::kF32, rows, 2 * size, 2 * size};
+    const Tensor activated = {context.scratch.Take<float>(rows * size), DType::kF32, rows, size,
                               size};
     if (!context.errors.ok()) return false;
     SwigluCuda({both, activated, params.activation}, context);
@@ -131,11 +140,11 @@ void Fp8ExpertsCuda(const MoeExpertsParams& params, const Fp8ExpertList& experts
   if (!context.errors.ok()) return;
   const bool few_rows = params.x.rows * params.top_k <= int64_t{kFp8FewRows} * experts.size();
   ExpertTiles tiles;
-  if (!SortIntoTiles(params, few_rows ? kFp8FewRows : kFp8MostRows, tiles, context)) return;
+  if (!SortIntoTiles(params, few_rows ? kFp8FewRows : kFp8MostRows, kScalesUnit, tiles, context)) return;
   Fp8Rows inner;
   if (!RunGateUp(params, experts, tiles, few_rows, inner, context)) return;
   Fp8Product product = WithTiles(experts.DownProduct(), tiles);
-  auto* results = context.scratch.Take<float>(int64_t{tiles.pairs} * hidden);
+  auto* results = context.scratch.Take<float>(SortedRows(tiles) * hidden);
   if (!context.errors.ok()) return;
   product.out = results;
   product.out_stride = hidden;

@@ -297,7 +297,7 @@ bool RunBf16(const MoeExpertsParams& params, const CudaExpertList& experts,
     return true;
   }
   ExpertTiles tiles;
-  if (!SortIntoTiles(params, rows, tiles, context)) return true;
+  if (!SortIntoTiles(params, rows, /*unit=*/1, tiles, context)) return true;
   const auto run = rows == 64    ? RunGrouped<GroupedShape<64>>
                    : rows == 128 ? RunGrouped<GroupedShape<128>>
                                  : RunGrouped<GroupedShape<256>>;
@@ -308,7 +308,7 @@ bool RunBf16(const MoeExpertsParams& params, const CudaExpertList& experts,
 
 }  // namespace
 
-bool SortIntoTiles(const MoeExpertsParams& params, int most_rows, ExpertTiles& tiles,
+bool SortIntoTiles(const MoeExpertsParams& params, int most_rows, int unit, ExpertTiles& tiles,
                    const CudaContext& context) {
   const int64_t pairs = params.x.rows * params.top_k;
   // Every expert may have a tile that is not full.
@@ -317,6 +317,7 @@ bool SortIntoTiles(const MoeExpertsParams& params, int most_rows, ExpertTiles& t
   tiles.pairs = static_cast<int>(pairs);
   tiles.experts = params.experts->size();
   tiles.most_rows = most_rows;
+  tiles.unit = unit;
   tiles.group = context.scratch.Take<int32_t>(most_tiles);
   tiles.first = context.scratch.Take<int32_t>(most_tiles);
   tiles.rows = context.scratch.Take<int32_t>(most_tiles);
