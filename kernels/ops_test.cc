@@ -116,9 +116,8 @@ std::vector<Case> LinearCases() {
 std::vector<Case> CodedCases() {
   std::vector<Case> cases;
   for (const CodedFormat& format : CodedFormats()) {
-    for (const Precision precision :
-         {Precision::kF32, Precision::kBf16, Precision::kInt8Groups, Precision::kInt8Rows,
-          Precision::kFp8Groups}) {
+    for (const Precision precision : {Precision::kF32, Precision::kBf16, Precision::kInt8Groups,
+                                      Precision::kInt8Rows, Precision::kFp8Groups}) {
       if (RoundsToIntegers(precision) && !IsInteger(format.code)) continue;
       const bool fp8 = format.code == CodeFormat::kFp8E4M3 && format.group == kFp8Inputs;
       if (precision == Precision::kFp8Groups && !fp8) continue;
@@ -159,7 +158,8 @@ std::vector<Case> CodedCases() {
   return cases;
 }
 
-// FP8 with FP8 in the sizes that GPUs' matrix units take, at the least and with parts and long rows.
+// FP8 with FP8 in the sizes that GPUs' matrix units take, at the least and with parts and long
+// rows.
 std::vector<Case> Fp8Cases() {
   std::vector<Case> cases;
   for (const CodedFormat& format : CodedFormats()) {
@@ -463,8 +463,8 @@ const std::vector<Case>& Cases() {
   static const auto& cases = *new std::vector<Case>([] {
     std::vector<Case> all;
     for (const auto& group :
-         {RowCases(), LinearCases(), CodedCases(), Fp8Cases(), HeadCases(), RouterCases(), ExpertCases(),
-          AttentionCases(), NsaCases(), MlaCases(), SampleCases()}) {
+         {RowCases(), LinearCases(), CodedCases(), Fp8Cases(), HeadCases(), RouterCases(),
+          ExpertCases(), AttentionCases(), NsaCases(), MlaCases(), SampleCases()}) {
       all.insert(all.end(), group.begin(), group.end());
     }
     return all;

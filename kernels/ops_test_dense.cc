@@ -131,8 +131,8 @@ Outputs RunLinear(const LinearCase& c, const Run& run) {
   if (RoundsWeights(c.codes, c.precision, run)) {
     tolerance += 6 * 0x1p-9F * std::sqrt(static_cast<float>(c.inputs) / 3) * (zeros ? 2 : 1);
   }
-  // Matrix units cut 32 products off at 2^-13 of the largest one, which is of about ten: as often as
-  // there are 32 inputs, with any sign.
+  // Matrix units cut 32 products off at 2^-13 of the largest one, which is of about ten: as often
+  // as there are 32 inputs, with any sign.
   if (c.precision == Precision::kFp8Groups && run.device.rounds_codes()) {
     tolerance += 6 * 10 * 0x1p-13F * std::sqrt(static_cast<float>(c.inputs));
   }

@@ -1,5 +1,5 @@
-// A warpgroup's matrix product of FP8 (e4m3): sums (+)= a b, [64, N] = [64, 32] [32, N], both operands
-// in shared memory, rows of 128 bytes (kernels/cuda/hopper.cuh, OperandDescriptor).
+// A warpgroup's matrix product of FP8 (e4m3): sums (+)= a b, [64, N] = [64, 32] [32, N], both
+// operands in shared memory, rows of 128 bytes (kernels/cuda/hopper.cuh, OperandDescriptor).
 //
 // A thread's sums: of rows r = lane / 4 + 16 * warp and r + 8, for each 8 columns the two from
 // lane % 4 * 2 on, row r's first. The units keep some 14 bits of a sum (DeepSeek-V3, 3.3.2), so

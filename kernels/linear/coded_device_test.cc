@@ -110,7 +110,8 @@ TEST_P(CodedDeviceTest, ProductsAreThoseOfRoundedNumbers) {
         const float tolerance = exact ? 0.0F : 0x1p-8F * 32;
         for (size_t i = 0; i < want_values.size(); ++i) {
           ASSERT_NEAR(got_values[i], want_values[i], tolerance)
-              << backend.name << " " << outputs << " x " << inputs << ", " << rows << " rows, " << i;
+              << backend.name << " " << outputs << " x " << inputs << ", " << rows << " rows, "
+              << i;
         }
       }
     }

@@ -23,8 +23,8 @@ uint8_t ToE4M3(float value) {
   constexpr int kLeastExponent = -6;
   const float magnitude = std::min(std::fabs(value), kMostFp8);
   const int sign = std::signbit(value) ? 0x80 : 0;
-  const int exponent = std::max(magnitude > 0.0F ? std::ilogb(magnitude) : kLeastExponent,
-                                kLeastExponent);
+  const int exponent =
+      std::max(magnitude > 0.0F ? std::ilogb(magnitude) : kLeastExponent, kLeastExponent);
   // In units of the last place; 16 of them are 8 of the next exponent's.
   const int units = static_cast<int>(std::nearbyint(std::ldexp(magnitude, 3 - exponent)));
   return static_cast<uint8_t>(sign | ((exponent - kLeastExponent) * 8 + units));

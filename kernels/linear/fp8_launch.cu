@@ -54,9 +54,10 @@ void LaunchRounding(const Fp8Rounding& rounding, DType dtype, int64_t rows,
 template <bool kGated, class Shape>
 void LaunchFp8Of(const Fp8Product& product, const Fp8Rows& rows, const CudaContext& context) {
   const int64_t cols = int64_t{rows.blocks} * kFp8Block;
-  const Fp8RowMaps maps = {MapByteRows(rows.codes, rows.rows, cols, Shape::kBoxRows, context.errors),
-                           MapFloats(rows.scales, rows.blocks, rows.rows, rows.scale_stride,
-                                     Shape::kMostRows, context.errors)};
+  const Fp8RowMaps maps = {
+      MapByteRows(rows.codes, rows.rows, cols, Shape::kBoxRows, context.errors),
+      MapFloats(rows.scales, rows.blocks, rows.rows, rows.scale_stride, Shape::kMostRows,
+                context.errors)};
   if (!context.errors.ok()) return;
   Launch(Fp8ProductKernel<kGated, Shape>,
          {.grid = static_cast<unsigned>(context.multiprocessors),
@@ -165,11 +166,9 @@ void Fp8LinearCuda(const LinearParams& params, const CudaFp8& w, const CudaConte
       << "results in pairs";
   const int64_t count = params.x.rows;
   Fp8Rows rows;
-  if (!RoundToFp8({.x = params.x.data,
-                   .rows = count,
-                   .cols = params.x.cols,
-                   .stride = params.x.stride},
-                  rows, context)) {
+  if (!RoundToFp8(
+          {.x = params.x.data, .rows = count, .cols = params.x.cols, .stride = params.x.stride},
+          rows, context)) {
     return;
   }
   LaunchFp8({.weights = w.device_map(),

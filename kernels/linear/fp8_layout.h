@@ -1,4 +1,5 @@
-// How products of FP8 with FP8 are cut up on a GPU: pure functions of the shape, tested without one.
+// How products of FP8 with FP8 are cut up on a GPU: pure functions of the shape, tested without
+// one.
 #ifndef TROUPE_KERNELS_LINEAR_FP8_LAYOUT_H_
 #define TROUPE_KERNELS_LINEAR_FP8_LAYOUT_H_
 
@@ -19,7 +20,8 @@ inline constexpr int kFp8RowsUnit = 16;
 
 constexpr int64_t Fp8Blocks(int64_t inputs) { return (inputs + kFp8Block - 1) / kFp8Block; }
 
-// Whether matrix units take such parts, one under another: every kFp8Slab rows have the same scales.
+// Whether matrix units take such parts, one under another: every kFp8Slab rows have the same
+// scales.
 inline bool TakesFp8(absl::Span<const CodedMatrix> parts, Precision precision) {
   if (precision != Precision::kFp8Groups) return false;
   for (const CodedMatrix& part : parts) {

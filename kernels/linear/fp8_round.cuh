@@ -45,8 +45,8 @@ __device__ __forceinline__ uint32_t ToE4M3(const float (&values)[4]) {
 }
 
 __device__ __forceinline__ float FromE4M3Code(uint32_t code) {
-  return __half2float(__half(__nv_cvt_fp8_to_halfraw(static_cast<__nv_fp8_storage_t>(code & 0xff),
-                                                     __NV_E4M3)));
+  return __half2float(
+      __half(__nv_cvt_fp8_to_halfraw(static_cast<__nv_fp8_storage_t>(code & 0xff), __NV_E4M3)));
 }
 
 __device__ __forceinline__ void PutBlock(const Fp8Rounding& rounding, int64_t row, int block,

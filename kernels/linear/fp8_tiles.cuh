@@ -1,6 +1,6 @@
-// Products of FP8 with FP8: weights of e4m3, scaled by blocks of 128 inputs of 64 outputs, and rows of
-// x of e4m3, scaled by 128 inputs. Sums over a block are formed on a warpgroup's matrix units and
-// added up, scaled, in f32.
+// Products of FP8 with FP8: weights of e4m3, scaled by blocks of 128 inputs of 64 outputs, and rows
+// of x of e4m3, scaled by 128 inputs. Sums over a block are formed on a warpgroup's matrix units
+// and added up, scaled, in f32.
 //
 // A tile is kWaves * 128 weight rows by up to kMostRows of x, which are the products' columns: a
 // tile costs what its rows need. Each of two warpgroups has 64 weight rows at a time, kWaves times;
@@ -43,9 +43,9 @@ struct Fp8Shape {
 
 // Pointers are to device memory.
 struct Fp8Product {
-  const CUtensorMap* weights = nullptr;  // [groups]
-  const float* scales = nullptr;         // [slabs, blocks]
-  const float* bias = nullptr;           // [weight_rows] or null
+  const CUtensorMap* weights = nullptr;        // [groups]
+  const float* scales = nullptr;               // [slabs, blocks]
+  const float* bias = nullptr;                 // [weight_rows] or null
   const float* const* group_scales = nullptr;  // [groups] likewise, instead of the one above
   const float* const* group_bias = nullptr;    // [groups] likewise
   // Tiles of rows; without tile_group there is one group, and tiles lie one after another.
@@ -237,8 +237,8 @@ __device__ __forceinline__ void StoreSums(const Fp8Product& product, const Fp8Ti
   float2 bias = {};
   if (all_bias != nullptr) bias = {all_bias[output], all_bias[output + 1]};
   const int column = static_cast<int>(threadIdx.x) % 4 * 2;
-  float* to = static_cast<float*>(product.out) + output +
-              int64_t{tile.first + column} * product.out_stride;
+  float* to =
+      static_cast<float*>(product.out) + output + int64_t{tile.first + column} * product.out_stride;
 #pragma unroll
   for (int i = 0; i < kColumns / 8; ++i) {
 #pragma unroll
@@ -272,14 +272,14 @@ __device__ __forceinline__ void MultiplyFp8Tile(const Fp8Product& product, const
   for (int block = 0; block < product.blocks; ++block) {
     float weight_scale[Shape::kWaves];
 #pragma unroll
-    for (int wave = 0; wave < Shape::kWaves; ++wave) weight_scale[wave] = __ldg(scales + scales_at[wave] + block);
+    for (int wave = 0; wave < Shape::kWaves; ++wave)
+      weight_scale[wave] = __ldg(scales + scales_at[wave] + block);
     WaitFor(barriers.full + cursor.stage, cursor.parity);
     const uint64_t b = OperandDescriptor(SharedAddress(stages.Rows(cursor.stage)));
 #pragma unroll
     for (int wave = 0; wave < Shape::kWaves; ++wave) {
-      const uint64_t a =
-          OperandDescriptor(SharedAddress(stages.Weights(cursor.stage)) + wave * kFp8WaveBytes +
-                            warpgroup * kFp8Slab * kFp8Block);
+      const uint64_t a = OperandDescriptor(SharedAddress(stages.Weights(cursor.stage)) +
+                                           wave * kFp8WaveBytes + warpgroup * kFp8Slab * kFp8Block);
       float sums[kColumns / 2];
       BeginProducts();
 #pragma unroll
@@ -344,8 +344,8 @@ __global__ void __launch_bounds__(kFp8Threads, 1)
     Fp8ProductKernel(const __grid_constant__ Fp8RowMaps maps, Fp8Product product) {
   extern __shared__ std::byte fp8_shared[];
   __shared__ Fp8Barriers<Shape> barriers;
-  auto* first = reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(fp8_shared) + 1023) /
-                                             1024 * 1024);
+  auto* first =
+      reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(fp8_shared) + 1023) / 1024 * 1024);
   const Fp8Stages<Shape> stages = {first, first + Shape::kStages * Shape::kStageBytes};
   if (threadIdx.x == 0) {
     for (int i = 0; i < Shape::kStages; ++i) {

@@ -15,8 +15,8 @@ namespace troupe {
 // for q * (m / 127), where m is the largest magnitude of x, kInt8Groups: in the group of the
 // weights, kInt8Rows: in the row; sums over a group are exact. A group or row whose m is under
 // kLeastIntegerRange counts as zero, and one with a NaN or an infinity gives NaN. kFp8Groups is for
-// e4m3 codes in groups of kFp8Inputs: in each of these groups x, rounded to bf16, becomes numbers of
-// e4m3, q = x * (448 / m) rounded to nearest even, which stand for q * (m / 448).
+// e4m3 codes in groups of kFp8Inputs: in each of these groups x, rounded to bf16, becomes numbers
+// of e4m3, q = x * (448 / m) rounded to nearest even, which stand for q * (m / 448).
 enum class Precision : uint8_t { kF32, kBf16, kInt8Groups, kInt8Rows, kFp8Groups };
 
 constexpr bool RoundsToIntegers(Precision precision) {

@@ -1,5 +1,5 @@
-// Steps that a layer's experts take whatever their weights are: rows sorted by expert, and sums over a
-// token's experts.
+// Steps that a layer's experts take whatever their weights are: rows sorted by expert, and sums
+// over a token's experts.
 #ifndef TROUPE_KERNELS_MOE_EXPERTS_EXPERT_STEPS_CUH_
 #define TROUPE_KERNELS_MOE_EXPERTS_EXPERT_STEPS_CUH_
 

@@ -67,7 +67,8 @@ __device__ __forceinline__ uint64_t SumBefore(uint64_t value) {
 }
 
 // One block. Dynamic shared memory: one number an expert.
-static __global__ void __launch_bounds__(kExpertTilesThreads) SortIntoTilesKernel(ExpertTiles tiles) {
+static __global__ void __launch_bounds__(kExpertTilesThreads)
+    SortIntoTilesKernel(ExpertTiles tiles) {
   LetNextKernelBegin();
   extern __shared__ int32_t next_row[];  // pairs of an expert, then its next free row
   const int expert = static_cast<int>(threadIdx.x);

@@ -1,11 +1,10 @@
-#include "kernels/moe_experts/fp8_experts.cuh"
-
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
 #include "kernels/moe_experts/coded_experts.cuh"
 #include "kernels/moe_experts/expert_steps.cuh"
+#include "kernels/moe_experts/fp8_experts.cuh"
 #include "kernels/moe_experts/moe_experts_choice.h"
 #include "kernels/swiglu/swiglu_cuda.h"
 
@@ -59,8 +58,8 @@ bool RunGateUp(const MoeExpertsParams& params, const Fp8ExpertList& experts,
   product.out_stride = gated ? size : 2 * size;
   if (!context.errors.ok()) return false;
   LaunchFp8(product, x, gated, few_rows, /*waves=*/2, context);
-  Fp8Source source = {.x = product.out, .dtype = DType::kBf16, .rows = rows, .cols = size,
-                      .stride = size};
+  Fp8Source source = {
+      .x = product.out, .dtype = DType::kBf16, .rows = rows, .cols = size, .stride = size};
   if (!gated) {
     const Tensor both = {product.out, DType::kF32, rows, 2 * size, 2 * size};
     const Tensor activated = {context.scratch.Take<float>(rows * size), DType::kF32, rows, size,
@@ -140,7 +139,8 @@ void Fp8ExpertsCuda(const MoeExpertsParams& params, const Fp8ExpertList& experts
   if (!context.errors.ok()) return;
   const bool few_rows = params.x.rows * params.top_k <= int64_t{kFp8FewRows} * experts.size();
   ExpertTiles tiles;
-  if (!SortIntoTiles(params, few_rows ? kFp8FewRows : kFp8MostRows, kScalesUnit, tiles, context)) return;
+  if (!SortIntoTiles(params, few_rows ? kFp8FewRows : kFp8MostRows, kScalesUnit, tiles, context))
+    return;
   Fp8Rows inner;
   if (!RunGateUp(params, experts, tiles, few_rows, inner, context)) return;
   Fp8Product product = WithTiles(experts.DownProduct(), tiles);

@@ -333,7 +333,7 @@ bool SortIntoTiles(const MoeExpertsParams& params, int most_rows, int unit, Expe
 }
 
 void CombineExperts(const MoeExpertsParams& params, const float* routed, const float* shared,
-             const int32_t* place, const CudaContext& context) {
+                    const int32_t* place, const CudaContext& context) {
   ExpertSums sums;
   sums.routed = routed;
   sums.shared = shared;
