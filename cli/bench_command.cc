@@ -57,8 +57,8 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add("device", &s->cluster.rank.device,
                {.help = "With --model: what computes: cpu, cuda or cuda:N."});
   program->Add("quantize", &s->cluster.rank.quantize,
-               {.help = "With --model: plain weights become integers while they load; with a8, "
-                        "activations do too.",
+               {.help = "With --model: plain weights become integers while they load, or FP8; "
+                        "with a8, and with FP8, activations do too.",
                 .choices = IntegerFormatNames()});
   program->Add("load_format", &s->cluster.load_format,
                {.help = "With --model: where weights come from; dummy: random ones, for a folder "

@@ -68,7 +68,8 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add("device", &cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add(
       "quantize", &cluster.rank.quantize,
-      {.help = "Plain weights become integers while they load; with a8, activations do too.",
+      {.help = "Plain weights become integers while they load, or FP8; with a8, and with FP8, "
+               "activations do too.",
        .choices = IntegerFormatNames()});
   program->Add("threads", &cluster.rank.threads,
                {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});

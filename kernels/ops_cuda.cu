@@ -21,11 +21,13 @@
 #include "kernels/head_norm_rope/head_norm_rope_cuda.h"
 #include "kernels/kv_write/kv_write_cuda.h"
 #include "kernels/linear/coded_cuda.cuh"
+#include "kernels/linear/fp8_cuda.cuh"
 #include "kernels/linear/linear_cuda.h"
 #include "kernels/mla_attention/mla_attention_cuda.h"
 #include "kernels/moe_assign/moe_assign_cuda.h"
 #include "kernels/moe_experts/coded_experts.cuh"
 #include "kernels/moe_experts/expert_list.cuh"
+#include "kernels/moe_experts/fp8_experts.cuh"
 #include "kernels/moe_experts/moe_experts_cuda.h"
 #include "kernels/moe_route/moe_route_cuda.h"
 #include "kernels/nsa_attention/nsa_attention_cuda.h"
@@ -137,6 +139,8 @@ class CudaOps : public Ops {
   std::unique_ptr<PackedMatrix> PackCoded(absl::Span<const CodedMatrix> parts,
                                           Precision precision) override {
     Use();
+    auto fp8 = CudaFp8::Pack(parts, precision, arena_, stream_.get(), errors_);
+    if (fp8 != nullptr) return fp8;
     auto codes = CudaCodes::Pack(parts, precision, arena_, stream_.get(), errors_);
     if (codes != nullptr) return codes;
     return Ops::PackCoded(parts, precision);
@@ -159,6 +163,7 @@ class CudaOps : public Ops {
   void* Queue() override { return stream_.get(); }
   std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts) override {
     Use();
+    if (AnyFp8(experts[0])) return Fp8ExpertList::Make(experts, arena_, stream_.get(), errors_);
     if (IsCoded(experts[0])) return CodedExpertList::Make(experts, arena_, stream_.get(), errors_);
     return CudaExpertList::Make(experts, arena_, stream_.get(), errors_);
   }

@@ -116,9 +116,11 @@ std::vector<Case> LinearCases() {
 std::vector<Case> CodedCases() {
   std::vector<Case> cases;
   for (const CodedFormat& format : CodedFormats()) {
-    for (const Precision precision :
-         {Precision::kF32, Precision::kBf16, Precision::kInt8Groups, Precision::kInt8Rows}) {
+    for (const Precision precision : {Precision::kF32, Precision::kBf16, Precision::kInt8Groups,
+                                      Precision::kInt8Rows, Precision::kFp8Groups}) {
       if (RoundsToIntegers(precision) && !IsInteger(format.code)) continue;
+      const bool fp8 = format.code == CodeFormat::kFp8E4M3 && format.group == kFp8Inputs;
+      if (precision == Precision::kFp8Groups && !fp8) continue;
       const std::string name = format.name + " " + PrecisionName(precision);
       cases.push_back(Make("linear/" + name, kMixed, RunLinear,
                            LinearCase{.inputs = 328,
@@ -152,6 +154,40 @@ std::vector<Case> CodedCases() {
                                         .top_k = 3,
                                         .precision = Precision::kBf16,
                                         .codes = format}));
+  }
+  return cases;
+}
+
+// FP8 with FP8 in the sizes that GPUs' matrix units take, at the least and with parts and long
+// rows.
+std::vector<Case> Fp8Cases() {
+  std::vector<Case> cases;
+  for (const CodedFormat& format : CodedFormats()) {
+    if (format.name != "fp8_block") continue;
+    const LinearCase linear = {.precision = Precision::kFp8Groups, .codes = format};
+    for (const auto& [name, inputs, parts] :
+         {std::tuple<std::string, int, std::vector<int>>{"", 328, {192, 64}},
+          {" long", 2120, {64, 128}},
+          {" wide", 256, {320, 1024}}}) {
+      LinearCase c = linear;
+      c.inputs = inputs;
+      c.parts = parts;
+      cases.push_back(Make("linear/fp8 units" + name, kMixed, RunLinear, c));
+      c.accumulate = c.bias = true;
+      cases.push_back(Make("linear/fp8 units bias" + name, kPrompt, RunLinear, c));
+    }
+    const MoeExpertsCase experts = {.precision = Precision::kFp8Groups, .codes = format};
+    for (const int size : {64, 192, 32}) {
+      MoeExpertsCase c = experts;
+      c.size = size;
+      c.bias = size == 192;
+      const std::string name = "moe_experts/fp8 units " + std::to_string(size);
+      cases.push_back(Make(name, kMixed, RunMoeExperts, c));
+      c.experts = 4;
+      c.elsewhere = 20;
+      c.accumulate = false;
+      cases.push_back(Make(name + " popular", kMixed, RunMoeExperts, c));
+    }
   }
   return cases;
 }
@@ -434,8 +470,8 @@ const std::vector<Case>& Cases() {
   static const auto& cases = *new std::vector<Case>([] {
     std::vector<Case> all;
     for (const auto& group :
-         {RowCases(), LinearCases(), CodedCases(), HeadCases(), RouterCases(), ExpertCases(),
-          AttentionCases(), NsaCases(), MlaCases(), SampleCases()}) {
+         {RowCases(), LinearCases(), CodedCases(), Fp8Cases(), HeadCases(), RouterCases(),
+          ExpertCases(), AttentionCases(), NsaCases(), MlaCases(), SampleCases()}) {
       all.insert(all.end(), group.begin(), group.end());
     }
     return all;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "kernels/bf16.h"
+#include "kernels/linear/linear.h"
 
 namespace troupe {
 namespace {
@@ -30,7 +31,8 @@ const std::vector<std::pair<std::string, IntegerFormat>>& NamedFormats() {
        {"w8a8", {.bits = 8, .group = 128, .activations = true}},
        {"w4a8-g32", {.bits = 4, .group = 32, .activations = true}},
        {"w4a8-g64", {.bits = 4, .group = 64, .activations = true}},
-       {"w4a8-g128", {.bits = 4, .group = 128, .activations = true}}});
+       {"w4a8-g128", {.bits = 4, .group = 128, .activations = true}},
+       {"fp8", {.bits = 8, .group = kFp8Inputs, .activations = true, .fp8 = true}}});
   return formats;
 }
 
@@ -68,6 +70,30 @@ void QuantizeRow(absl::Span<const float> values, const IntegerFormat& format, in
       const bool nibbles = format.bits == 4;
       codes[nibbles ? col / 2 : col] |=
           static_cast<std::byte>(nibbles ? code << 4 * (col % 2) : code);
+    }
+  }
+}
+
+// `count` rows, of one block, from row `first` on.
+void QuantizeFp8Rows(absl::Span<const float> values, int64_t first, int64_t count,
+                     CodedWeights& coded) {
+  const int64_t groups = coded.view().groups();
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t begin = g * coded.group;
+    const int64_t end = std::min(begin + coded.group, coded.cols);
+    float range = 0.0F;
+    for (int64_t row = 0; row < count; ++row) {
+      for (int64_t col = begin; col < end; ++col) {
+        range = std::max(range, std::fabs(values[row * coded.cols + col]));
+      }
+    }
+    const float scale = range > 0.0F ? range / kMostFp8 : 1.0F;
+    for (int64_t row = 0; row < count; ++row) {
+      coded.scales[(first + row) * groups + g] = scale;
+      for (int64_t col = begin; col < end; ++col) {
+        coded.codes[(first + row) * coded.cols + col] =
+            static_cast<std::byte>(ToE4M3(values[row * coded.cols + col] / scale));
+      }
     }
   }
 }
@@ -130,8 +156,10 @@ uint8_t NearestCode(float weight, float scale, int bits) {
 
 CodedWeights RoomForCodes(const MatrixView& matrix, const IntegerFormat& format) {
   CodedWeights coded;
-  coded.format = format.bits == 8 ? CodeFormat::kInt8 : CodeFormat::kInt4;
-  coded.scale_format = ScaleFormat::kBf16;
+  coded.format = format.fp8         ? CodeFormat::kFp8E4M3
+                 : format.bits == 8 ? CodeFormat::kInt8
+                                    : CodeFormat::kInt4;
+  coded.scale_format = format.fp8 ? ScaleFormat::kF32 : ScaleFormat::kBf16;
   coded.rows = matrix.rows;
   coded.cols = matrix.cols;
   coded.group = format.group;
@@ -143,12 +171,17 @@ CodedWeights RoomForCodes(const MatrixView& matrix, const IntegerFormat& format)
 CodedWeights QuantizeMatrix(const MatrixView& matrix, const IntegerFormat& format, int threads) {
   CodedWeights coded = RoomForCodes(matrix, format);
   std::atomic<int64_t> next{0};
+  const int64_t rows_at_once = format.fp8 ? format.group : kRowsAtOnce;
   const auto work = [&] {
-    std::vector<float> values(static_cast<size_t>(kRowsAtOnce * matrix.cols));
-    for (int64_t first; (first = next.fetch_add(kRowsAtOnce)) < matrix.rows;) {
-      const int64_t count = std::min(kRowsAtOnce, matrix.rows - first);
+    std::vector<float> values(static_cast<size_t>(rows_at_once * matrix.cols));
+    for (int64_t first; (first = next.fetch_add(rows_at_once)) < matrix.rows;) {
+      const int64_t count = std::min(rows_at_once, matrix.rows - first);
       const auto rows = absl::MakeSpan(values).first(static_cast<size_t>(count * matrix.cols));
       matrix.ReadRows(first, count, rows);
+      if (format.fp8) {
+        QuantizeFp8Rows(rows, first, count, coded);
+        continue;
+      }
       for (int64_t r = 0; r < count; ++r) {
         QuantizeRow(rows.subspan(r * matrix.cols, matrix.cols), format, first + r, coded);
       }

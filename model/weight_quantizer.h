@@ -24,14 +24,18 @@ namespace troupe {
 struct IntegerFormat {
   int bits = 4;        // 4 or 8
   int64_t group = 64;  // inputs
-  // Whether x becomes integers as well, in the groups of the weights (Precision::kInt8Groups).
+  // Whether x becomes such numbers as well, in the groups of the weights (Precision::kInt8Groups).
   bool activations = false;
+  // Numbers of e4m3 instead of integers: `group` inputs of as many outputs share a scale of f32,
+  // the largest magnitude over 448 (as DeepSeek-V3 and Qwen3-FP8 are stored).
+  bool fp8 = false;
 
   bool operator==(const IntegerFormat&) const = default;
 };
 
 // "int8" (groups of 128), "int4-g32", "int4-g64" or "int4-g128"; the same with activations as
-// integers of 8 bits: "w8a8", "w4a8-g32", "w4a8-g64" or "w4a8-g128"; "none" gives nothing.
+// integers of 8 bits: "w8a8", "w4a8-g32", "w4a8-g64" or "w4a8-g128"; "fp8": both in e4m3, in groups
+// of 128 (Precision::kFp8Groups); "none" gives nothing.
 const std::vector<std::string>& IntegerFormatNames();
 absl::StatusOr<std::optional<IntegerFormat>> ParseIntegerFormat(absl::string_view name);
 std::string NameOf(const std::optional<IntegerFormat>& format);

@@ -58,7 +58,7 @@ TEST(WeightQuantizerTest, NamesOfFormats) {
   EXPECT_EQ(
       ParseIntegerFormat("int3").status().message(),
       "quantize: found 'int3', wanted one of none, int8, int4-g32, int4-g64, int4-g128, w8a8, "
-      "w4a8-g32, w4a8-g64, w4a8-g128");
+      "w4a8-g32, w4a8-g64, w4a8-g128, fp8");
 }
 
 // A grid of 2^bits levels over a unit normal's range of about +-3.
@@ -81,6 +81,28 @@ TEST(WeightQuantizerTest, WhatTheGridHoldsStaysExact) {
   EXPECT_EQ(WeightError(QuantizeMatrix(values.view(), {4, 32}, 1), values.values()), 0);
   std::fill(values.values().begin(), values.values().end(), 0.0F);
   EXPECT_EQ(WeightError(QuantizeMatrix(values.view(), {4, 32}, 1), values.values()), 0);
+}
+
+// Numbers of 4 digits: errors of up to 2^-4 of a number, evenly spread, but for small ones.
+TEST(WeightQuantizerTest, Fp8HasBlocksOfItsOwn) {
+  Values values(200, 300, std::random_device{}());
+  const IntegerFormat format = ParseIntegerFormat("fp8")->value();
+  const CodedWeights coded = QuantizeMatrix(values.view(), format, 2);
+  EXPECT_TRUE(SuitsFp8Products(coded.view()));
+  EXPECT_LT(WeightError(coded, values.values()), 2e-3);
+  for (int64_t row = 0; row < 200; ++row) {
+    for (int64_t block = 0; block < 3; ++block) {
+      float largest = 0.0F;
+      for (int64_t r = row / 128 * 128; r < std::min<int64_t>(row / 128 * 128 + 128, 200); ++r) {
+        for (int64_t c = block * 128; c < std::min<int64_t>(block * 128 + 128, 300); ++c) {
+          largest = std::max(largest, std::fabs(values.values()[r * 300 + c]));
+        }
+      }
+      EXPECT_EQ(coded.scales[row * 3 + block], largest / 448.0F) << row << " " << block;
+    }
+  }
+  const CodedWeights one = QuantizeMatrix(values.view(), format, 1);
+  EXPECT_EQ(one.codes, coded.codes);
 }
 
 TEST(WeightQuantizerTest, ThreadsDoNotMatter) {

@@ -37,7 +37,8 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
   program->Add("device", &rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add(
       "quantize", &rank.quantize,
-      {.help = "Plain weights become integers while they load; with a8, activations do too.",
+      {.help = "Plain weights become integers while they load, or FP8; with a8, and with FP8, "
+               "activations do too.",
        .choices = IntegerFormatNames()});
   program->Add("load_format", &settings->load_format,
                {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "

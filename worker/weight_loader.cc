@@ -29,10 +29,21 @@ bool IsPlain(const LinearWeights& part) {
   return std::holds_alternative<PlainStorage>(part.weight.storage);
 }
 
-// What --quantize turns to integers, or finds as integers.
+// What --quantize turns to FP8 or integers, or finds as such.
+bool HoldsFp8(const MatrixView& matrix) {
+  return std::holds_alternative<PlainStorage>(matrix.storage) ||
+         std::holds_alternative<Fp8Storage>(matrix.storage);
+}
 bool HoldsIntegers(const MatrixView& matrix) {
   return std::holds_alternative<PlainStorage>(matrix.storage) ||
          std::holds_alternative<GroupedStorage>(matrix.storage);
+}
+
+Precision ByOption(const MatrixView& matrix, const std::optional<IntegerFormat>& quantize,
+                   Precision otherwise) {
+  if (!quantize.has_value() || !quantize->activations) return otherwise;
+  if (quantize->fp8) return HoldsFp8(matrix) ? Precision::kFp8Groups : otherwise;
+  return HoldsIntegers(matrix) ? Precision::kInt8Groups : otherwise;
 }
 
 // The matrix's values as `dtype`: where they lie, or else decoded into `memory`.
@@ -150,6 +161,8 @@ std::unique_ptr<PackedMatrix> WeightLoader::Matrix(const std::vector<LinearWeigh
 std::unique_ptr<PackedMatrix> WeightLoader::HeadMatrix(const LinearWeights& weights) {
   std::optional<IntegerFormat> format = quantize_;
   if (format.has_value()) format = IntegerFormat{.bits = 8, .group = 128};
+  // FP8 checkpoints leave it as it is.
+  if (quantize_.has_value() && quantize_->fp8) format = std::nullopt;
   std::unique_ptr<PackedMatrix> packed = Pack({weights}, precision_, format);
   if (packed_) packed_(packed.get(), {weights});
   return packed;
@@ -163,9 +176,7 @@ Precision WeightLoader::PrecisionOf(const std::vector<LinearWeights>& parts, Pre
                                     const std::optional<IntegerFormat>& quantize) {
   std::vector<Precision> wanted;
   for (const LinearWeights& part : parts) {
-    const bool by_option =
-        quantize.has_value() && quantize->activations && HoldsIntegers(part.weight);
-    wanted.push_back(part.weight.products.value_or(by_option ? Precision::kInt8Groups : otherwise));
+    wanted.push_back(part.weight.products.value_or(ByOption(part.weight, quantize, otherwise)));
     if (wanted.back() == wanted[0]) continue;
     Fail(absl::UnimplementedError(
         absl::StrCat(part.weight.name(), ": found other activations than for ",
@@ -201,6 +212,13 @@ std::unique_ptr<PackedMatrix> WeightLoader::Pack(const std::vector<LinearWeights
                      "weights in groups of neighbours, of at most ",
                      kMostIntegerInputs, ", all alike where one product forms several")));
   }
+  if (packed == nullptr && products == Precision::kFp8Groups) {
+    Fail(absl::UnimplementedError(
+        absl::StrCat(parts[0].weight.name(),
+                     ": found weights that --quantize fp8 would give activations of FP8, wanted "
+                     "FP8 in groups of ",
+                     kFp8Inputs, " inputs")));
+  }
   if (packed == nullptr) packed = PackPlain(parts, precision);
   for (const LinearWeights& part : parts) Report(part.weight.stored_bytes());
   Fail(ops_->status());
@@ -222,6 +240,7 @@ std::unique_ptr<PackedMatrix> WeightLoader::PackCodes(
     views.push_back(codes.back().view());
     if (!PackTogether(views[0], views.back())) return nullptr;
     if (RoundsToIntegers(precision) && !SuitsIntegerProducts(views.back())) return nullptr;
+    if (precision == Precision::kFp8Groups && !SuitsFp8Products(views.back())) return nullptr;
   }
   return ops_->PackCoded(views, precision);
 }

@@ -220,6 +220,17 @@ TEST_F(WeightLoaderTest, ActivationsAreNeverLeftOutSilently) {
   }
 }
 
+TEST_F(WeightLoaderTest, Fp8IsAskedFor) {
+  const Stored plain(StoredDType::kF32, {64, 256}, 2);
+  LoadOptions options = options_;
+  options.quantize = ParseIntegerFormat("fp8")->value();
+  WeightLoader loader(ops_.get(), options, 0, nullptr);
+  EXPECT_EQ(loader.Matrix({plain.Linear()})->precision(), Precision::kFp8Groups);
+  EXPECT_EQ(loader.HeadMatrix(plain.Linear())->precision(), Precision::kF32);
+  EXPECT_EQ(loader.ExactMatrix({plain.Linear()})->precision(), Precision::kF32);
+  EXPECT_TRUE(loader.status().ok()) << loader.status();
+}
+
 TEST_F(WeightLoaderTest, TheHeadKeepsItsActivations) {
   const Stored plain(StoredDType::kF32, {3, 256}, 2);
   LoadOptions options = options_;

@@ -69,6 +69,12 @@ class LoadedCublasLt final : public CublasLt {
   }
 
   bool Run(const DenseProduct& product, cudaStream_t stream, CudaErrors& errors) override {
+    // Where rows of the result are not aligned the library has kernels that share out a sum among
+    // warps, which none of what it says of an algorithm tells.
+    if (product.outputs % 16 != 0 || product.inputs % 8 != 0 || product.out_stride % 4 != 0 ||
+        reinterpret_cast<uintptr_t>(product.out) % 16 != 0) {
+      return false;
+    }
     // To the library, which counts by columns, the result is [outputs, rows].
     const Layout w(lt_, CUDA_R_16BF, product.inputs, product.outputs, product.inputs);
     const Layout x(lt_, CUDA_R_16BF, product.inputs, product.rows, product.x_stride);
@@ -107,8 +113,8 @@ class LoadedCublasLt final : public CublasLt {
     cublasLtMatrixLayout_t layout_ = nullptr;
   };
 
-  // [outputs, inputs, rows rounded up to a power of two, stride and alignment of the result]
-  using Shape = std::tuple<int64_t, int64_t, uint64_t, int64_t, uint32_t>;
+  // [outputs, inputs, rows rounded up to a power of two, stride of the result]
+  using Shape = std::tuple<int64_t, int64_t, uint64_t, int64_t>;
 
   bool SumsInOneGo(const cublasLtMatmulAlgo_t& algorithm) const {
     int32_t splits = 1;
@@ -123,11 +129,9 @@ class LoadedCublasLt final : public CublasLt {
 
   const std::optional<cublasLtMatmulAlgo_t>& Choose(const DenseProduct& product, const Layout& w,
                                                     const Layout& x, const Layout& out) {
-    const bool aligned = reinterpret_cast<uintptr_t>(product.out) % 16 == 0;
-    const uint32_t alignment = aligned ? 16 : sizeof(float);
+    const uint32_t alignment = 16;
     const Shape shape(product.outputs, product.inputs,
-                      std::bit_ceil(static_cast<uint64_t>(product.rows)), product.out_stride,
-                      alignment);
+                      std::bit_ceil(static_cast<uint64_t>(product.rows)), product.out_stride);
     const auto known = algorithms_.find(shape);
     if (known != algorithms_.end()) return known->second;
     cublasLtMatmulPreference_t preference = nullptr;

@@ -19,6 +19,17 @@ float FromE4M3(uint8_t code) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
 }
 
+uint8_t ToE4M3(float value) {
+  constexpr int kLeastExponent = -6;
+  const float magnitude = std::min(std::fabs(value), kMostFp8);
+  const int sign = std::signbit(value) ? 0x80 : 0;
+  const int exponent =
+      std::max(magnitude > 0.0F ? std::ilogb(magnitude) : kLeastExponent, kLeastExponent);
+  // In units of the last place; 16 of them are 8 of the next exponent's.
+  const int units = static_cast<int>(std::nearbyint(std::ldexp(magnitude, 3 - exponent)));
+  return static_cast<uint8_t>(sign | ((exponent - kLeastExponent) * 8 + units));
+}
+
 float FromF16(uint16_t bits) {
   const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7FFF) << 13;
   const float value = std::bit_cast<float>(magnitude) * 0x1p112F;
@@ -50,6 +61,11 @@ bool PackTogether(const CodedMatrix& a, const CodedMatrix& b) {
 
 bool SuitsIntegerProducts(const CodedMatrix& matrix) {
   return IsInteger(matrix.format) && std::min(matrix.group, matrix.cols) <= kMostIntegerInputs;
+}
+
+bool SuitsFp8Products(const CodedMatrix& matrix) {
+  return matrix.format == CodeFormat::kFp8E4M3 &&
+         std::min(matrix.group, matrix.cols) == std::min(kFp8Inputs, matrix.cols);
 }
 
 float DecodeElement(const CodedMatrix& matrix, int64_t row, int64_t col) {

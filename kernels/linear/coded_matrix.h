@@ -61,6 +61,8 @@ inline constexpr float kE2M1Values[16] = {0.0F,  0.5F,  1.0F,  1.5F,  2.0F,  3.0
 
 // What a code of kFp8E4M3 stands for; 0x7f and 0xff are NaN.
 float FromE4M3(uint8_t code);
+// The nearest code, ties to even; beyond the largest number that one. Not for NaN.
+uint8_t ToE4M3(float value);
 float FromF16(uint16_t bits);
 // To nearest, ties to even; beyond the largest number to infinity.
 uint16_t ToF16(float value);
@@ -71,6 +73,8 @@ bool PackTogether(const CodedMatrix& a, const CodedMatrix& b);
 
 // Whether Precision::kInt8Groups and kInt8Rows (kernels/linear/linear.h) are for it.
 bool SuitsIntegerProducts(const CodedMatrix& matrix);
+// The same of Precision::kFp8Groups.
+bool SuitsFp8Products(const CodedMatrix& matrix);
 
 // One element, as the formula says.
 float DecodeElement(const CodedMatrix& matrix, int64_t row, int64_t col);

@@ -33,6 +33,21 @@ TEST(CodedMatrixTest, E4M3IsSignExponentMantissa) {
   }
 }
 
+TEST(CodedMatrixTest, E4M3IsTheNearest) {
+  for (int code = 0; code < 0x7F; ++code) {
+    const float value = FromE4M3(static_cast<uint8_t>(code));
+    EXPECT_EQ(ToE4M3(value), code);
+    EXPECT_EQ(ToE4M3(-value), code | 0x80);
+    if (code == 0x7E) break;
+    const float next = FromE4M3(static_cast<uint8_t>(code + 1));
+    const float middle = (value + next) / 2;
+    EXPECT_EQ(ToE4M3(middle), code + code % 2) << "a tie goes to the even one";
+    EXPECT_EQ(ToE4M3(std::nextafter(middle, 0.0F)), code);
+    EXPECT_EQ(ToE4M3(std::nextafter(middle, next)), code + 1);
+  }
+  EXPECT_EQ(ToE4M3(1e30F), 0x7E);
+}
+
 TEST(CodedMatrixTest, F16RoundTrips) {
   for (uint32_t bits = 0; bits < 65536; ++bits) {
     const float value = FromF16(static_cast<uint16_t>(bits));

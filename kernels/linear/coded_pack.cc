@@ -116,6 +116,7 @@ PanelView DescribePanels(absl::Span<const CodedMatrix> parts, Precision precisio
                          int64_t panel_outputs) {
   CHECK(!parts.empty());
   CHECK(!RoundsToIntegers(precision) || SuitsIntegerProducts(parts[0]));
+  CHECK(precision != Precision::kFp8Groups || SuitsFp8Products(parts[0]));
   PanelView view;
   view.precision = precision;
   view.inputs = parts[0].cols;

@@ -24,6 +24,7 @@ struct CodedFormat {
   int64_t group = 64;
   ScaleFormat scale = ScaleFormat::kBf16;
   bool zeros = false;
+  int64_t scale_rows = 1;  // neighbouring rows that share scales
 };
 
 // Everything that checkpoints hold.
@@ -32,6 +33,7 @@ inline std::vector<CodedFormat> CodedFormats() {
   constexpr int64_t kRow = 1 << 20;
   return {{"f16", kF16, 0, ScaleFormat::kF32},
           {"fp8_128", kFp8E4M3, 128, ScaleFormat::kF32},
+          {"fp8_block", kFp8E4M3, 128, ScaleFormat::kF32, false, 64},
           {"fp8_row", kFp8E4M3, kRow, ScaleFormat::kBf16},
           {"int8_row", kInt8, kRow, ScaleFormat::kF32},
           {"int8_64", kInt8, 64, ScaleFormat::kF16},
@@ -62,6 +64,8 @@ inline std::string PrecisionName(Precision precision) {
       return "int8_groups";
     case Precision::kInt8Rows:
       return "int8_rows";
+    case Precision::kFp8Groups:
+      return "fp8_groups";
   }
   return "unknown";
 }
@@ -85,7 +89,9 @@ class RandomCodes {
     const float largest = size / Spread(format.code);
     std::uniform_real_distribution<float> uniform(0.5F * largest, largest);
     for (int64_t i = 0; i < rows * view_.groups(); ++i) {
-      scales_.push_back(Round(uniform(engine), format.scale));
+      const float scale = Round(uniform(engine), format.scale);
+      const bool first = i / view_.groups() % format.scale_rows == 0;
+      scales_.push_back(first ? scale : scales_[static_cast<size_t>(i - view_.groups())]);
       zeros_.push_back(static_cast<uint8_t>(engine() % (2U * MiddleOf(format.code))));
     }
     view_.codes = codes_.data();

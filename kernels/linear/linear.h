@@ -14,14 +14,18 @@ namespace troupe {
 // kMostIntegerInputs: x becomes integers q = x * (127 / m), rounded to nearest even, which stand
 // for q * (m / 127), where m is the largest magnitude of x, kInt8Groups: in the group of the
 // weights, kInt8Rows: in the row; sums over a group are exact. A group or row whose m is under
-// kLeastIntegerRange counts as zero, and one with a NaN or an infinity gives NaN.
-enum class Precision : uint8_t { kF32, kBf16, kInt8Groups, kInt8Rows };
+// kLeastIntegerRange counts as zero, and one with a NaN or an infinity gives NaN. kFp8Groups is for
+// e4m3 codes in groups of kFp8Inputs: in each of these groups x, rounded to bf16, becomes numbers
+// of e4m3, q = x * (448 / m) rounded to nearest even, which stand for q * (m / 448).
+enum class Precision : uint8_t { kF32, kBf16, kInt8Groups, kInt8Rows, kFp8Groups };
 
 constexpr bool RoundsToIntegers(Precision precision) {
   return precision == Precision::kInt8Groups || precision == Precision::kInt8Rows;
 }
 inline constexpr int64_t kMostIntegerInputs = 65536;  // * 255 * 127 < 2^31
 inline constexpr float kLeastIntegerRange = 0x1p-100F;
+inline constexpr int64_t kFp8Inputs = 128;
+inline constexpr float kMostFp8 = 448.0F;
 
 // Weights in the layout that a device's kernels like best. Made by Ops::Pack, read-only after.
 class PackedMatrix {

@@ -63,6 +63,33 @@ void ConvertChunk(const float* x, int64_t count, Precision precision, Bf16* to) 
   }
 }
 
+// The nearest number of e4m3, ties to even, of one that is not beyond the largest: a sum with a
+// number whose last place is theirs.
+float NearestE4M3(float value) {
+  constexpr uint32_t kLeastExponent = 127 - 6;  // of normal numbers
+  const uint32_t exponent = __builtin_bit_cast(uint32_t, value) >> 23 & 0xff;
+  const uint32_t kept = exponent < kLeastExponent ? kLeastExponent : exponent;
+  const float large = __builtin_bit_cast(float, (kept + 20) << 23 | 1U << 22);
+  return (value + large) - large;
+}
+
+// A group of Precision::kFp8Groups: what products see of it, at `to`, with zeros behind.
+void ConvertFp8Group(const float* x, int64_t count, float* to) {
+  for (int64_t i = 0; i < kFp8Inputs; i += kChunk) {
+    ConvertChunk(x + i, count - i, Precision::kBf16, to + i);
+  }
+  float range = 0.0F;
+  bool finite = true;
+  for (int64_t i = 0; i < kFp8Inputs; ++i) {
+    const float size = __builtin_fabsf(to[i]);
+    range = size > range ? size : range;
+    finite = finite && size <= __FLT_MAX__;
+  }
+  const float inverse = range < kLeastIntegerRange ? 0.0F : kMostFp8 / range;
+  const float scale = finite ? range / kMostFp8 : __builtin_nanf("");
+  for (int64_t i = 0; i < kFp8Inputs; ++i) to[i] = NearestE4M3(to[i] * inverse) * scale;
+}
+
 // The values of row r of a tile go to [group][r][kGroup].
 template <class X, int kGroup>
 void PackTile(const PanelView& w, const RowsView& rows, int64_t begin, int64_t end) {
@@ -72,9 +99,15 @@ void PackTile(const PanelView& w, const RowsView& rows, int64_t begin, int64_t e
   for (int64_t r = 0; r < count; ++r) {
     const int64_t row = rows.index != nullptr ? rows.index[begin + r] : begin + r;
     const float* from = rows.x + row * rows.stride;
+    float fp8[kFp8Inputs];
     for (int64_t k = 0; k < padded; k += kChunk) {
       X chunk[kChunk];
-      ConvertChunk(from + k, w.inputs - k, w.precision, chunk);
+      if (w.precision == Precision::kFp8Groups) {
+        if (k % kFp8Inputs == 0) ConvertFp8Group(from + k, w.inputs - k, fp8);
+        ConvertChunk(fp8 + k % kFp8Inputs, kChunk, Precision::kF32, chunk);
+      } else {
+        ConvertChunk(from + k, w.inputs - k, w.precision, chunk);
+      }
       const int64_t values = Min(kChunk, padded - k);
       X* to = tile + k * count + r * kGroup;
       if (count == 1) {

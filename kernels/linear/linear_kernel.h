@@ -40,7 +40,7 @@ struct PanelView {
   [[gnu::always_inline]] bool coded() const { return codes.panel_bytes > 0; }
   // Products by kernels/linear/integer_kernel.h.
   [[gnu::always_inline]] bool integers() const {
-    return precision != Precision::kF32 && precision != Precision::kBf16;
+    return precision == Precision::kInt8Groups || precision == Precision::kInt8Rows;
   }
 };
 

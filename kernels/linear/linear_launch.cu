@@ -3,6 +3,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/matrix.cuh"
 #include "kernels/linear/coded_cuda.cuh"
+#include "kernels/linear/fp8_cuda.cuh"
 #include "kernels/linear/linear_cuda.h"
 #include "kernels/linear/linear_few_rows.cuh"
 #include "kernels/linear/linear_products.cuh"
@@ -175,6 +176,7 @@ void LinearCuda(const LinearParams& params, const CudaContext& context) {
   CHECK_EQ(params.out.rows, params.x.rows);
   if (params.x.rows == 0) return;
   if (const CudaCodes* codes = AsCodes(params.w)) return CodedLinearCuda(params, *codes, context);
+  if (const CudaFp8* fp8 = AsFp8(params.w)) return Fp8LinearCuda(params, *fp8, context);
   const CudaMatrix& w = AsCuda(params.w);
   const ProductChoice choice = ChooseProduct({.rows = params.x.rows,
                                               .inputs = w.inputs(),
@@ -183,12 +185,15 @@ void LinearCuda(const LinearParams& params, const CudaContext& context) {
                                               .precision = w.precision(),
                                               .x_aligned = RowsAligned(params.x)});
   if (choice.kernel == ProductKernel::kMatrixUnits) return RunUnits(params, w, choice, context);
+  const bool fp8 = w.precision() == Precision::kFp8Groups;
+  const Tensor x = fp8 ? RoundedToFp8(params.x, context) : params.x;
+  if (!context.errors.ok()) return;
   ExactProduct product;
   product.rows.weights = w.data();
   product.rows.bias = params.bias;
   product.rows.rows = static_cast<int>(params.x.rows);
-  product.x = static_cast<const float*>(params.x.data);
-  product.x_stride = params.x.stride;
+  product.x = static_cast<const float*>(x.data);
+  product.x_stride = x.stride;
   product.out = static_cast<float*>(params.out.data);
   product.out_stride = params.out.stride;
   product.inputs = w.inputs();

@@ -33,6 +33,36 @@ int64_t BytesOfParts(absl::Span<const Tensor> parts) {
                          });
 }
 
+// The one of e4m3's numbers that is nearest, and of two the one with an even code.
+double NearestE4M3(double value) {
+  constexpr int kCodes = 127;  // the next one is NaN
+  int best = 0;
+  for (int code = 1; code < kCodes; ++code) {
+    const double off = std::fabs(std::fabs(value) - FromE4M3(static_cast<uint8_t>(code)));
+    const double least = std::fabs(std::fabs(value) - FromE4M3(static_cast<uint8_t>(best)));
+    if (off < least || (off == least && code % 2 == 0)) best = code;
+  }
+  return std::copysign(FromE4M3(static_cast<uint8_t>(best)), value);
+}
+
+// To integers, or to numbers of e4m3, times the group's scale.
+void RoundGroup(absl::Span<double> group, bool fp8) {
+  float range = 0.0F;
+  bool finite = true;
+  for (const double value : group) {
+    range = std::max(range, std::fabs(static_cast<float>(value)));
+    finite = finite && std::isfinite(value);
+  }
+  const float most = fp8 ? kMostFp8 : 127.0F;
+  const float inverse = range < kLeastIntegerRange ? 0.0F : most / range;
+  for (double& value : group) {
+    const float scaled = static_cast<float>(value) * inverse;
+    value = !finite ? std::numeric_limits<double>::quiet_NaN()
+                    : (fp8 ? NearestE4M3(scaled) : std::nearbyint(scaled)) *
+                          static_cast<double>(range / most);
+  }
+}
+
 }  // namespace
 
 ReferenceMatrix::ReferenceMatrix(absl::Span<const Tensor> parts, Precision precision)
@@ -50,9 +80,11 @@ ReferenceMatrix::ReferenceMatrix(absl::Span<const Tensor> parts, Precision preci
 
 ReferenceMatrix::ReferenceMatrix(absl::Span<const CodedMatrix> parts, Precision precision)
     : PackedMatrix(RowsOf(parts), parts.front().cols, precision, BytesOfParts(parts)),
-      group_(precision == Precision::kInt8Groups ? std::min(parts.front().group, inputs())
-                                                 : inputs()) {
+      group_(precision == Precision::kInt8Groups  ? std::min(parts.front().group, inputs())
+             : precision == Precision::kFp8Groups ? std::min(kFp8Inputs, inputs())
+                                                  : inputs()) {
   CHECK(!RoundsToIntegers(precision) || SuitsIntegerProducts(parts.front()));
+  CHECK(precision != Precision::kFp8Groups || SuitsFp8Products(parts.front()));
   values_.reserve(outputs() * inputs());
   for (const CodedMatrix& part : parts) {
     CHECK_EQ(part.cols, inputs());
@@ -66,23 +98,13 @@ ReferenceMatrix::ReferenceMatrix(absl::Span<const CodedMatrix> parts, Precision 
 
 std::vector<double> ReferenceMatrix::Rounded(const float* x) const {
   std::vector<double> rounded(x, x + inputs());
-  if (precision() == Precision::kBf16) {
+  const bool fp8 = precision() == Precision::kFp8Groups;
+  if (precision() == Precision::kBf16 || fp8) {
     for (double& value : rounded) value = RoundToBf16(static_cast<float>(value));
   }
-  if (!RoundsToIntegers(precision())) return rounded;
+  if (!RoundsToIntegers(precision()) && !fp8) return rounded;
   for (int64_t first = 0; first < inputs(); first += group_) {
-    const int64_t end = std::min(first + group_, inputs());
-    float range = 0.0F;
-    bool finite = true;
-    for (int64_t i = first; i < end; ++i) {
-      range = std::max(range, std::fabs(x[i]));
-      finite = finite && std::isfinite(x[i]);
-    }
-    const float inverse = range < kLeastIntegerRange ? 0.0F : 127.0F / range;
-    for (int64_t i = first; i < end; ++i) {
-      rounded[i] = finite ? std::nearbyint(x[i] * inverse) * static_cast<double>(range / 127.0F)
-                          : std::numeric_limits<double>::quiet_NaN();
-    }
+    RoundGroup(absl::MakeSpan(rounded).subspan(first, std::min(group_, inputs() - first)), fp8);
   }
   return rounded;
 }

@@ -8,6 +8,7 @@
 #include "kernels/linear/linear_products.cuh"
 #include "kernels/moe_experts/coded_experts.cuh"
 #include "kernels/moe_experts/expert_rows.cuh"
+#include "kernels/moe_experts/expert_steps.cuh"
 #include "kernels/moe_experts/moe_experts.cuh"
 #include "kernels/swiglu/swiglu_cuda.h"
 
@@ -190,18 +191,7 @@ void CodedExpertsCuda(const MoeExpertsParams& params, const CodedExpertList& exp
   LaunchCodedTiles(product, down.kind(), /*gated=*/false, rows_a_tile, sorted.tiles, context);
   const float* shared = params.shared == nullptr ? nullptr : RunSharedByLinear(params, context);
   if (!context.errors.ok()) return;
-  const ExpertSums sums = {.routed = results,
-                           .shared = shared,
-                           .place = sorted.rows.place,
-                           .weights = params.weights,
-                           .top_k = params.top_k,
-                           .out = params.out,
-                           .accumulate = params.accumulate};
-  const int unit = params.out.cols % 4 == 0 && RowsAligned(params.out) ? 4 : 1;
-  const dim3 grid(static_cast<unsigned>(params.x.rows),
-                  static_cast<unsigned>(CeilDiv(params.out.cols, unit * kCombineThreads)));
-  Launch(unit == 4 ? CombineExpertsKernel<4> : CombineExpertsKernel<1>,
-         {.grid = grid, .threads = kCombineThreads}, context, sums);
+  CombineExperts(params, results, shared, sorted.rows.place, context);
 }
 
 }  // namespace troupe

@@ -22,6 +22,7 @@ struct ExpertTiles {
   int pairs = 0;
   int experts = 0;
   int most_rows = 0;         // of a tile; a multiple of kTileRowsUnit
+  int unit = 1;              // an expert's first sorted row is a multiple of it: a power of two
   int32_t* group = nullptr;  // [tiles] out: the expert of each tile
   int32_t* first = nullptr;  // [tiles] out: its first sorted row
   int32_t* rows = nullptr;   // [tiles] out: how many it has
@@ -66,7 +67,8 @@ __device__ __forceinline__ uint64_t SumBefore(uint64_t value) {
 }
 
 // One block. Dynamic shared memory: one number an expert.
-__global__ void __launch_bounds__(kExpertTilesThreads) SortIntoTilesKernel(ExpertTiles tiles) {
+static __global__ void __launch_bounds__(kExpertTilesThreads)
+    SortIntoTilesKernel(ExpertTiles tiles) {
   LetNextKernelBegin();
   extern __shared__ int32_t next_row[];  // pairs of an expert, then its next free row
   const int expert = static_cast<int>(threadIdx.x);
@@ -83,8 +85,9 @@ __global__ void __launch_bounds__(kExpertTilesThreads) SortIntoTilesKernel(Exper
   const int alike = rows > 0 ? (rows + least_tiles - 1) / least_tiles : 1;
   const int tile_rows = (alike + kTileRowsUnit - 1) / kTileRowsUnit * kTileRowsUnit;
   const int own_tiles = (rows + tile_rows - 1) / tile_rows;
+  const int room = (rows + tiles.unit - 1) & -tiles.unit;
   // Tiles in the upper half, rows in the lower one.
-  const uint64_t before = SumBefore(static_cast<uint64_t>(own_tiles) << 32 | rows);
+  const uint64_t before = SumBefore(static_cast<uint64_t>(own_tiles) << 32 | room);
   const auto first = static_cast<int>(before & 0xffffffffU);
   const auto first_tile = static_cast<int>(before >> 32);
   if (is_expert) {
@@ -111,7 +114,7 @@ struct SpreadRows {
 };
 
 // Grid: tokens.
-__global__ void __launch_bounds__(kSpreadThreads) SpreadRowsKernel(SpreadRows rows) {
+static __global__ void __launch_bounds__(kSpreadThreads) SpreadRowsKernel(SpreadRows rows) {
   LetNextKernelBegin();
   WaitForEarlierKernels();
   const int64_t token = blockIdx.x;

@@ -4,12 +4,14 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/matrix.cuh"
 #include "kernels/cuda/tensor_map.cuh"
+#include "kernels/linear/fp8_cuda.cuh"
 #include "kernels/linear/linear_products.cuh"
 #include "kernels/moe_experts/coded_experts.cuh"
 #include "kernels/moe_experts/expert_list.cuh"
 #include "kernels/moe_experts/expert_rows.cuh"
-#include "kernels/moe_experts/expert_tiles.cuh"
+#include "kernels/moe_experts/expert_steps.cuh"
 #include "kernels/moe_experts/few_tokens.cuh"
+#include "kernels/moe_experts/fp8_experts.cuh"
 #include "kernels/moe_experts/grouped_product.cuh"
 #include "kernels/moe_experts/moe_experts.cuh"
 #include "kernels/moe_experts/moe_experts_choice.h"
@@ -78,6 +80,8 @@ float* RunExact(const ExpertLayer& layer, const Tensor& x, const CudaContext& co
   const int64_t hidden = layer.down->outputs();
   const DType dtype = layer.gate_up->dtype();
   const bool round_x = layer.gate_up->precision() == Precision::kBf16;
+  const bool fp8 = layer.gate_up->precision() == Precision::kFp8Groups;
+  const Tensor input = fp8 ? RoundedToFp8(x, context) : x;
   const Tensor inner = {context.scratch.Take<float>(layer.rows * 2 * size), DType::kF32, layer.rows,
                         2 * size, 2 * size};
   const Tensor activated = {context.scratch.Take<float>(layer.rows * size), DType::kF32, layer.rows,
@@ -86,18 +90,20 @@ float* RunExact(const ExpertLayer& layer, const Tensor& x, const CudaContext& co
   if (!context.errors.ok()) return nullptr;
   ExactProduct product;
   product.rows = layer.gate_up_rows;
-  product.x = static_cast<const float*>(x.data);
-  product.x_stride = x.stride;
+  product.x = static_cast<const float*>(input.data);
+  product.x_stride = input.stride;
   product.out = static_cast<float*>(inner.data);
   product.out_stride = inner.stride;
   product.inputs = hidden;
   product.outputs = 2 * size;
   LaunchExact(product, dtype, round_x, layer.choice, layer.tiles, context);
   SwigluCuda({inner, activated, layer.activation}, context);
+  const Tensor rounded = fp8 ? RoundedToFp8(activated, context) : activated;
+  if (!context.errors.ok()) return nullptr;
   product = {};
   product.rows = layer.down_rows;
-  product.x = static_cast<const float*>(activated.data);
-  product.x_stride = activated.stride;
+  product.x = static_cast<const float*>(rounded.data);
+  product.x_stride = rounded.stride;
   product.out = out;
   product.out_stride = hidden;
   product.inputs = size;
@@ -167,6 +173,9 @@ ExpertLayer SharedLayer(const ExpertWeights& shared, const Activation& activatio
   return layer;
 }
 
+// Of matrices that are not plain numbers.
+bool IsOther(const ExpertWeights& expert) { return IsCoded(expert) || AnyFp8(expert); }
+
 void CheckShared(const ExpertWeights& shared, int64_t hidden) {
   CHECK_EQ(shared.gate_up->inputs(), hidden);
   CHECK_EQ(shared.gate_up->outputs(), 2 * shared.down->inputs());
@@ -179,27 +188,10 @@ void CheckShared(const ExpertWeights& shared, int64_t hidden) {
 // [T, hidden]: the shared expert's, in scratch memory; null where there is none or memory is short.
 const float* RunShared(const MoeExpertsParams& params, const CudaContext& context) {
   if (params.shared == nullptr || !context.errors.ok()) return nullptr;
-  if (IsCoded(*params.shared)) return RunSharedByLinear(params, context);
+  if (IsOther(*params.shared)) return RunSharedByLinear(params, context);
   const ExpertLayer shared =
       SharedLayer(*params.shared, params.activation, params.x.rows, RowsAligned(params.x));
   return RunExperts(shared, params.x, context);
-}
-
-void Combine(const MoeExpertsParams& params, const float* routed, const float* shared,
-             const int32_t* place, const CudaContext& context) {
-  ExpertSums sums;
-  sums.routed = routed;
-  sums.shared = shared;
-  sums.place = place;
-  sums.weights = params.weights;
-  sums.top_k = params.top_k;
-  sums.out = params.out;
-  sums.accumulate = params.accumulate;
-  const int unit = params.out.cols % 4 == 0 && RowsAligned(params.out) ? 4 : 1;
-  const dim3 grid(static_cast<unsigned>(params.x.rows),
-                  static_cast<unsigned>(CeilDiv(params.out.cols, unit * kCombineThreads)));
-  Launch(unit == 4 ? CombineExpertsKernel<4> : CombineExpertsKernel<1>,
-         {.grid = grid, .threads = kCombineThreads}, context, sums);
 }
 
 // By kernels/moe_experts/few_tokens.cuh.
@@ -237,30 +229,6 @@ void RunFewTokens(const MoeExpertsParams& params, const CudaExpertList& experts,
           .threads = kStreamThreads,
           .shared_bytes = choice.down.shared_bytes},
          context, few);
-}
-
-// Sorts the pairs for the products below; false where memory is short.
-bool SortIntoTiles(const MoeExpertsParams& params, int most_rows, ExpertTiles& tiles,
-                   const CudaContext& context) {
-  const int64_t pairs = params.x.rows * params.top_k;
-  // Every expert may have a tile that is not full.
-  const int64_t most_tiles = pairs / most_rows + std::min<int64_t>(pairs, params.experts->size());
-  tiles.chosen = params.chosen;
-  tiles.pairs = static_cast<int>(pairs);
-  tiles.experts = params.experts->size();
-  tiles.most_rows = most_rows;
-  tiles.group = context.scratch.Take<int32_t>(most_tiles);
-  tiles.first = context.scratch.Take<int32_t>(most_tiles);
-  tiles.rows = context.scratch.Take<int32_t>(most_tiles);
-  tiles.count = context.scratch.Take<int32_t>(1);
-  tiles.place = context.scratch.Take<int32_t>(pairs);
-  if (!context.errors.ok()) return false;
-  Launch(SortIntoTilesKernel,
-         {.grid = 1,
-          .threads = kExpertTilesThreads,
-          .shared_bytes = tiles.experts * static_cast<int64_t>(sizeof(int32_t))},
-         context, tiles);
-  return true;
 }
 
 template <bool kGated, class Shape>
@@ -329,26 +297,70 @@ bool RunBf16(const MoeExpertsParams& params, const CudaExpertList& experts,
     return true;
   }
   ExpertTiles tiles;
-  if (!SortIntoTiles(params, rows, tiles, context)) return true;
+  if (!SortIntoTiles(params, rows, /*unit=*/1, tiles, context)) return true;
   const auto run = rows == 64    ? RunGrouped<GroupedShape<64>>
                    : rows == 128 ? RunGrouped<GroupedShape<128>>
                                  : RunGrouped<GroupedShape<256>>;
   const float* routed = run(params, experts, tiles, context);
-  if (context.errors.ok()) Combine(params, routed, shared, tiles.place, context);
+  if (context.errors.ok()) CombineExperts(params, routed, shared, tiles.place, context);
   return true;
 }
 
 }  // namespace
 
+bool SortIntoTiles(const MoeExpertsParams& params, int most_rows, int unit, ExpertTiles& tiles,
+                   const CudaContext& context) {
+  const int64_t pairs = params.x.rows * params.top_k;
+  // Every expert may have a tile that is not full.
+  const int64_t most_tiles = pairs / most_rows + std::min<int64_t>(pairs, params.experts->size());
+  tiles.chosen = params.chosen;
+  tiles.pairs = static_cast<int>(pairs);
+  tiles.experts = params.experts->size();
+  tiles.most_rows = most_rows;
+  tiles.unit = unit;
+  tiles.group = context.scratch.Take<int32_t>(most_tiles);
+  tiles.first = context.scratch.Take<int32_t>(most_tiles);
+  tiles.rows = context.scratch.Take<int32_t>(most_tiles);
+  tiles.count = context.scratch.Take<int32_t>(1);
+  tiles.place = context.scratch.Take<int32_t>(pairs);
+  if (!context.errors.ok()) return false;
+  Launch(SortIntoTilesKernel,
+         {.grid = 1,
+          .threads = kExpertTilesThreads,
+          .shared_bytes = tiles.experts * static_cast<int64_t>(sizeof(int32_t))},
+         context, tiles);
+  return true;
+}
+
+void CombineExperts(const MoeExpertsParams& params, const float* routed, const float* shared,
+                    const int32_t* place, const CudaContext& context) {
+  ExpertSums sums;
+  sums.routed = routed;
+  sums.shared = shared;
+  sums.place = place;
+  sums.weights = params.weights;
+  sums.top_k = params.top_k;
+  sums.out = params.out;
+  sums.accumulate = params.accumulate;
+  const int unit = params.out.cols % 4 == 0 && RowsAligned(params.out) ? 4 : 1;
+  const dim3 grid(static_cast<unsigned>(params.x.rows),
+                  static_cast<unsigned>(CeilDiv(params.out.cols, unit * kCombineThreads)));
+  Launch(unit == 4 ? CombineExpertsKernel<4> : CombineExpertsKernel<1>,
+         {.grid = grid, .threads = kCombineThreads}, context, sums);
+}
+
 void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) {
   if (const CodedExpertList* coded = AsCodes(params.experts)) {
     return CodedExpertsCuda(params, *coded, context);
+  }
+  if (const Fp8ExpertList* fp8 = AsFp8(params.experts)) {
+    return Fp8ExpertsCuda(params, *fp8, context);
   }
   const CudaExpertList& experts = AsCuda(params.experts);
   CHECK_EQ(params.x.cols, experts.hidden());
   CHECK_EQ(params.out.rows, params.x.rows);
   CHECK_EQ(params.out.cols, params.x.cols);
-  if (params.shared != nullptr && !IsCoded(*params.shared))
+  if (params.shared != nullptr && !IsOther(*params.shared))
     CheckShared(*params.shared, params.x.cols);
   if (params.x.rows == 0) return;
   if (RunBf16(params, experts, context)) return;
@@ -363,7 +375,7 @@ void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) 
   if (!SortRows(params, experts, routed, rows, context)) return;
   const float* results = RunExperts(routed, params.x, context);
   const float* shared = RunShared(params, context);
-  if (context.errors.ok()) Combine(params, results, shared, rows.place, context);
+  if (context.errors.ok()) CombineExperts(params, results, shared, rows.place, context);
 }
 
 }  // namespace troupe
