@@ -96,6 +96,10 @@ class Ops {
   // Whether PackCoded takes precisions that round x to integers, for what SuitsIntegerProducts.
   virtual bool HasIntegerProducts() const { return false; }
 
+  // Whether operations on so many rows that take an InputNorm do best to norm what they read.
+  // Otherwise callers norm first: then no InputNorm may be given.
+  virtual bool NormsInputs(int64_t /*rows*/) const { return false; }
+
   // The queue that operations run in, for libraries that order their own work among them: a
   // cudaStream_t. Null: operations are over when they return.
   virtual void* Queue() { return nullptr; }

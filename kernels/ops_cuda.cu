@@ -21,6 +21,7 @@
 #include "kernels/kv_write/kv_write_cuda.h"
 #include "kernels/linear/coded_cuda.cuh"
 #include "kernels/linear/linear_cuda.h"
+#include "kernels/linear/stream_choice.h"
 #include "kernels/mla_attention/mla_attention_cuda.h"
 #include "kernels/moe_assign/moe_assign_cuda.h"
 #include "kernels/moe_experts/coded_experts.cuh"
@@ -151,6 +152,7 @@ class CudaOps : public Ops {
     return true;
   }
 
+  bool NormsInputs(int64_t rows) const override { return rows <= kMostStreamRows; }
   void* Queue() override { return stream_.get(); }
   std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts) override {
     Use();

@@ -5,6 +5,7 @@
 #ifndef TROUPE_KERNELS_LINEAR_LINEAR_H_
 #define TROUPE_KERNELS_LINEAR_LINEAR_H_
 
+#include "kernels/rms_norm/rms_norm.h"
 #include "kernels/tensor.h"
 
 namespace troupe {
@@ -51,6 +52,7 @@ struct LinearParams {
   Tensor out;                       // [T, outputs] f32
   bool accumulate = false;
   const float* bias = nullptr;  // [outputs]; null: none
+  InputNorm norm;
 };
 
 }  // namespace troupe

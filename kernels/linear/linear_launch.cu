@@ -6,6 +6,7 @@
 #include "kernels/linear/linear_cuda.h"
 #include "kernels/linear/linear_few_rows.cuh"
 #include "kernels/linear/linear_products.cuh"
+#include "kernels/rms_norm/rms_norm_cuda.h"
 
 namespace troupe {
 namespace {
@@ -39,10 +40,9 @@ void LaunchExactOf(const ExactProduct& product, int rows_a_tile, const dim3& gri
 
 template <int kRowTiles, bool kGated>
 void LaunchUnitsOf(const UnitProduct& product, const dim3& grid, const CudaContext& context) {
-  constexpr int64_t kSharedBytes = UnitSharedBytes(kRowTiles);
-  AllowSharedMemory(UnitProductKernel<kRowTiles, kGated>, kSharedBytes, context.errors);
-  UnitProductKernel<kRowTiles, kGated>
-      <<<grid, kUnitThreads, kSharedBytes, context.stream>>>(product);
+  Launch(UnitProductKernel<kRowTiles, kGated>,
+         {.grid = grid, .threads = kUnitThreads, .shared_bytes = UnitSharedBytes(kRowTiles)},
+         context, product);
 }
 
 template <bool kGated>
@@ -57,10 +57,17 @@ void LaunchUnitsWith(const UnitProduct& product, int rows_a_tile, const dim3& gr
   }
 }
 
+// Whether a kernel that brings rows of x by BringRows may norm them.
+bool MayNorm(const Tensor& x, const InputNorm& norm) {
+  return norm.weight == nullptr ||
+         (x.cols <= kMostNormedCols && reinterpret_cast<uintptr_t>(norm.weight) % 16 == 0);
+}
+
 // By streaming, where that takes the shape.
 bool RunFewRows(const LinearParams& params, const CudaMatrix& w, const CudaContext& context) {
   const int64_t tiles = w.outputs() / kStreamRows;
-  if (!RowsAligned(params.x) || w.outputs() % kStreamRows != 0 ||
+  if (!RowsAligned(params.x) || !MayNorm(params.x, params.norm) ||
+      w.outputs() % kStreamRows != 0 ||
       !WantsStream(tiles, params.x.rows, w.inputs(), context.multiprocessors)) {
     return false;
   }
@@ -76,20 +83,33 @@ bool RunFewRows(const LinearParams& params, const CudaMatrix& w, const CudaConte
                                   .inputs = static_cast<int>(w.inputs()),
                                   .outputs = static_cast<int>(w.outputs()),
                                   .accumulate = params.accumulate,
+                                  .norm = params.norm,
                                   .choice = choice};
   const PairedRows rows = {
       .groups = w.outputs() / kStreamRows, .group_step = 16, .half_step = 8, .row_step = 1};
-  Launch(FewRowsKernel<kMostStreamRows / kStreamColumns>,
-         {.grid = static_cast<unsigned>(choice.blocks),
-          .threads = kStreamThreads,
-          .shared_bytes = choice.shared_bytes},
-         context, MapStream(w.data(), w.inputs(), rows, context.errors), product);
+  const CUtensorMap map = MapStream(w.data(), w.inputs(), rows, context.errors);
+  WithNormedFours(params.norm, w.inputs(), [&](auto fours) {
+    Launch(FewRowsKernel<kMostStreamRows / kStreamColumns, decltype(fours)::value>,
+           {.grid = static_cast<unsigned>(choice.blocks),
+            .threads = kStreamThreads,
+            .shared_bytes = choice.shared_bytes},
+           context, map, product);
+  });
   return true;
+}
+
+// What products take that norm nothing: x normed, in scratch memory.
+LinearParams NormedFirst(const LinearParams& params, const CudaContext& context) {
+  LinearParams normed = params;
+  normed.x = NormedRows(params.x, params.norm, context);
+  normed.norm = {};
+  return normed;
 }
 
 void RunUnits(const LinearParams& params, const CudaMatrix& w, const ProductChoice& choice,
               const CudaContext& context) {
   if (RunFewRows(params, w, context)) return;
+  if (params.norm.weight != nullptr) return LinearCuda(NormedFirst(params, context), context);
   const int64_t rows = params.x.rows;
   auto* rounded = context.scratch.Take<CudaBf16>(rows * params.x.cols);
   if (!context.errors.ok()) return;
@@ -122,6 +142,17 @@ void RunUnits(const LinearParams& params, const CudaMatrix& w, const ProductChoi
 }
 
 }  // namespace
+
+Tensor NormedRows(const Tensor& x, const InputNorm& norm, const CudaContext& context) {
+  const Tensor normed = {context.scratch.Take<float>(x.rows * x.cols), DType::kF32, x.rows, x.cols,
+                         x.cols};
+  // The norm only reads them.
+  auto* weight = const_cast<float*>(norm.weight);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  if (context.errors.ok()) {
+    RmsNormCuda({x, {weight, DType::kF32, 1, x.cols, x.cols}, norm.eps, normed}, context);
+  }
+  return normed;
+}
 
 bool RowsAligned(const Tensor& x) {
   return reinterpret_cast<uintptr_t>(x.data) % sizeof(float4) == 0 && x.stride % 4 == 0;
@@ -174,7 +205,11 @@ void LinearCuda(const LinearParams& params, const CudaContext& context) {
   CHECK_EQ(params.out.cols, params.w->outputs());
   CHECK_EQ(params.out.rows, params.x.rows);
   if (params.x.rows == 0) return;
-  if (const CudaCodes* codes = AsCodes(params.w)) return CodedLinearCuda(params, *codes, context);
+  const CudaCodes* codes = AsCodes(params.w);
+  if (codes != nullptr && params.norm.weight != nullptr) {
+    return LinearCuda(NormedFirst(params, context), context);
+  }
+  if (codes != nullptr) return CodedLinearCuda(params, *codes, context);
   const CudaMatrix& w = AsCuda(params.w);
   const ProductChoice choice = ChooseProduct({.rows = params.x.rows,
                                               .inputs = w.inputs(),
@@ -183,6 +218,7 @@ void LinearCuda(const LinearParams& params, const CudaContext& context) {
                                               .precision = w.precision(),
                                               .x_aligned = RowsAligned(params.x)});
   if (choice.kernel == ProductKernel::kMatrixUnits) return RunUnits(params, w, choice, context);
+  if (params.norm.weight != nullptr) return LinearCuda(NormedFirst(params, context), context);
   ExactProduct product;
   product.rows.weights = w.data();
   product.rows.bias = params.bias;

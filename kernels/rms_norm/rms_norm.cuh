@@ -56,6 +56,10 @@ __device__ __forceinline__ float4 NormedFour(const float4& x, float scale, const
           __fmul_rn(__fmul_rn(x.z, scale), weight.z), __fmul_rn(__fmul_rn(x.w, scale), weight.w)};
 }
 
+__device__ __forceinline__ float ScaleOf(float squares, int64_t cols, float eps) {
+  return 1.0F / sqrtf(squares / static_cast<float>(cols) + eps);
+}
+
 // The same for whole rows of up to kFours * 4 * kRmsNormThreads columns, aligned, which threads
 // keep in registers; weights are there before the row is. Without accumulate and square_sums.
 template <int kFours>
@@ -85,7 +89,7 @@ __global__ void __launch_bounds__(kRmsNormThreads) RmsNormShortKernel(RmsNormPar
     squares += SquaresOf(kept_x[i]);
   }
   squares = BlockSum(squares, warp_sums);
-  const float scale = 1.0F / sqrtf(squares / static_cast<float>(params.x.cols) + params.eps);
+  const float scale = ScaleOf(squares, params.x.cols, params.eps);
 #pragma unroll
   for (int i = 0; i < kFours; ++i) {
     const int four = static_cast<int>(threadIdx.x) + i * kRmsNormThreads;
