@@ -370,9 +370,14 @@ std::vector<Case> NsaCases() {
   NsaCase ties = small;
   ties.equal_keys = true;
   NsaCase open = {.closed = 0};
+  NsaCase large = small;
+  large.head_dim = 128;
+  large.kv_heads = 1;
   return {
       Make("nsa_compress/bf16", kMixed, RunNsaCompress, small),
       Make("nsa_compress/f32", kPrompt, RunNsaCompress, f32),
+      Make("nsa_compress/large heads", {{0, 1100}, {500, 1}, {47, 1}, {30, 1}, {63, 2}},
+           RunNsaCompress, large),
       Make("nsa_compress/other sizes", kDecode, RunNsaCompress, other),
       Make("nsa_select/bf16", kMixed, RunNsaSelect, small),
       Make("nsa_select/f32", kDecode, RunNsaSelect, f32),
@@ -414,6 +419,8 @@ std::vector<Case> MlaCases() {
       Make("mla_attention/long", kLong, RunMlaAttention, MlaCase{.dims = wide, .forms = both}),
       Make("mla_attention/sizes of DeepSeek", {{0, 40}, {1060, 3}, {90, 1}}, RunMlaAttention,
            MlaCase{.dims = deepseek, .precision = Precision::kBf16, .forms = both}),
+      Make("mla_attention/long of DeepSeek", {{4159, 2}, {70, 1}}, RunMlaAttention,
+           MlaCase{.dims = deepseek, .precision = Precision::kBf16, .forms = absorbed}),
       Make("mla_attention/sharp", kDecode, RunMlaAttention,
            MlaCase{.dims = wide, .dtype = DType::kF32, .forms = both, .sharpness = 8}),
       Make("mla_attention/chosen", kMixed, RunMlaAttention, MlaCase{}),

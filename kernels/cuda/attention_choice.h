@@ -108,6 +108,14 @@ constexpr int PartsOfTiles(int64_t end_tile) {
   return end_tile <= 0 ? 0 : PartOfTile(static_cast<int>(end_tile - 1)) + 1;
 }
 
+// Where there are many sums to a row, parts are merged in groups, in order, and then the groups, in
+// order: a block that has whole groups leaves a result each instead of one for every part.
+inline constexpr int kGroupTiles = 64;  // whole parts
+
+constexpr int GroupsOfTiles(int64_t end_tile) {
+  return static_cast<int>((end_tile + kGroupTiles - 1) / kGroupTiles);
+}
+
 // How blocks share out a context: each a part, or as many tiles, which are whole parts.
 struct ContextCut {
   int tiles_a_block = 0;  // 0: a part each
@@ -217,6 +225,7 @@ inline UnitAttentionChoice ChooseUnitAttention(const UnitAttentionShape& shape,
 
 // ---- Attention over latents on the matrix units (kernels/cuda/attention_latent.cuh) ----
 
+inline constexpr int kMostMergedLatentRows = 16;  // of which a block has room for a group's sums
 inline constexpr int kMostLatentKeyDim = 576;
 inline constexpr int kMostLatentValueDim = 512;
 // Smaller values would leave more than half of the sums idle.
@@ -236,6 +245,7 @@ struct LatentAttentionChoice {
   int64_t row_blocks = 0;  // blocks of threads for each slice and part: an upper bound
   int parts = 1;
   ContextCut cut;
+  bool merges_groups = false;  // blocks have whole groups, and one result for each: `parts`
   int64_t tokens_at_once = 1;  // that a launch is for: all parts' results go to memory
 };
 
@@ -250,9 +260,16 @@ inline LatentAttentionChoice ChooseLatentAttention(const LatentAttentionShape& s
     choice.row_blocks = shape.tokens / choice.tokens_a_block + shape.rows;
   }
   choice.parts = std::clamp(PartsOfTiles(shape.most_tiles), 1, 65535);
+  choice.cut = CutContexts(choice.row_blocks * choice.slices, shape.most_tiles, multiprocessors);
+  const bool whole_groups = choice.cut.blocks == 1 || (choice.cut.tiles_a_block > 0 &&
+                                                       choice.cut.tiles_a_block % kGroupTiles == 0);
+  const bool few_rows = shape.heads * choice.tokens_a_block <= kMostMergedLatentRows;
+  if (whole_groups && few_rows && shape.most_tiles > 0) {
+    choice.merges_groups = true;
+    choice.parts = GroupsOfTiles(shape.most_tiles);
+  }
   const int64_t a_token = int64_t{shape.heads} * choice.parts * (shape.value_dim + 2) * 4;
   choice.tokens_at_once = std::clamp<int64_t>(kMostPartialBytes / a_token, 1, shape.tokens);
-  choice.cut = CutContexts(choice.row_blocks * choice.slices, shape.most_tiles, multiprocessors);
   return choice;
 }
 

@@ -5,8 +5,8 @@
 // rows: each forms the scores' sums over some of the key's column blocks, gives them to the other,
 // and then forms the sums of half of the value's channels, which lie in the same blocks. The ring's
 // slots are column blocks of 64 entries, for tiles are too large to have several; those that hold
-// values stay until they were summed. Every part's result goes to memory, since sums fill the
-// registers.
+// values stay until they were summed. Sums fill the registers, so that a part's result goes to
+// memory; to shared memory where rows are few and a block has whole groups of parts.
 #ifndef TROUPE_KERNELS_CUDA_ATTENTION_LATENT_CUH_
 #define TROUPE_KERNELS_CUDA_ATTENTION_LATENT_CUH_
 
@@ -24,6 +24,7 @@ struct LatentSizes {
   static constexpr int kSharedBytes = 231424;
   static constexpr int kExchangeBytes = 8192;  // where warps of the same rows exchange scores
   static constexpr int kMostSlots = 32;
+  static constexpr int kMergedBytes = kMostMergedLatentRows * kMostLatentValueDim * 4;
 };
 
 // The ring, and a place in it.
@@ -34,6 +35,7 @@ struct LatentRing {
   uint64_t* empty;  // [slots]
   uint64_t* edge;
   float4* exchange;
+  float4* merged;  // a group's sums; null: parts go to memory
 };
 
 struct LatentPlace {
@@ -50,12 +52,14 @@ struct LatentPlace {
 
 // `query_rows`: as many of the 64 as there are, in whole 16: products that read the rest find some
 // of the ring there, in rows that nobody looks at.
-__device__ __forceinline__ LatentRing MakeLatentRing(std::byte* shared, int query_rows) {
+__device__ __forceinline__ LatentRing MakeLatentRing(std::byte* shared, int query_rows,
+                                                     bool merges) {
   const int query_bytes = LatentSizes::kKeyBlocks * query_rows * kSwizzledRowBytes;
+  const int merged_bytes = merges ? LatentSizes::kMergedBytes : 0;
   LatentRing ring;
   ring.slots =
       min(LatentSizes::kMostSlots, (LatentSizes::kSharedBytes - LatentSizes::kBarrierBytes -
-                                    LatentSizes::kExchangeBytes - query_bytes) /
+                                    LatentSizes::kExchangeBytes - merged_bytes - query_bytes) /
                                        kColumnBlockBytes);
   ring.blocks = shared + query_bytes;
   ring.full =
@@ -65,6 +69,7 @@ __device__ __forceinline__ LatentRing MakeLatentRing(std::byte* shared, int quer
   ring.exchange =
       reinterpret_cast<float4*>(shared + LatentSizes::kSharedBytes - LatentSizes::kBarrierBytes -
                                 LatentSizes::kExchangeBytes);
+  ring.merged = merges ? ring.exchange - merged_bytes / sizeof(float4) : nullptr;
   return ring;
 }
 
@@ -142,6 +147,9 @@ struct LatentComputer {
   float scores[32];
   float sums[kValueBlocks][32];
   UnitSoftmax softmax;
+  // Of the group so far; its sums, four at a time and each thread's own, are in shared memory.
+  PartMerge merge[2] = {{-INFINITY, 0}, {-INFINITY, 0}};
+  bool merged_any = false;
 
   __device__ __forceinline__ int SlotAfter(int slot, int count) const {
     return slot + count < ring.slots ? slot + count : slot + count - ring.slots;
@@ -251,19 +259,74 @@ struct LatentComputer {
     for (int block = 0; block < kValueBlocks; ++block) PinSums(sums[block]);
   }
 
+  // The thread's place for sums 4 i of value block 0 and on, where all rows are in the first warp.
+  __device__ __forceinline__ float4* MergedPlace() const {
+    constexpr int kFours = kValueBlocks * 8;
+    return ring.merged + first_value_block / kValueBlocks * kFours * kWarpSize +
+           threadIdx.x % kWarpSize;
+  }
+
+  __device__ __forceinline__ void MergePart(const UnitRows& rows, int part) {
+    float2 factors[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const PartMerge next = softmax.Finish(r);
+      factors[r] = {1, 0};
+      if (SeesPart<Seen::kWindow>(rows, r, part)) factors[r] = AddPart(merge[r], next);
+    }
+    float4* const place = MergedPlace();
+#pragma unroll
+    for (int i = 0; i < kValueBlocks * 8; ++i) {
+      const float* from = sums[i / 8] + i % 8 * 4;
+      const float4 before = merged_any ? place[i * kWarpSize] : float4{0, 0, 0, 0};
+      place[i * kWarpSize] = {
+          MergeSums(before.x, from[0], factors[0]), MergeSums(before.y, from[1], factors[0]),
+          MergeSums(before.z, from[2], factors[1]), MergeSums(before.w, from[3], factors[1])};
+    }
+    merged_any = true;
+  }
+
+  // The task's tiles are those of a group.
+  __device__ __forceinline__ void EndGroup(const UnitRows& rows) {
+    const int group = task.seen.first_tile / kGroupTiles;
+    const float4* const place = MergedPlace();
+#pragma unroll
+    for (int i = 0; i < kValueBlocks * 8; ++i) {
+      const float4 four = place[i * kWarpSize];
+      float* to = sums[i / 8] + i % 8 * 4;
+      to[0] = four.x;
+      to[1] = four.y;
+      to[2] = four.z;
+      to[3] = four.w;
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      if (rows.exists[r] && rows.end_entry[r] > group * kGroupTiles * kAttentionTile) {
+        StoreSums(rows, r, group, merge[r]);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void StoreSums(const UnitRows& rows, int r, int part,
+                                            const PartMerge& softmax_of_part) {
+#pragma unroll
+    for (int block = 0; block < kValueBlocks; ++block) {
+      StorePartial(params, rows, r, part, (first_value_block + block) * kBlockColumns, sums[block]);
+    }
+    if (first_value_block == 0) StorePartialSoftmax(params, rows, r, part, softmax_of_part);
+  }
+
   // The sums, and their softmax, are those of a part that ends with `last_tile`.
   __device__ __forceinline__ void EndPart(const UnitRows& rows, int last_tile) {
     const int part = PartOfTile(last_tile);
+    if (ring.merged != nullptr) {
+      if (__any_sync(kAllLanes, rows.exists[0] || rows.exists[1])) MergePart(rows, part);
+      return;
+    }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const PartMerge merge = softmax.Finish(r);
-      if (!SeesPart<Seen::kWindow>(rows, r, part)) continue;
-#pragma unroll
-      for (int block = 0; block < kValueBlocks; ++block) {
-        StorePartial(params, rows, r, part, (first_value_block + block) * kBlockColumns,
-                     sums[block]);
-      }
-      if (first_value_block == 0) StorePartialSoftmax(params, rows, r, part, merge);
+      const PartMerge whole = softmax.Finish(r);
+      if (SeesPart<Seen::kWindow>(rows, r, part)) StoreSums(rows, r, part, whole);
     }
   }
 
@@ -323,6 +386,7 @@ struct LatentComputer {
     WaitForProducts<0>();
     PinAll();
     EndPart(rows, seen.end_tile - 1);
+    if (ring.merged != nullptr && !idle) EndGroup(rows);
   }
 };
 
@@ -357,7 +421,7 @@ __global__ void __launch_bounds__(LatentSizes::kThreads, 1)
   if (!FindTask<LatentSizes, Seen::kWindow>(params, task)) return;
   if (!TakeShare(params, task)) return;
   const int query_rows = min(kUnitRows, (params.tokens_a_warpgroup * task.heads + 15) / 16 * 16);
-  const LatentRing ring = MakeLatentRing(latent_shared, query_rows);
+  const LatentRing ring = MakeLatentRing(latent_shared, query_rows, params.groups_merged);
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < ring.slots; ++slot) {
       InitBarrier(ring.full + slot, 1);

@@ -35,6 +35,8 @@ inline void LaunchLatentAttention(const AttentionParams& attention, int64_t most
   params.one_each = tokens == attention.batch.rows;
   params.attention.parts = choice.parts;
   params.tiles_a_block = choice.cut.tiles_a_block;
+  params.in_groups = true;
+  params.groups_merged = choice.merges_groups;
   const int64_t places = choice.tokens_at_once * attention.heads * choice.parts;
   params.attention.partial = context.scratch.Take<float>(places * attention.v.head_dim);
   params.partial_softmax = context.scratch.Take<float2>(places);

@@ -30,9 +30,11 @@ struct UnitAttentionParams {
   // The step's tokens that this launch is for; `partial` begins with the first.
   int first_token = 0;
   int end_token = 0;
-  bool one_each = false;     // a block has one token: the one of its number
-  bool q_aligned = false;    // rows of q to 16 bytes
-  bool out_aligned = false;  // rows of out to 8 bytes
+  bool in_groups = false;      // parts are merged in groups (attention_choice.h)
+  bool groups_merged = false;  // by the blocks that form them: `partial` has groups for parts
+  bool one_each = false;       // a block has one token: the one of its number
+  bool q_aligned = false;      // rows of q to 16 bytes
+  bool out_aligned = false;    // rows of out to 8 bytes
   // kCompressed: [tokens of the launch, H, score_stride] out: scores, before they are scaled, by
   // entry, in whole tiles; those of entries that are not seen are -inf. May be null.
   float* scores = nullptr;

@@ -260,6 +260,38 @@ struct MergingSums {
       }
     }
   }
+
+  __device__ __forceinline__ void AddGroup(const MergingSums& group) {
+    const float2 factors = AddPart(merge, group.merge);
+    sums.x = MergeSums(sums.x, group.sums.x, factors);
+    sums.y = MergeSums(sums.y, group.sums.y, factors);
+    sums.z = MergeSums(sums.z, group.sums.z, factors);
+    sums.w = MergeSums(sums.w, group.sums.w, factors);
+  }
+
+  // All that was seen.
+  __device__ __forceinline__ void AddAll(const UnitAttentionParams& params, const SeenEntries& seen,
+                                         const float* partial, const float2* softmax,
+                                         int head_dim) {
+    const int first_part = PartOfTile(seen.first_tile);
+    const int end_part = PartsOfTiles(seen.end_tile);
+    if (!params.in_groups) {
+      Add(partial, softmax, first_part, end_part, head_dim);
+      return;
+    }
+    const int first_group = seen.first_tile / kGroupTiles;
+    const int end_group = GroupsOfTiles(seen.end_tile);
+    if (params.groups_merged) {
+      Add(partial, softmax, first_group, end_group, head_dim);
+      return;
+    }
+    for (int group = first_group; group < end_group; ++group) {
+      MergingSums one;
+      one.Add(partial, softmax, max(first_part, PartOfTile(group * kGroupTiles)),
+              min(end_part, PartOfTile((group + 1) * kGroupTiles)), head_dim);
+      AddGroup(one);
+    }
+  }
 };
 
 // Grid: tokens in x, four query heads each in y, a warp a head, and kMergeChannels of their
@@ -288,9 +320,8 @@ __global__ void __launch_bounds__(kMergeThreads)
   const SeenEntries seen = FindSeen<kSeen>(attention, token, kv_head);
   const int64_t row = PartialPlace(params, token, head, 0);
   MergingSums merging;
-  merging.Add(attention.partial + row * head_dim + (inside ? channel : 0),
-              params.partial_softmax + row, PartOfTile(seen.first_tile),
-              PartsOfTiles(seen.end_tile), head_dim);
+  merging.AddAll(params, seen, attention.partial + row * head_dim + (inside ? channel : 0),
+                 params.partial_softmax + row, head_dim);
   PartMerge merge = merging.merge;
   if (channel == 0 && attention.softmax != nullptr) {
     attention.softmax[token * attention.heads + head] = {merge.largest, merge.sum};

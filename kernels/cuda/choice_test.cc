@@ -91,6 +91,30 @@ TEST(CutContextsTest, TakesPartsForFewContextsAndLongSharesForMany) {
   EXPECT_EQ(CutContexts(256, 1024, 2 * kMultiprocessors).tiles_a_block, 64);
 }
 
+TEST(ChooseLatentAttentionTest, MergesWholeGroupsWhereRowsAreFew) {
+  LatentAttentionShape shape = {
+      .tokens = 64, .rows = 64, .heads = 16, .value_dim = 512, .most_tiles = 128};
+  const LatentAttentionChoice many = ChooseLatentAttention(shape, kMultiprocessors);
+  EXPECT_TRUE(many.merges_groups);
+  EXPECT_EQ(many.parts, 2);
+  EXPECT_EQ(many.cut.blocks, 2);
+  shape.heads = 128;
+  EXPECT_FALSE(ChooseLatentAttention(shape, kMultiprocessors).merges_groups);
+  shape.heads = 16;
+  shape.tokens = shape.rows = 1;  // parts have blocks of their own
+  EXPECT_FALSE(ChooseLatentAttention(shape, kMultiprocessors).merges_groups);
+  EXPECT_EQ(ChooseLatentAttention(shape, kMultiprocessors).parts, 24);
+}
+
+TEST(AttentionPartsTest, GroupsAreWholeParts) {
+  for (int group = 0; group < 100; ++group) {
+    EXPECT_EQ(FirstTileOfPart(PartOfTile(group * kGroupTiles)), group * kGroupTiles);
+  }
+  EXPECT_EQ(GroupsOfTiles(0), 0);
+  EXPECT_EQ(GroupsOfTiles(kGroupTiles), 1);
+  EXPECT_EQ(GroupsOfTiles(kGroupTiles + 1), 2);
+}
+
 TEST(ChooseUnitAttentionTest, CutsTheContextOnlyWhereBlocksAreFew) {
   UnitAttentionShape shape = {
       .tokens = 1, .rows = 1, .kv_heads = 4, .group_heads = 8, .most_tiles = 128};

@@ -108,6 +108,33 @@ __device__ __forceinline__ void LetNextKernelBegin() {
   asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
 }
 
+// ---- Clusters of blocks ----
+
+__device__ __forceinline__ int RankInCluster() {
+  int rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));
+  return rank;
+}
+// All threads of a cluster arrive before any of them has waited; what they wrote to each other's
+// shared memory may be read then.
+__device__ __forceinline__ void ArriveInCluster() {
+  asm volatile("barrier.cluster.arrive.release;\n" ::: "memory");
+}
+__device__ __forceinline__ void WaitForCluster() {
+  asm volatile("barrier.cluster.wait.acquire;\n" ::: "memory");
+}
+// Stores a number where `shared` lies in the shared memory of the cluster's block `rank`.
+__device__ __forceinline__ void StoreInCluster(float* shared, int rank, float value) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 place;\n"
+      "mapa.shared::cluster.u32 place, %0, %1;\n"
+      "st.shared::cluster.f32 [place], %2;\n"
+      "}\n" ::"r"(SharedAddress(shared)),
+      "r"(rank), "f"(value)
+      : "memory");
+}
+
 // Four values rounded to bf16.
 __device__ __forceinline__ uint2 RoundedFour(const float4& four) {
   const __nv_bfloat162 low = __floats2bfloat162_rn(four.x, four.y);

@@ -19,6 +19,7 @@ struct LaunchShape {
   int threads = 0;
   int64_t shared_bytes = 0;  // dynamic
   bool overlaps = true;
+  int cluster = 1;  // blocks next to each other in x that see each other's shared memory
 };
 
 template <class... Params, class... Arguments>
@@ -30,11 +31,20 @@ void Launch(void (*kernel)(Params...), const LaunchShape& shape, const CudaConte
   config.blockDim = dim3(static_cast<unsigned>(shape.threads));
   config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
   config.stream = context.stream;
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &overlap;
-  config.numAttrs = shape.overlaps ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {};
+  if (shape.overlaps) {
+    cudaLaunchAttribute& overlap = attributes[config.numAttrs++];
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cluster > 1) {
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
+    cluster.val.clusterDim.y = 1;
+    cluster.val.clusterDim.z = 1;
+  }
+  config.attrs = attributes;
   CudaOk(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "launch",
          context.errors);
 }

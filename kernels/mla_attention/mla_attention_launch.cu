@@ -5,15 +5,17 @@
 
 #include "kernels/cuda/attention_kernel.cuh"
 #include "kernels/cuda/attention_latent_launch.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/matrix.cuh"
 #include "kernels/cuda/pointer_tables.cuh"
 #include "kernels/linear/linear_products.cuh"
 #include "kernels/mla_attention/mla_attention_cuda.h"
+#include "kernels/mla_attention/mla_product.cuh"
 
 namespace troupe {
 namespace {
 
-constexpr int kRotatedThreads = 128;
+constexpr int kCopyThreads = 128;
 
 // Heads' matrices on the device, [heads] each.
 struct HeadTable {
@@ -32,41 +34,75 @@ HeadTable FindTable(const MlaAttentionParams& params, const CudaContext& context
   return {table, table + heads};
 }
 
-// The rotated part of every head's query goes behind what its part without position becomes.
-// Grid: tokens in x, heads in y.
-__global__ void CopyRotatedKernel(Tensor q, MlaDims dims, float* absorbed) {
+// Some numbers behind each head's inputs go behind its outputs. Grid: tokens in x, heads in y.
+__global__ void CopyBehindKernel(HeadProduct product) {
   const int64_t token = blockIdx.x;
   const int head = static_cast<int>(blockIdx.y);
-  const float* from = static_cast<const float*>(q.data) + token * q.stride +
-                      head * (dims.nope_dim + dims.rope_dim) + dims.nope_dim;
-  float* to =
-      absorbed + (token * dims.heads + head) * (dims.latent_dim + dims.rope_dim) + dims.latent_dim;
-  for (int c = static_cast<int>(threadIdx.x); c < dims.rope_dim; c += kRotatedThreads) {
+  const float* from = product.x + token * product.x_stride + head * product.x_head + product.inputs;
+  float* to = product.out + token * product.out_stride + head * product.out_head + product.outputs;
+  for (int c = static_cast<int>(threadIdx.x); c < product.copied; c += kCopyThreads) {
     to[c] = from[c];
   }
 }
 
-// Each head's rows of `x`, [T, H, `x_head` apart], times its matrix, into `out` likewise.
-void MultiplyHeads(const MlaAttentionParams& params, const CudaMatrix& like,
-                   const void* const* weights, const Tensor& x, int64_t x_head, const Tensor& out,
-                   int64_t out_head, const CudaContext& context) {
-  const bool aligned = RowsAligned(x) && x_head % 4 == 0;
+bool InWholeSixteens(const void* at, int64_t stride) {
+  return reinterpret_cast<uintptr_t>(at) % 16 == 0 && stride % 4 == 0;
+}
+
+// Whether the matrix units form the products. What decides is the same in every step of a model.
+bool UnitsMultiply(const CudaMatrix& like, const HeadProduct& product) {
+  return like.precision() == Precision::kBf16 && like.dtype() == DType::kBf16 &&
+         product.inputs % kHeadProductChunk == 0 && product.outputs % 8 == 0 &&
+         InWholeSixteens(product.x, product.x_stride) && product.x_head % 4 == 0 &&
+         InWholeSixteens(product.out, product.out_stride) && product.out_head % 4 == 0;
+}
+
+template <int kTiles>
+void LaunchHeadProduct(const HeadProduct& product, int heads, const CudaContext& context) {
+  const dim3 grid(static_cast<unsigned>(CeilDiv(product.tokens, kHeadProductTokens)),
+                  static_cast<unsigned>(heads),
+                  static_cast<unsigned>(CeilDiv(product.outputs, kTiles * 8 * kHeadProductWarps)));
+  Launch(HeadProductKernel<kTiles>, {.grid = grid, .threads = kHeadProductWarps * kWarpSize},
+         context, product);
+}
+
+// Each head's rows times its matrix, in f32 or where the matrix units do not take them.
+void LaunchExactHeads(const CudaMatrix& like, const HeadProduct& heads, int count,
+                      const CudaContext& context) {
+  const bool aligned = InWholeSixteens(heads.x, heads.x_stride) && heads.x_head % 4 == 0;
   ProductChoice choice;
-  choice.unit = like.inputs() % 4 == 0 && aligned ? 4 : 1;
-  choice.rows_a_tile = x.rows == 1 ? 1 : 8;
+  choice.unit = heads.inputs % 4 == 0 && aligned ? 4 : 1;
+  choice.rows_a_tile = heads.tokens == 1 ? 1 : 8;
   ExactProduct product;
-  product.rows.rows = static_cast<int>(x.rows);
-  product.x = static_cast<const float*>(x.data);
-  product.x_stride = x.stride;
-  product.out = static_cast<float*>(out.data);
-  product.out_stride = out.stride;
-  product.inputs = like.inputs();
-  product.outputs = like.outputs();
-  product.batch_weights = weights;
-  product.x_batch = x_head;
-  product.out_batch = out_head;
+  product.rows.rows = heads.tokens;
+  product.x = heads.x;
+  product.x_stride = heads.x_stride;
+  product.out = heads.out;
+  product.out_stride = heads.out_stride;
+  product.inputs = heads.inputs;
+  product.outputs = heads.outputs;
+  product.batch_weights = heads.weights;
+  product.x_batch = heads.x_head;
+  product.out_batch = heads.out_head;
   LaunchExact(product, like.dtype(), like.precision() == Precision::kBf16, choice,
-              CeilDiv(x.rows, choice.rows_a_tile), context, params.dims.heads);
+              CeilDiv(heads.tokens, choice.rows_a_tile), context, count);
+  if (heads.copied == 0) return;
+  const dim3 grid(static_cast<unsigned>(heads.tokens), static_cast<unsigned>(count));
+  CopyBehindKernel<<<grid, kCopyThreads, 0, context.stream>>>(heads);
+}
+
+// Of `count` heads; `like`: one of their matrices.
+void MultiplyHeads(const CudaMatrix& like, HeadProduct product, int count,
+                   const CudaContext& context) {
+  product.inputs = static_cast<int>(like.inputs());
+  product.outputs = static_cast<int>(like.outputs());
+  if (!UnitsMultiply(like, product)) {
+    LaunchExactHeads(like, product, count, context);
+  } else if (product.tokens <= 256) {
+    LaunchHeadProduct<2>(product, count, context);
+  } else {
+    LaunchHeadProduct<8>(product, count, context);
+  }
 }
 
 }  // namespace
@@ -93,10 +129,17 @@ void MlaAttentionCuda(const MlaAttentionParams& params, const CudaContext& conte
   const Tensor attended = rows_of(int64_t{dims.heads} * dims.latent_dim);
   if (!context.errors.ok()) return;
 
-  MultiplyHeads(params, key_down, table.key_down, params.q, query, absorbed, entry, context);
-  const dim3 grid(static_cast<unsigned>(tokens), static_cast<unsigned>(dims.heads));
-  CopyRotatedKernel<<<grid, kRotatedThreads, 0, context.stream>>>(
-      params.q, dims, static_cast<float*>(absorbed.data));
+  MultiplyHeads(key_down,
+                {.x = params.q.f32(),
+                 .x_stride = params.q.stride,
+                 .x_head = query,
+                 .out = absorbed.f32(),
+                 .out_stride = absorbed.stride,
+                 .out_head = entry,
+                 .weights = table.key_down,
+                 .tokens = static_cast<int>(tokens),
+                 .copied = dims.rope_dim},
+                dims.heads, context);
 
   AttentionParams attention;
   attention.batch = params.batch;
@@ -119,8 +162,16 @@ void MlaAttentionCuda(const MlaAttentionParams& params, const CudaContext& conte
     LaunchAttention<Seen::kWindow>(attention, most_tiles, context);
   }
   if (!context.errors.ok()) return;
-  MultiplyHeads(params, value_up, table.value_up, attended, dims.latent_dim, params.out,
-                dims.value_dim, context);
+  MultiplyHeads(value_up,
+                {.x = attended.f32(),
+                 .x_stride = attended.stride,
+                 .x_head = dims.latent_dim,
+                 .out = params.out.f32(),
+                 .out_stride = params.out.stride,
+                 .out_head = dims.value_dim,
+                 .weights = table.value_up,
+                 .tokens = static_cast<int>(tokens)},
+                dims.heads, context);
 }
 
 }  // namespace troupe

@@ -1,5 +1,6 @@
 // Device code of kernels/nsa_compress/nsa_compress.h: one block of threads a token, KV head and
-// kind (keys or values), a thread a channel. Blocks whose token ends no entry do nothing.
+// kind (keys or values), a thread a channel. Blocks whose token ends no entry do nothing. For any
+// sizes; kernels/nsa_compress/nsa_compress_shared.cuh has the usual ones.
 #ifndef TROUPE_KERNELS_NSA_COMPRESS_NSA_COMPRESS_CUH_
 #define TROUPE_KERNELS_NSA_COMPRESS_NSA_COMPRESS_CUH_
 
