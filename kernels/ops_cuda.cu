@@ -1,6 +1,7 @@
 // The CUDA operations: check, then hand over to the operation's own folder. This is where a
 // device's errors become a Status.
 #include <cuda_runtime.h>
+#include <nvtx3/nvToolsExt.h>
 
 #include <string>
 #include <utility>
@@ -152,7 +153,13 @@ class CudaOps : public Ops {
     return true;
   }
 
+  void BeginRange(const char* name) override { nvtxRangePushA(name); }
+  void EndRange() override { nvtxRangePop(); }
+
   bool NormsInputs(int64_t rows) const override { return rows <= kMostStreamRows; }
+  bool TakesRounded(const PackedMatrix& w, int64_t rows) const override {
+    return TakesRoundedCuda(w, rows);
+  }
   void* Queue() override { return stream_.get(); }
   std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts) override {
     Use();
@@ -214,6 +221,7 @@ class CudaOps : public Ops {
   void Run(void (*operation)(const Params&, const CudaContext&), const Params& params,
            const char* name) {
     if (!Use()) return;
+    const OpsRange range(*this, name);
     transfers_.Flush();
     scratch_.Reset();
     operation(params, {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_,

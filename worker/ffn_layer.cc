@@ -13,8 +13,9 @@ void RunDense(const LayerContext& context, const DenseFfn& description, const Lo
   const int64_t tokens = context.tokens();
   const Tensor inner =
       Columns(FirstRows(context.arena.ffn_inner, tokens), 0, ffn.gate_up->outputs());
-  const Tensor activated =
+  Tensor activated =
       Columns(FirstRows(context.arena.ffn_activated, tokens), 0, ffn.down->inputs());
+  if (context.ops.TakesRounded(*ffn.down, tokens)) activated.dtype = DType::kBf16;
   context.ops.Linear({in.x, ffn.gate_up.get(), inner, /*accumulate=*/false,
                       ffn.gate_up_bias.data(), in.norm});
   context.ops.Swiglu({inner, activated, description.activation});

@@ -47,7 +47,7 @@ class PackedMatrix {
 };
 
 struct LinearParams {
-  Tensor x;                         // [T, inputs] f32
+  Tensor x;                         // [T, inputs] f32, or bf16 where Ops::TakesRounded
   const PackedMatrix* w = nullptr;  // [outputs, inputs]
   Tensor out;                       // [T, outputs] f32
   bool accumulate = false;

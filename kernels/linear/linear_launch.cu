@@ -66,7 +66,7 @@ bool MayNorm(const Tensor& x, const InputNorm& norm) {
 // By streaming, where that takes the shape.
 bool RunFewRows(const LinearParams& params, const CudaMatrix& w, const CudaContext& context) {
   const int64_t tiles = w.outputs() / kStreamRows;
-  if (!RowsAligned(params.x) || !MayNorm(params.x, params.norm) ||
+  if (params.x.dtype != DType::kF32 || !RowsAligned(params.x) || !MayNorm(params.x, params.norm) ||
       w.outputs() % kStreamRows != 0 ||
       !WantsStream(tiles, params.x.rows, w.inputs(), context.multiprocessors)) {
     return false;
@@ -111,9 +111,15 @@ void RunUnits(const LinearParams& params, const CudaMatrix& w, const ProductChoi
   if (RunFewRows(params, w, context)) return;
   if (params.norm.weight != nullptr) return LinearCuda(NormedFirst(params, context), context);
   const int64_t rows = params.x.rows;
-  auto* rounded = context.scratch.Take<CudaBf16>(rows * params.x.cols);
-  if (!context.errors.ok()) return;
-  LaunchRound(params.x, rounded, context);
+  const auto* rounded = static_cast<const CudaBf16*>(params.x.data);
+  int64_t x_stride = params.x.stride;
+  if (params.x.dtype != DType::kBf16) {
+    auto* to = context.scratch.Take<CudaBf16>(rows * params.x.cols);
+    if (!context.errors.ok()) return;
+    LaunchRound(params.x, to, context);
+    rounded = to;
+    x_stride = w.inputs();
+  }
   auto* out = static_cast<float*>(params.out.data);
   if (context.cublas != nullptr && params.bias == nullptr) {
     const DenseProduct product = {.x = rounded,
@@ -122,7 +128,7 @@ void RunUnits(const LinearParams& params, const CudaMatrix& w, const ProductChoi
                                   .rows = rows,
                                   .inputs = w.inputs(),
                                   .outputs = w.outputs(),
-                                  .x_stride = w.inputs(),
+                                  .x_stride = x_stride,
                                   .out_stride = params.out.stride,
                                   .accumulate = params.accumulate};
     if (context.cublas->Run(product, context.stream, context.errors)) return;
@@ -132,7 +138,7 @@ void RunUnits(const LinearParams& params, const CudaMatrix& w, const ProductChoi
   product.rows.bias = params.bias;
   product.rows.rows = static_cast<int>(rows);
   product.x = rounded;
-  product.x_stride = w.inputs();
+  product.x_stride = x_stride;
   product.inputs = w.inputs();
   product.outputs = w.outputs();
   product.out = out;
@@ -200,6 +206,17 @@ void LaunchUnits(const UnitProduct& product, bool gated, const ProductChoice& ch
   }
 }
 
+bool TakesRoundedCuda(const PackedMatrix& w, int64_t rows) {
+  // Fewer are rounded where they are read.
+  if (AsCodes(&w) != nullptr || rows <= kMostStreamRows) return false;
+  return ChooseProduct({.rows = rows,
+                        .inputs = w.inputs(),
+                        .outputs = w.outputs(),
+                        .weights = AsCuda(&w).dtype(),
+                        .precision = w.precision()})
+             .kernel == ProductKernel::kMatrixUnits;
+}
+
 void LinearCuda(const LinearParams& params, const CudaContext& context) {
   CHECK_EQ(params.x.cols, params.w->inputs());
   CHECK_EQ(params.out.cols, params.w->outputs());
@@ -217,6 +234,8 @@ void LinearCuda(const LinearParams& params, const CudaContext& context) {
                                               .weights = w.dtype(),
                                               .precision = w.precision(),
                                               .x_aligned = RowsAligned(params.x)});
+  CHECK(params.x.dtype == DType::kF32 || choice.kernel == ProductKernel::kMatrixUnits)
+      << "no kernel takes such rows rounded";
   if (choice.kernel == ProductKernel::kMatrixUnits) return RunUnits(params, w, choice, context);
   if (params.norm.weight != nullptr) return LinearCuda(NormedFirst(params, context), context);
   ExactProduct product;

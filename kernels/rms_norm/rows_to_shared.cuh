@@ -7,7 +7,7 @@
 
 #include <type_traits>
 
-#include "kernels/rms_norm/rms_norm.cuh"
+#include "kernels/rms_norm/row_norm.cuh"
 
 namespace troupe {
 
