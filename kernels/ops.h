@@ -97,6 +97,14 @@ class Ops {
   // Whether PackCoded takes precisions that round x to integers, for what SuitsIntegerProducts.
   virtual bool HasIntegerProducts() const { return false; }
 
+  // Whether operations on so many rows that take an InputNorm do best to norm what they read.
+  // Otherwise callers norm first: then no InputNorm may be given.
+  virtual bool NormsInputs(int64_t /*rows*/) const { return false; }
+
+  // Whether Linear with this matrix takes so many rows of x as bf16 too, and Swiglu gives them:
+  // then rounding them costs nothing.
+  virtual bool TakesRounded(const PackedMatrix& /*w*/, int64_t /*rows*/) const { return false; }
+
   // The queue that operations run in, for libraries that order their own work among them: a
   // cudaStream_t. Null: operations are over when they return.
   virtual void* Queue() { return nullptr; }
@@ -110,6 +118,10 @@ class Ops {
 
   // Copies between device and host beside operations. Not to outlive the Ops.
   virtual std::unique_ptr<SideCopies> MakeSideCopies();
+
+  // What this thread does until EndRange goes by this name in a device's profile; ranges nest.
+  virtual void BeginRange(const char* /*name*/) {}
+  virtual void EndRange() {}
 
   // Calls `done`, from a thread of its own, once the device has come here; the caller may go on.
   // False, and no call: the caller has to Synchronize.
@@ -138,6 +150,18 @@ class Ops {
   virtual void RowAdd(const RowAddParams& params) = 0;
   virtual void Sample(const SampleParams& params) = 0;
   virtual void PageCopy(const PageCopyParams& params) = 0;
+};
+
+// A range for as long as it lives.
+class OpsRange {
+ public:
+  OpsRange(Ops& ops, const char* name) : ops_(ops) { ops_.BeginRange(name); }
+  OpsRange(const OpsRange&) = delete;
+  OpsRange& operator=(const OpsRange&) = delete;
+  ~OpsRange() { ops_.EndRange(); }
+
+ private:
+  Ops& ops_;
 };
 
 struct CpuOpsOptions {

@@ -1,6 +1,7 @@
 // The CUDA operations: check, then hand over to the operation's own folder. This is where a
 // device's errors become a Status.
 #include <cuda_runtime.h>
+#include <nvtx3/nvToolsExt.h>
 
 #include <string>
 #include <utility>
@@ -23,6 +24,7 @@
 #include "kernels/linear/coded_cuda.cuh"
 #include "kernels/linear/fp8_cuda.cuh"
 #include "kernels/linear/linear_cuda.h"
+#include "kernels/linear/stream_choice.h"
 #include "kernels/mla_attention/mla_attention_cuda.h"
 #include "kernels/moe_assign/moe_assign_cuda.h"
 #include "kernels/moe_experts/coded_experts.cuh"
@@ -160,6 +162,13 @@ class CudaOps : public Ops {
     return true;
   }
 
+  void BeginRange(const char* name) override { nvtxRangePushA(name); }
+  void EndRange() override { nvtxRangePop(); }
+
+  bool NormsInputs(int64_t rows) const override { return rows <= kMostStreamRows; }
+  bool TakesRounded(const PackedMatrix& w, int64_t rows) const override {
+    return TakesRoundedCuda(w, rows);
+  }
   void* Queue() override { return stream_.get(); }
   std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts) override {
     Use();
@@ -222,6 +231,7 @@ class CudaOps : public Ops {
   void Run(void (*operation)(const Params&, const CudaContext&), const Params& params,
            const char* name) {
     if (!Use()) return;
+    const OpsRange range(*this, name);
     transfers_.Flush();
     scratch_.Reset();
     operation(params, {stream_.get(), multiprocessors_, scratch_, cublas_.get(), pointer_tables_,

@@ -55,6 +55,7 @@ struct LinearCase {
   bool accumulate = false;
   bool bias = false;
   std::optional<CodedFormat> codes = std::nullopt;  // instead of values of dtype
+  bool norm = false;                                // of x, by the operation where it does that
 };
 Outputs RunLinear(const LinearCase& c, const Run& run);
 
@@ -156,6 +157,7 @@ struct MoeRouteCase {
   int groups_chosen = 1;
   int inputs = 0;  // of the router; 0: logits are given
   DType router_dtype = DType::kBf16;
+  bool norm = false;  // with a router
 };
 Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run);
 
@@ -172,6 +174,7 @@ struct MoeExpertsCase {
   bool accumulate = true;
   std::optional<CodedFormat> codes = std::nullopt;  // instead of values of dtype
   int elsewhere = 0;                                // percent of choices that another rank computes
+  bool norm = false;
 };
 Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run);
 

@@ -68,6 +68,26 @@ std::unique_ptr<PackedMatrix> PackRandom(const std::vector<int>& parts, int64_t 
   return run.device.ops().Pack(tensors, weights.precision);
 }
 
+// Rows as an operation takes them that norms x, where the device wants that, and normed where not.
+struct NormedInput {
+  Tensor x;
+  InputNorm norm;
+};
+
+NormedInput NormInput(const Run& run, bool norm, const std::vector<float>& weight,
+                      const Matrix& rows, float eps) {
+  NormedInput input = {.x = run.device.Put(rows), .norm = {}};
+  if (!norm) return input;
+  const Matrix weights = {.rows = 1, .cols = rows.cols, .values = weight};
+  const Tensor on_device = run.device.Put(weights);
+  if (run.device.ops().NormsInputs(rows.rows)) {
+    input.norm = {.weight = on_device.f32(), .eps = eps};
+    return input;
+  }
+  run.device.ops().RmsNorm({.x = input.x, .weight = on_device, .eps = eps, .out = input.x});
+  return input;
+}
+
 }  // namespace
 
 Outputs RunEmbed(const EmbedCase& c, const Run& run) {
@@ -124,6 +144,7 @@ Outputs RunLinear(const LinearCase& c, const Run& run) {
   const Matrix x = RandomMatrix(TokensOf(run.sequences), c.inputs, random);
   const Matrix before = RandomMatrix(TokensOf(run.sequences), outputs, random);
   const float* bias = run.device.Put(RandomVector(outputs, random));
+  const std::vector<float> norm_weight = RandomVector(c.inputs, random);
   // Inputs are rounded alike on both sides; what differs is an f32 sum of `inputs` products of
   // about one. Zeros make it the difference of sums that are larger.
   const bool zeros = c.codes.has_value() && c.codes->zeros;
@@ -138,16 +159,20 @@ Outputs RunLinear(const LinearCase& c, const Run& run) {
   if (c.precision == Precision::kFp8Groups && run.device.rounds_codes()) {
     tolerance += 6 * 10 * 0x1p-13F * std::sqrt(static_cast<float>(c.inputs));
   }
+  // Norms whose last bits differ may be rounded to bf16 the other way: a few inputs of up to two.
+  if (c.norm) tolerance += 0x1p-5F;
   TokenOutput out(run, "out", outputs, tolerance);
   for (const Step& step : run.steps) {
     const StepBatch batch =
         PutStep(run.device, run.sequences, std::vector<uint32_t>(run.sequences.size(), 0), step);
     const Tensor to = run.device.Put(before.Pick(batch.tokens));
-    run.device.ops().Linear({.x = run.device.Put(x.Pick(batch.tokens)),
+    const NormedInput input = NormInput(run, c.norm, norm_weight, x.Pick(batch.tokens), 1e-6F);
+    run.device.ops().Linear({.x = input.x,
                              .w = w.get(),
                              .out = to,
                              .accumulate = c.accumulate,
-                             .bias = c.bias ? bias : nullptr});
+                             .bias = c.bias ? bias : nullptr,
+                             .norm = input.norm});
     out.Put(batch.tokens, run.device.Get(to).values);
   }
   return {out.output()};
@@ -267,7 +292,15 @@ Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run) {
     }
     return matrix;
   };
-  const Matrix x = whole(TokensOf(run.sequences), 2, 1);
+  Matrix x = whole(TokensOf(run.sequences), 2, 1);
+  std::vector<float> norm_weight(c.inputs);
+  if (c.norm) {
+    // Rows whose root mean square is a power of two: norms are exact too.
+    for (int64_t i = 0; i < static_cast<int64_t>(x.values.size()); ++i) {
+      x.values[i] = (random() % 2 == 0 ? 1.0F : -1.0F) * (i / c.inputs % 2 == 0 ? 1.0F : 4.0F);
+    }
+    for (float& value : norm_weight) value = random() % 2 == 0 ? 1.0F : 0.5F;
+  }
   std::unique_ptr<PackedMatrix> router;
   if (c.inputs > 0) {
     const Tensor values = run.device.Keep(whole(c.experts, 1, 1.0F / 16), c.router_dtype);
@@ -283,7 +316,8 @@ Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run) {
     const size_t count = batch.tokens.size() * c.top_k;
     int32_t* to_experts = run.device.Put(std::vector<int32_t>(count));
     float* to_weights = run.device.Put(std::vector<float>(count));
-    run.device.ops().MoeRoute({.x = run.device.Put(x.Pick(batch.tokens)),
+    const NormedInput input = NormInput(run, c.norm, norm_weight, x.Pick(batch.tokens), 0);
+    run.device.ops().MoeRoute({.x = input.x,
                                .router = router.get(),
                                .router_bias = router_bias,
                                .logits = run.device.Put(logits.Pick(batch.tokens)),
@@ -297,7 +331,8 @@ Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run) {
                                .scoring = c.scoring,
                                .group_score = c.group_score,
                                .groups = c.groups,
-                               .groups_chosen = c.groups_chosen});
+                               .groups_chosen = c.groups_chosen,
+                               .norm = input.norm});
     experts.Put(batch.tokens, run.device.Get(to_experts, count));
     weights.Put(batch.tokens, run.device.Get(to_weights, count));
   }
@@ -353,7 +388,9 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
   // three matrices' weights are larger, and results of up to 16 come out: 0.06 by rounding alone.
   const bool zeros = c.codes.has_value() && c.codes->zeros;
   const float rounded = RoundsWeights(c.codes, c.precision, run) ? (zeros ? 1e-1F : 2e-2F) : 0.0F;
-  TokenOutput out(run, "out", c.hidden, tolerance + rounded);
+  const std::vector<float> norm_weight = RandomVector(c.hidden, random);
+  const float normed = c.norm ? 2e-2F : 0.0F;  // as for linear products
+  TokenOutput out(run, "out", c.hidden, tolerance + rounded + normed);
   for (const Step& step : run.steps) {
     const StepBatch batch =
         PutStep(run.device, run.sequences, std::vector<uint32_t>(run.sequences.size(), 0), step);
@@ -366,7 +403,8 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
       }
     }
     const Tensor to = run.device.Put(before.Pick(batch.tokens));
-    run.device.ops().MoeExperts({.x = run.device.Put(x.Pick(batch.tokens)),
+    const NormedInput input = NormInput(run, c.norm, norm_weight, x.Pick(batch.tokens), 1e-6F);
+    run.device.ops().MoeExperts({.x = input.x,
                                  .experts = list.get(),
                                  .shared = c.shared ? &experts.back() : nullptr,
                                  .top_k = c.top_k,
@@ -374,7 +412,8 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
                                  .weights = run.device.Put(step_weights),
                                  .out = to,
                                  .activation = c.activation,
-                                 .accumulate = c.accumulate});
+                                 .accumulate = c.accumulate,
+                                 .norm = input.norm});
     out.Put(batch.tokens, run.device.Get(to).values);
   }
   return {out.output()};

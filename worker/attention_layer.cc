@@ -62,14 +62,14 @@ void AttendToKeysAndValues(const LayerContext& context, const AttentionState& st
 
 }  // namespace
 
-void RunAttention(const LayerContext& context, const AttentionState& state, const Tensor& x,
+void RunAttention(const LayerContext& context, const AttentionState& state, const SublayerIn& in,
                   const SublayerOut& out) {
   const LoadedAttention& attention = context.layer.attention;
   const int64_t tokens = context.tokens();
   const Tensor projected =
       Columns(FirstRows(context.arena.projected, tokens), 0, attention.in->outputs());
-  context.ops.Linear(
-      {x, attention.in.get(), projected, /*accumulate=*/false, attention.in_bias.data()});
+  context.ops.Linear({in.x, attention.in.get(), projected, /*accumulate=*/false,
+                      attention.in_bias.data(), in.norm});
   const Tensor attended =
       Columns(FirstRows(context.arena.attended, tokens), 0, context.attention().attended_size());
   if (attention.mla.has_value()) {

@@ -9,8 +9,8 @@
 
 namespace troupe {
 
-// Of x [T, d], which is left as it is.
-void RunAttention(const LayerContext& context, const AttentionState& state, const Tensor& x,
+// Of what `in` says, which is left as it is.
+void RunAttention(const LayerContext& context, const AttentionState& state, const SublayerIn& in,
                   const SublayerOut& out);
 
 }  // namespace troupe

@@ -26,9 +26,10 @@ MoeExpertsParams ParamsOf(const MoeFfn& description, const LoadedMoe& moe) {
 class ExpertsHere : public ExpertExchange {
  public:
   void Run(const LayerContext& context, const MoeFfn& description, const LoadedMoe& moe,
-           const Tensor& x, const SublayerOut& out) override {
+           const SublayerIn& in, const SublayerOut& out) override {
     MoeExpertsParams params = ParamsOf(description, moe);
-    params.x = x;
+    params.x = in.x;
+    params.norm = in.norm;
     params.shared = moe.shared.has_value() ? &*moe.shared : nullptr;
     params.chosen = Assigned(context, params.top_k, moe);
     params.weights = context.arena.expert_weights.data();
@@ -100,7 +101,9 @@ class ExpertsOfHomes : public ExpertExchange {
   }
 
   void Run(const LayerContext& context, const MoeFfn& description, const LoadedMoe& moe,
-           const Tensor& x, const SublayerOut& out) override {
+           const SublayerIn& in, const SublayerOut& out) override {
+    CHECK(in.norm.weight == nullptr) << "rows travel normed";
+    const Tensor& x = in.x;
     RunShared(context, description, moe, x, out);
     Plan(context, description.experts_per_token);
     Dispatch(context, description.experts_per_token, x);

@@ -24,10 +24,10 @@ class ExpertExchange {
  public:
   virtual ~ExpertExchange() = default;
 
-  // Of x [T, d], whose choices lie in the arena: this rank's term of the chosen experts' and the
-  // shared expert's sum.
+  // Of rows whose choices lie in the arena: this rank's term of the chosen experts' and the shared
+  // expert's sum. Where there are several homes, rows were normed.
   virtual void Run(const LayerContext& context, const MoeFfn& description, const LoadedMoe& moe,
-                   const Tensor& x, const SublayerOut& out) = 0;
+                   const SublayerIn& in, const SublayerOut& out) = 0;
 
   // Device memory of its own.
   virtual int64_t bytes() const = 0;

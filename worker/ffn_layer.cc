@@ -9,26 +9,29 @@ namespace troupe {
 namespace {
 
 void RunDense(const LayerContext& context, const DenseFfn& description, const LoadedSwiglu& ffn,
-              const Tensor& x, const SublayerOut& out) {
+              const SublayerIn& in, const SublayerOut& out) {
   const int64_t tokens = context.tokens();
   const Tensor inner =
       Columns(FirstRows(context.arena.ffn_inner, tokens), 0, ffn.gate_up->outputs());
-  const Tensor activated =
+  Tensor activated =
       Columns(FirstRows(context.arena.ffn_activated, tokens), 0, ffn.down->inputs());
-  context.ops.Linear({x, ffn.gate_up.get(), inner, /*accumulate=*/false, ffn.gate_up_bias.data()});
+  if (context.ops.TakesRounded(*ffn.down, tokens)) activated.dtype = DType::kBf16;
+  context.ops.Linear({in.x, ffn.gate_up.get(), inner, /*accumulate=*/false,
+                      ffn.gate_up_bias.data(), in.norm});
   context.ops.Swiglu({inner, activated, description.activation});
   context.ops.Linear({activated, ffn.down.get(), out.tensor, out.accumulate, ffn.down_bias.data()});
 }
 
 // Chooses experts for x; what was chosen is left in the arena.
 void Route(const LayerContext& context, const MoeFfn& description, const LoadedMoe& moe,
-           const Tensor& x) {
+           const SublayerIn& in) {
   RunnerArena& arena = context.arena;
   const RouterDescription& router = description.router;
   const int64_t tokens = context.tokens();
   const Tensor logits = Columns(FirstRows(arena.router_logits, tokens), 0, description.experts);
   MoeRouteParams params;
-  params.x = x;
+  params.x = in.x;
+  params.norm = in.norm;
   params.router = moe.router.get();
   params.router_bias = moe.router_bias.data();
   params.logits = logits;
@@ -55,19 +58,19 @@ void Route(const LayerContext& context, const MoeFfn& description, const LoadedM
 }
 
 void RunExperts(const LayerContext& context, const MoeFfn& description, const LoadedMoe& moe,
-                const Tensor& x, const SublayerOut& out) {
-  Route(context, description, moe, x);
-  context.exchange.Run(context, description, moe, x, out);
+                const SublayerIn& in, const SublayerOut& out) {
+  Route(context, description, moe, in);
+  context.exchange.Run(context, description, moe, in, out);
 }
 
 }  // namespace
 
-void RunFfn(const LayerContext& context, const Tensor& x, const SublayerOut& out) {
+void RunFfn(const LayerContext& context, const SublayerIn& in, const SublayerOut& out) {
   const FfnDescription& description = context.layer.description.ffn;
   if (const auto* moe = std::get_if<LoadedMoe>(&context.layer.ffn)) {
-    RunExperts(context, std::get<MoeFfn>(description), *moe, x, out);
+    RunExperts(context, std::get<MoeFfn>(description), *moe, in, out);
   } else {
-    RunDense(context, std::get<DenseFfn>(description), std::get<LoadedSwiglu>(context.layer.ffn), x,
+    RunDense(context, std::get<DenseFfn>(description), std::get<LoadedSwiglu>(context.layer.ffn), in,
              out);
   }
 }

@@ -9,7 +9,7 @@
 namespace troupe {
 
 // Of x [T, d], which is left as it is.
-void RunFfn(const LayerContext& context, const Tensor& x, const SublayerOut& out);
+void RunFfn(const LayerContext& context, const SublayerIn& in, const SublayerOut& out);
 
 }  // namespace troupe
 

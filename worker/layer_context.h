@@ -32,6 +32,12 @@ struct LayerContext {
   const AttentionDescription& attention() const { return layer.description.attention; }
 };
 
+// What a sublayer reads, [T, d]: x, which its first operations norm where `norm` says so.
+struct SublayerIn {
+  Tensor x;
+  InputNorm norm;
+};
+
 // Where a sublayer puts its result, [T, d], or a tensor-parallel rank its term of it.
 struct SublayerOut {
   Tensor tensor;

@@ -39,17 +39,22 @@ void RunSublayer(const LayerContext& context, const LoadedNorms& norms, const Su
   const auto sum = [&](const Tensor& term) {
     context.links.tp->AllReduceSum(term.f32(), term.rows * term.stride);
   };
-  Tensor x = hidden;
+  SublayerIn in = {.x = hidden, .norm = {}};
   if (!norms.before.empty()) {
-    x = FirstRows(context.arena.normed, context.tokens());
-    context.ops.RmsNorm({hidden, norms.before.view, context.rms_epsilon(), x});
+    // Other homes are sent rows that are normed.
+    if (context.links.world->size() == 1 && context.ops.NormsInputs(context.tokens())) {
+      in.norm = {norms.before.f32(), context.rms_epsilon()};
+    } else {
+      in.x = FirstRows(context.arena.normed, context.tokens());
+      context.ops.RmsNorm({hidden, norms.before.view, context.rms_epsilon(), in.x});
+    }
   }
   if (norms.after.empty()) {
-    run(x, SublayerOut{hidden, /*accumulate=*/context.links.tp->rank() == 0});
+    run(in, SublayerOut{hidden, /*accumulate=*/context.links.tp->rank() == 0});
     return sum(hidden);
   }
   const Tensor change = FirstRows(context.arena.change, context.tokens());
-  run(x, SublayerOut{change, /*accumulate=*/false});
+  run(in, SublayerOut{change, /*accumulate=*/false});
   sum(change);
   context.ops.RmsNorm(
       {change, norms.after.view, context.rms_epsilon(), hidden, /*accumulate=*/true});
@@ -256,11 +261,11 @@ Tensor ModelRunner::ForwardMtp(const StepInput& input, absl::Span<const uint32_t
 void ModelRunner::RunLayer(const LoadedLayer& layer, const AttentionState& state,
                            const DeviceInput& input) {
   const LayerContext context{*model_, *ops_, *arena_, tap_, input, layer, *links_, *exchange_};
-  RunSublayer(context, layer.attention_norms, [&](const Tensor& x, const SublayerOut& out) {
-    RunAttention(context, state, x, out);
+  RunSublayer(context, layer.attention_norms, [&](const SublayerIn& in, const SublayerOut& out) {
+    RunAttention(context, state, in, out);
   });
   RunSublayer(context, layer.ffn_norms,
-              [&](const Tensor& x, const SublayerOut& out) { RunFfn(context, x, out); });
+              [&](const SublayerIn& in, const SublayerOut& out) { RunFfn(context, in, out); });
   TapHidden(layer.index, FirstRows(arena_->hidden, input.tokens()));
 }
 

@@ -61,6 +61,7 @@ void StepEngine::Reset() {
 }
 
 absl::Status StepEngine::Prepare(const v1::StepPlan& plan) {
+  const OpsRange range(*rank_->ops, "prepare");
   TROUPE_RETURN_IF_ERROR(CheckPlan(plan, limits_));
   for (const uint32_t slot : plan.finished_slots()) {
     TROUPE_RETURN_IF_ERROR(sequences_.Finish(slot));
@@ -104,6 +105,7 @@ absl::StatusOr<StepEngine::Launched> StepEngine::Launch(const v1::StepPlan& plan
       !plan.row_slot().empty() || std::any_of(plan.home_tokens().begin(), plan.home_tokens().end(),
                                               [](uint32_t tokens) { return tokens > 0; });
   if (!step.joins) return step;
+  const OpsRange range(*rank_->ops, "launch");
   TROUPE_RETURN_IF_ERROR(AddRows(plan, step));
   step.start_ns = clock_->MonotonicNs();
   step.output = rank_->runner->Launch(input_, Parts(plan));
@@ -157,6 +159,7 @@ void StepEngine::DrawOnDevice(Launched& step) {
 absl::Status StepEngine::Finish(const Launched& step, v1::StepResult& result) {
   TROUPE_RETURN_IF_ERROR(rank_->runner->status());
   if (!step.joins) return absl::OkStatus();
+  const OpsRange range(*rank_->ops, "finish");
   // The device was at the step before until that ended.
   const int64_t start_ns = std::max(step.start_ns, last_end_ns_);
   last_end_ns_ = clock_->MonotonicNs();

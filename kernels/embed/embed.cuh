@@ -2,6 +2,7 @@
 #ifndef TROUPE_KERNELS_EMBED_EMBED_CUH_
 #define TROUPE_KERNELS_EMBED_EMBED_CUH_
 
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/math.cuh"
 #include "kernels/embed/embed.h"
 
@@ -9,6 +10,8 @@ namespace troupe {
 
 template <class Element>
 __global__ void EmbedKernel(EmbedParams params) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   const int64_t row = blockIdx.x;
   const auto* from = static_cast<const Element*>(params.table.data) +
                      static_cast<int64_t>(TokenOf(params, row)) * params.table.stride;

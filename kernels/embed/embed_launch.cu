@@ -1,5 +1,5 @@
 #include "base/check.h"
-#include "kernels/cuda/context.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/embed/embed.cuh"
 #include "kernels/embed/embed_cuda.h"
 
@@ -10,8 +10,8 @@ void EmbedCuda(const EmbedParams& params, const CudaContext& context) {
   if (params.out.rows == 0) return;
   constexpr int kThreads = 256;
   WithElement(params.table.dtype, [&](auto element) {
-    EmbedKernel<decltype(element)>
-        <<<static_cast<unsigned>(params.out.rows), kThreads, 0, context.stream>>>(params);
+    Launch(EmbedKernel<decltype(element)>,
+           {.grid = static_cast<unsigned>(params.out.rows), .threads = kThreads}, context, params);
   });
 }
 

@@ -2,6 +2,7 @@
 #ifndef TROUPE_KERNELS_HEAD_NORM_ROPE_HEAD_NORM_ROPE_CUH_
 #define TROUPE_KERNELS_HEAD_NORM_ROPE_HEAD_NORM_ROPE_CUH_
 
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/head_norm_rope/norm_and_rotate.cuh"
 
 namespace troupe {
@@ -10,6 +11,8 @@ inline constexpr int kHeadNormRopeThreads = 128;
 
 __global__ void __launch_bounds__(kHeadNormRopeThreads)
     HeadNormRopeKernel(HeadNormRopeParams params) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   const int64_t item =
       (static_cast<int64_t>(blockIdx.x) * kHeadNormRopeThreads + threadIdx.x) / kWarpSize;
   if (item >= params.x.rows * params.heads) return;

@@ -1,5 +1,5 @@
 #include "base/check.h"
-#include "kernels/cuda/context.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/head_norm_rope/head_norm_rope.cuh"
 #include "kernels/head_norm_rope/head_norm_rope_cuda.h"
 
@@ -20,8 +20,10 @@ void HeadNormRopeCuda(const HeadNormRopeParams& params, const CudaContext& conte
   const HeadNormRopeParams resolved = ResolvedHeadNormRope(params);
   const int64_t threads = params.x.rows * params.heads * kWarpSize;
   if (threads == 0) return;
-  HeadNormRopeKernel<<<static_cast<unsigned>(CeilDiv(threads, kHeadNormRopeThreads)),
-                       kHeadNormRopeThreads, 0, context.stream>>>(resolved);
+  Launch(HeadNormRopeKernel,
+         {.grid = static_cast<unsigned>(CeilDiv(threads, kHeadNormRopeThreads)),
+          .threads = kHeadNormRopeThreads},
+         context, resolved);
 }
 
 }  // namespace troupe

@@ -2,6 +2,7 @@
 #ifndef TROUPE_KERNELS_KV_WRITE_KV_WRITE_CUH_
 #define TROUPE_KERNELS_KV_WRITE_KV_WRITE_CUH_
 
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/math.cuh"
 #include "kernels/kv_write/kv_write.h"
 
@@ -32,6 +33,8 @@ __device__ void WriteEntry(const float* from, const KvStream& stream, const Bloc
 
 template <class Element>
 __global__ void KvWriteKernel(KvWriteParams params) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   const int64_t token = blockIdx.x;
   const uint32_t slot = params.batch.slot[params.batch.token_row[token]];
   const int64_t entry = params.batch.position[token];

@@ -1,5 +1,5 @@
 #include "base/check.h"
-#include "kernels/cuda/context.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/kv_write/kv_write.cuh"
 #include "kernels/kv_write/kv_write_cuda.h"
 
@@ -18,8 +18,9 @@ void KvWriteCuda(const KvWriteParams& params, const CudaContext& context) {
   if (params.batch.tokens == 0) return;
   constexpr int kThreads = 256;
   WithElement(params.k_stream.dtype, [&](auto element) {
-    KvWriteKernel<decltype(element)>
-        <<<static_cast<unsigned>(params.batch.tokens), kThreads, 0, context.stream>>>(params);
+    Launch(KvWriteKernel<decltype(element)>,
+           {.grid = static_cast<unsigned>(params.batch.tokens), .threads = kThreads}, context,
+           params);
   });
 }
 

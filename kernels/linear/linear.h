@@ -5,6 +5,7 @@
 #ifndef TROUPE_KERNELS_LINEAR_LINEAR_H_
 #define TROUPE_KERNELS_LINEAR_LINEAR_H_
 
+#include "kernels/rms_norm/rms_norm.h"
 #include "kernels/tensor.h"
 
 namespace troupe {
@@ -50,11 +51,12 @@ class PackedMatrix {
 };
 
 struct LinearParams {
-  Tensor x;                         // [T, inputs] f32
+  Tensor x;                         // [T, inputs] f32, or bf16 where Ops::TakesRounded
   const PackedMatrix* w = nullptr;  // [outputs, inputs]
   Tensor out;                       // [T, outputs] f32
   bool accumulate = false;
   const float* bias = nullptr;  // [outputs]; null: none
+  InputNorm norm;
 };
 
 }  // namespace troupe

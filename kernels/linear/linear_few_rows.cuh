@@ -16,6 +16,7 @@ struct FewRowsProduct {
   int inputs = 0;
   int outputs = 0;  // a multiple of kStreamRows
   bool accumulate = false;
+  InputNorm norm;
   StreamChoice choice;
 };
 
@@ -37,8 +38,8 @@ __device__ __forceinline__ void StoreFewRows(const FewRowsProduct& product, int 
   }
 }
 
-// Dynamic shared memory: StreamMemory.
-template <int kColumnTiles>
+// kFours: see rows_to_shared.cuh. Dynamic shared memory: StreamMemory.
+template <int kColumnTiles, int kFours>
 __global__ void __launch_bounds__(kStreamThreads, 1)
     FewRowsKernel(const __grid_constant__ CUtensorMap weights, FewRowsProduct product) {
   extern __shared__ __align__(128) std::byte few_rows_shared[];
@@ -54,10 +55,12 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
   const int first =
       static_cast<int>(threadIdx.x) / kWarpSize * blocks + static_cast<int>(blockIdx.x);
   TileStream stream(ring, first, step, count, product.inputs, map_of, group_of);
-  stream.FillStages();
   LetNextKernelBegin();
+  stream.FillStages();
+  const NormWeights<kFours> norm_weights(product.norm, product.inputs);
   WaitForEarlierKernels();
-  RoundRowsToShared(product.x, product.x_stride, product.rows, product.inputs, memory.x);
+  BringRows<kFours>(product.x, product.x_stride, product.rows, product.inputs,
+                    norm_weights, product.norm.eps, memory.x);
   __syncthreads();
   uint32_t x_at[kColumnTiles];
 #pragma unroll

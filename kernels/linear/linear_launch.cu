@@ -7,6 +7,7 @@
 #include "kernels/linear/linear_cuda.h"
 #include "kernels/linear/linear_few_rows.cuh"
 #include "kernels/linear/linear_products.cuh"
+#include "kernels/rms_norm/rms_norm_cuda.h"
 
 namespace troupe {
 namespace {
@@ -40,10 +41,9 @@ void LaunchExactOf(const ExactProduct& product, int rows_a_tile, const dim3& gri
 
 template <int kRowTiles, bool kGated>
 void LaunchUnitsOf(const UnitProduct& product, const dim3& grid, const CudaContext& context) {
-  constexpr int64_t kSharedBytes = UnitSharedBytes(kRowTiles);
-  AllowSharedMemory(UnitProductKernel<kRowTiles, kGated>, kSharedBytes, context.errors);
-  UnitProductKernel<kRowTiles, kGated>
-      <<<grid, kUnitThreads, kSharedBytes, context.stream>>>(product);
+  Launch(UnitProductKernel<kRowTiles, kGated>,
+         {.grid = grid, .threads = kUnitThreads, .shared_bytes = UnitSharedBytes(kRowTiles)},
+         context, product);
 }
 
 template <bool kGated>
@@ -58,10 +58,17 @@ void LaunchUnitsWith(const UnitProduct& product, int rows_a_tile, const dim3& gr
   }
 }
 
+// Whether a kernel that brings rows of x by BringRows may norm them.
+bool MayNorm(const Tensor& x, const InputNorm& norm) {
+  return norm.weight == nullptr ||
+         (x.cols <= kMostNormedCols && reinterpret_cast<uintptr_t>(norm.weight) % 16 == 0);
+}
+
 // By streaming, where that takes the shape.
 bool RunFewRows(const LinearParams& params, const CudaMatrix& w, const CudaContext& context) {
   const int64_t tiles = w.outputs() / kStreamRows;
-  if (!RowsAligned(params.x) || w.outputs() % kStreamRows != 0 ||
+  if (params.x.dtype != DType::kF32 || !RowsAligned(params.x) || !MayNorm(params.x, params.norm) ||
+      w.outputs() % kStreamRows != 0 ||
       !WantsStream(tiles, params.x.rows, w.inputs(), context.multiprocessors)) {
     return false;
   }
@@ -77,24 +84,43 @@ bool RunFewRows(const LinearParams& params, const CudaMatrix& w, const CudaConte
                                   .inputs = static_cast<int>(w.inputs()),
                                   .outputs = static_cast<int>(w.outputs()),
                                   .accumulate = params.accumulate,
+                                  .norm = params.norm,
                                   .choice = choice};
   const PairedRows rows = {
       .groups = w.outputs() / kStreamRows, .group_step = 16, .half_step = 8, .row_step = 1};
-  Launch(FewRowsKernel<kMostStreamRows / kStreamColumns>,
-         {.grid = static_cast<unsigned>(choice.blocks),
-          .threads = kStreamThreads,
-          .shared_bytes = choice.shared_bytes},
-         context, MapStream(w.data(), w.inputs(), rows, context.errors), product);
+  const CUtensorMap map = MapStream(w.data(), w.inputs(), rows, context.errors);
+  WithNormedFours(params.norm, w.inputs(), [&](auto fours) {
+    Launch(FewRowsKernel<kMostStreamRows / kStreamColumns, decltype(fours)::value>,
+           {.grid = static_cast<unsigned>(choice.blocks),
+            .threads = kStreamThreads,
+            .shared_bytes = choice.shared_bytes},
+           context, map, product);
+  });
   return true;
+}
+
+// What products take that norm nothing: x normed, in scratch memory.
+LinearParams NormedFirst(const LinearParams& params, const CudaContext& context) {
+  LinearParams normed = params;
+  normed.x = NormedRows(params.x, params.norm, context);
+  normed.norm = {};
+  return normed;
 }
 
 void RunUnits(const LinearParams& params, const CudaMatrix& w, const ProductChoice& choice,
               const CudaContext& context) {
   if (RunFewRows(params, w, context)) return;
+  if (params.norm.weight != nullptr) return LinearCuda(NormedFirst(params, context), context);
   const int64_t rows = params.x.rows;
-  auto* rounded = context.scratch.Take<CudaBf16>(rows * params.x.cols);
-  if (!context.errors.ok()) return;
-  LaunchRound(params.x, rounded, context);
+  const auto* rounded = static_cast<const CudaBf16*>(params.x.data);
+  int64_t x_stride = params.x.stride;
+  if (params.x.dtype != DType::kBf16) {
+    auto* to = context.scratch.Take<CudaBf16>(rows * params.x.cols);
+    if (!context.errors.ok()) return;
+    LaunchRound(params.x, to, context);
+    rounded = to;
+    x_stride = w.inputs();
+  }
   auto* out = static_cast<float*>(params.out.data);
   if (context.cublas != nullptr && params.bias == nullptr) {
     const DenseProduct product = {.x = rounded,
@@ -103,7 +129,7 @@ void RunUnits(const LinearParams& params, const CudaMatrix& w, const ProductChoi
                                   .rows = rows,
                                   .inputs = w.inputs(),
                                   .outputs = w.outputs(),
-                                  .x_stride = w.inputs(),
+                                  .x_stride = x_stride,
                                   .out_stride = params.out.stride,
                                   .accumulate = params.accumulate};
     if (context.cublas->Run(product, context.stream, context.errors)) return;
@@ -113,7 +139,7 @@ void RunUnits(const LinearParams& params, const CudaMatrix& w, const ProductChoi
   product.rows.bias = params.bias;
   product.rows.rows = static_cast<int>(rows);
   product.x = rounded;
-  product.x_stride = w.inputs();
+  product.x_stride = x_stride;
   product.inputs = w.inputs();
   product.outputs = w.outputs();
   product.out = out;
@@ -123,6 +149,17 @@ void RunUnits(const LinearParams& params, const CudaMatrix& w, const ProductChoi
 }
 
 }  // namespace
+
+Tensor NormedRows(const Tensor& x, const InputNorm& norm, const CudaContext& context) {
+  const Tensor normed = {context.scratch.Take<float>(x.rows * x.cols), DType::kF32, x.rows, x.cols,
+                         x.cols};
+  // The norm only reads them.
+  auto* weight = const_cast<float*>(norm.weight);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  if (context.errors.ok()) {
+    RmsNormCuda({x, {weight, DType::kF32, 1, x.cols, x.cols}, norm.eps, normed}, context);
+  }
+  return normed;
+}
 
 bool RowsAligned(const Tensor& x) {
   return reinterpret_cast<uintptr_t>(x.data) % sizeof(float4) == 0 && x.stride % 4 == 0;
@@ -170,13 +207,29 @@ void LaunchUnits(const UnitProduct& product, bool gated, const ProductChoice& ch
   }
 }
 
+bool TakesRoundedCuda(const PackedMatrix& w, int64_t rows) {
+  // Fewer are rounded where they are read.
+  if (AsCodes(&w) != nullptr || AsFp8(&w) != nullptr || rows <= kMostStreamRows) return false;
+  return ChooseProduct({.rows = rows,
+                        .inputs = w.inputs(),
+                        .outputs = w.outputs(),
+                        .weights = AsCuda(&w).dtype(),
+                        .precision = w.precision()})
+             .kernel == ProductKernel::kMatrixUnits;
+}
+
 void LinearCuda(const LinearParams& params, const CudaContext& context) {
   CHECK_EQ(params.x.cols, params.w->inputs());
   CHECK_EQ(params.out.cols, params.w->outputs());
   CHECK_EQ(params.out.rows, params.x.rows);
   if (params.x.rows == 0) return;
-  if (const CudaCodes* codes = AsCodes(params.w)) return CodedLinearCuda(params, *codes, context);
-  if (const CudaFp8* fp8 = AsFp8(params.w)) return Fp8LinearCuda(params, *fp8, context);
+  const CudaCodes* codes = AsCodes(params.w);
+  const CudaFp8* fp8 = AsFp8(params.w);
+  if ((codes != nullptr || fp8 != nullptr) && params.norm.weight != nullptr) {
+    return LinearCuda(NormedFirst(params, context), context);
+  }
+  if (codes != nullptr) return CodedLinearCuda(params, *codes, context);
+  if (fp8 != nullptr) return Fp8LinearCuda(params, *fp8, context);
   const CudaMatrix& w = AsCuda(params.w);
   const ProductChoice choice = ChooseProduct({.rows = params.x.rows,
                                               .inputs = w.inputs(),
@@ -184,9 +237,12 @@ void LinearCuda(const LinearParams& params, const CudaContext& context) {
                                               .weights = w.dtype(),
                                               .precision = w.precision(),
                                               .x_aligned = RowsAligned(params.x)});
+  CHECK(params.x.dtype == DType::kF32 || choice.kernel == ProductKernel::kMatrixUnits)
+      << "no kernel takes such rows rounded";
   if (choice.kernel == ProductKernel::kMatrixUnits) return RunUnits(params, w, choice, context);
-  const bool fp8 = w.precision() == Precision::kFp8Groups;
-  const Tensor x = fp8 ? RoundedToFp8(params.x, context) : params.x;
+  if (params.norm.weight != nullptr) return LinearCuda(NormedFirst(params, context), context);
+  const bool rounded = w.precision() == Precision::kFp8Groups;
+  const Tensor x = rounded ? RoundedToFp8(params.x, context) : params.x;
   if (!context.errors.ok()) return;
   ExactProduct product;
   product.rows.weights = w.data();

@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/grouped.cuh"
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/math.cuh"
 
 namespace troupe {
@@ -198,6 +199,8 @@ __global__ void __launch_bounds__(kUnitThreads) UnitProductKernel(UnitProduct pr
   constexpr int kWChunks = kUnitOutputs * kRowChunks;
   uint4* x_stages = unit_shared;
   uint4* w_stages = unit_shared + kUnitStages * kXChunks;
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   const RowTile tile = FindTile(product.rows, static_cast<int>(blockIdx.y), kRowTiles * 16);
   if (tile.count == 0) return;
   const UnitCopies<kRowTiles, kGated> copies(product, tile);

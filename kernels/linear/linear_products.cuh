@@ -20,6 +20,9 @@ void LaunchUnits(const UnitProduct& product, bool gated, const ProductChoice& ch
 // x rounded to bf16, packed: [rows, x.cols].
 void LaunchRound(const Tensor& x, CudaBf16* to, const CudaContext& context);
 
+// x normed, in scratch memory.
+Tensor NormedRows(const Tensor& x, const InputNorm& norm, const CudaContext& context);
+
 bool RowsAligned(const Tensor& x);
 
 }  // namespace troupe

@@ -58,11 +58,14 @@ inline StreamChoice ChooseStream(int64_t tiles, int64_t x_rows, int64_t inputs, 
 }
 
 // Whether a dense product of `tiles` tiles does best so: all of its weights come at once, and a row
-// of x is not so long that a warp's products, one after another, take longer than the weights.
+// of x is not so long that a warp's products, one after another, take longer than the weights; or
+// all weights come while the kernels before it run.
 inline bool WantsStream(int64_t tiles, int64_t rows, int64_t inputs, int multiprocessors) {
   constexpr int64_t kMostInputs = 3072;
-  return rows <= kMostStreamRows && inputs <= kMostInputs &&
-         tiles <= int64_t{kStreamWarps} * multiprocessors;
+  constexpr int64_t kMostInputsOfOneTile = 4096;  // a block's, with the rows of x
+  if (rows > kMostStreamRows) return false;
+  if (tiles <= multiprocessors) return inputs <= kMostInputsOfOneTile;
+  return inputs <= kMostInputs && tiles <= int64_t{kStreamWarps} * multiprocessors;
 }
 
 }  // namespace troupe

@@ -12,6 +12,7 @@
 #include "kernels/cuda/tensor_map.cuh"
 #include "kernels/linear/linear_matrix_units.cuh"
 #include "kernels/linear/stream_choice.h"
+#include "kernels/rms_norm/rows_to_shared.cuh"
 
 namespace troupe {
 
@@ -235,6 +236,21 @@ __device__ __forceinline__ void RoundRowsToShared(const float* x, int64_t stride
       std::byte* row = to + at / fours * StreamXBytes(inputs);
       reinterpret_cast<uint2*>(row)[at % fours] = RoundedFour(values[i]);
     }
+  }
+}
+
+static_assert(kStreamThreads == kRmsNormThreads);
+
+// Rows of x, normed where kFours > 0, to where StreamMemory::RowOfX finds them.
+template <int kFours>
+__device__ __forceinline__ void BringRows(const float* x, int64_t stride, int rows, int inputs,
+                                          const NormWeights<kFours>& weights, float eps,
+                                          std::byte* to) {
+  if constexpr (kFours == 0) {
+    RoundRowsToShared(x, stride, rows, inputs, to);
+  } else {
+    NormRowsToShared<kFours>(x, stride, rows, inputs, weights, eps, to,
+                             static_cast<int>(StreamXBytes(inputs)));
   }
 }
 

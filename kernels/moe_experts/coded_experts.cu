@@ -154,7 +154,8 @@ const float* RunSharedByLinear(const MoeExpertsParams& params, const CudaContext
     return Tensor{context.scratch.Take<float>(rows * cols), DType::kF32, rows, cols, cols};
   };
   const Tensor both = take(2 * size);
-  const Tensor activated = take(size);
+  Tensor activated = take(size);
+  if (TakesRoundedCuda(*shared.down, rows)) activated.dtype = DType::kBf16;
   const Tensor out = take(shared.down->outputs());
   if (!context.errors.ok()) return nullptr;
   LinearCuda({.x = params.x, .w = shared.gate_up, .out = both, .bias = shared.gate_up_bias},

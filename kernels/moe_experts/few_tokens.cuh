@@ -31,6 +31,7 @@ struct FewTokensExperts {
   float* out = nullptr;           // [tokens, hidden]
   int64_t out_stride = 0;
   bool accumulate = true;
+  InputNorm norm;
   FewTokensChoice choice;
 };
 
@@ -42,6 +43,23 @@ struct ExpertSlots {
   uint8_t pairs[kMostFewPairs][kMostFewTokens];
 };
 
+// The same where there is one token, whose experts are all different, with a warp for its choices.
+__device__ __forceinline__ void FindSlotsOfOne(const FewTokensExperts& params, ExpertSlots& slots) {
+  const int pair = static_cast<int>(threadIdx.x);
+  if (pair < kWarpSize) {
+    const int expert = pair < params.top_k ? __ldcg(params.chosen + pair) : -1;
+    const unsigned valid = __ballot_sync(kAllLanes, expert >= 0);
+    if (expert >= 0) {
+      const int slot = __popc(valid & ((1U << pair) - 1));
+      slots.expert[slot] = expert;
+      slots.size[slot] = 1;
+      slots.pairs[slot][0] = static_cast<uint8_t>(pair);
+    }
+    if (pair == 0) slots.count = __popc(valid);
+  }
+  __syncthreads();
+}
+
 // By all threads of the block. `first` has room for a number for every expert.
 __device__ __forceinline__ void FindSlots(const FewTokensExperts& params, ExpertSlots& slots,
                                           int* first) {
@@ -49,6 +67,7 @@ __device__ __forceinline__ void FindSlots(const FewTokensExperts& params, Expert
   __shared__ int slot_of[kMostFewPairs];
   const int pairs = params.tokens * params.top_k;
   const int pair = static_cast<int>(threadIdx.x);
+  if (params.tokens == 1 && pairs <= kWarpSize) return FindSlotsOfOne(params, slots);
   const int expert = pair < pairs ? __ldcg(params.chosen + pair) : -1;
   for (int e = pair; e < params.experts; e += kStreamThreads) first[e] = kMostFewPairs;
   if (pair < kMostFewPairs) slots.size[pair] = 0;
@@ -99,7 +118,8 @@ __device__ __forceinline__ void StoreInner(const FewTokensExperts& params, const
 }
 
 // inner = activation(gate_up x). Dynamic shared memory: StreamMemory, a number an expert.
-template <int kColumnTiles>
+// kFours: see kernels/rms_norm/rows_to_shared.cuh.
+template <int kColumnTiles, int kFours>
 __global__ void __launch_bounds__(kStreamThreads, 1)
     FewTokensGateUpKernel(FewTokensExperts params) {
   extern __shared__ __align__(128) std::byte few_tokens_shared[];
@@ -108,6 +128,10 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
   const StreamMemory memory(few_tokens_shared, choice, params.tokens, params.hidden);
   const WarpRing ring = memory.Ring(choice);
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const NormWeights<kFours> norm_weights(params.norm, params.hidden);
+  for (int e = static_cast<int>(threadIdx.x); e < params.experts; e += kStreamThreads) {
+    PrefetchMap(params.gate_up + e);
+  }
   WaitForEarlierKernels();
   FindSlots(params, slots, static_cast<int*>(memory.other));
   LetNextKernelBegin();
@@ -124,7 +148,8 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
       static_cast<int>(threadIdx.x) / kWarpSize * blocks + static_cast<int>(blockIdx.x);
   TileStream stream(ring, first, step, count, params.hidden, map_of, group_of);
   stream.FillStages();
-  RoundRowsToShared(params.x, params.x_stride, params.tokens, params.hidden, memory.x);
+  BringRows<kFours>(params.x, params.x_stride, params.tokens, params.hidden, norm_weights,
+                    params.norm.eps, memory.x);
   __syncthreads();
   for (int tile = first; tile < count; tile += step) {
     const int slot = tile / tiles_an_expert;

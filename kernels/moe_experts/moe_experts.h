@@ -45,6 +45,7 @@ struct MoeExpertsParams {
   Tensor out;                       // [T, d] f32
   Activation activation;            // of all experts
   bool accumulate = true;           // added to `out`
+  InputNorm norm;                   // of what all experts read
 };
 
 }  // namespace troupe

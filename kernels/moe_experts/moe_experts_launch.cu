@@ -191,6 +191,9 @@ const float* RunShared(const MoeExpertsParams& params, const CudaContext& contex
   if (IsOther(*params.shared)) return RunSharedByLinear(params, context);
   const ExpertLayer shared =
       SharedLayer(*params.shared, params.activation, params.x.rows, RowsAligned(params.x));
+  if (shared.choice.kernel == ProductKernel::kMatrixUnits) {
+    return RunSharedByLinear(params, context);
+  }
   return RunExperts(shared, params.x, context);
 }
 
@@ -215,15 +218,18 @@ void RunFewTokens(const MoeExpertsParams& params, const CudaExpertList& experts,
                           .out = static_cast<float*>(params.out.data),
                           .out_stride = params.out.stride,
                           .accumulate = params.accumulate,
+                          .norm = params.norm,
                           .choice = choice};
   few.inner = context.scratch.Take<CudaBf16>(int64_t{few.tokens} * few.top_k * few.size);
   if (!context.errors.ok()) return;
   constexpr int kColumnTiles = kMostFewTokens / kStreamColumns;
-  Launch(FewTokensGateUpKernel<kColumnTiles>,
-         {.grid = static_cast<unsigned>(choice.gate_up.blocks),
-          .threads = kStreamThreads,
-          .shared_bytes = choice.gate_up.shared_bytes},
-         context, few);
+  WithNormedFours(params.norm, few.hidden, [&](auto fours) {
+    Launch(FewTokensGateUpKernel<kColumnTiles, decltype(fours)::value>,
+           {.grid = static_cast<unsigned>(choice.gate_up.blocks),
+            .threads = kStreamThreads,
+            .shared_bytes = choice.gate_up.shared_bytes},
+           context, few);
+  });
   Launch(FewTokensDownKernel<kColumnTiles>,
          {.grid = static_cast<unsigned>(choice.down.blocks),
           .threads = kStreamThreads,
@@ -278,15 +284,19 @@ const float* RunGrouped(const MoeExpertsParams& params, const CudaExpertList& ex
   return out;
 }
 
+ExpertsShape ShapeOf(const MoeExpertsParams& params, const CudaExpertList& experts) {
+  return {.tokens = params.x.rows,
+          .experts = experts.size(),
+          .top_k = params.top_k,
+          .hidden = experts.hidden(),
+          .size = experts.inner_size()};
+}
+
 // On the copy engine and the matrix units; false where these kernels do not take the experts.
 bool RunBf16(const MoeExpertsParams& params, const CudaExpertList& experts,
              const CudaContext& context) {
   if (experts.gate_up_maps() == nullptr || !RowsAligned(params.x)) return false;
-  const ExpertsShape shape = {.tokens = params.x.rows,
-                              .experts = experts.size(),
-                              .top_k = params.top_k,
-                              .hidden = experts.hidden(),
-                              .size = experts.inner_size()};
+  const ExpertsShape shape = ShapeOf(params, experts);
   const FewTokensChoice few = ChooseFewTokens(shape, context.multiprocessors);
   const int rows = ChooseGroupedRows(shape);
   if (few.gate_up.blocks == 0 && rows == 0) return false;
@@ -304,6 +314,17 @@ bool RunBf16(const MoeExpertsParams& params, const CudaExpertList& experts,
   const float* routed = run(params, experts, tiles, context);
   if (context.errors.ok()) CombineExperts(params, routed, shared, tiles.place, context);
   return true;
+}
+
+// Whether one kernel alone reads x, and norms it.
+bool NormsByItself(const MoeExpertsParams& params, const CudaContext& context) {
+  if (AsCodes(params.experts) != nullptr || params.shared != nullptr) return false;
+  const CudaExpertList& experts = AsCuda(params.experts);
+  const ExpertsShape shape = ShapeOf(params, experts);
+  return experts.gate_up_maps() != nullptr && RowsAligned(params.x) &&
+         params.x.cols <= kMostNormedCols &&
+         reinterpret_cast<uintptr_t>(params.norm.weight) % 16 == 0 &&
+         ChooseFewTokens(shape, context.multiprocessors).gate_up.blocks > 0;
 }
 
 }  // namespace
@@ -350,6 +371,12 @@ void CombineExperts(const MoeExpertsParams& params, const float* routed, const f
 }
 
 void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) {
+  if (params.norm.weight != nullptr && !NormsByItself(params, context)) {
+    MoeExpertsParams normed = params;
+    normed.x = NormedRows(params.x, params.norm, context);
+    normed.norm = {};
+    return MoeExpertsCuda(normed, context);
+  }
   if (const CodedExpertList* coded = AsCodes(params.experts)) {
     return CodedExpertsCuda(params, *coded, context);
   }

@@ -43,6 +43,7 @@ struct MoeRouteParams {
   GroupScore group_score = GroupScore::kNone;
   int groups = 1;         // divides E
   int groups_chosen = 1;  // hold top_k experts at least
+  InputNorm norm;         // with a router only
 };
 
 }  // namespace troupe

@@ -19,6 +19,14 @@ bool IsForUnits(const MoeRouteParams& params, const CudaMatrix& router) {
          router.outputs() % kRouteExpertTile == 0 && RowsAligned(params.x);
 }
 
+// Whether these kernels norm rows as they are asked to.
+bool UnitsMayNorm(const MoeRouteParams& params) {
+  return params.norm.weight == nullptr ||
+         (params.x.rows <= kMostTokensSpread && params.x.cols <= kMostNormedCols &&
+          params.x.cols >= kRouteWarps * kRouteInputs &&
+          reinterpret_cast<uintptr_t>(params.norm.weight) % 16 == 0);
+}
+
 // True where the experts are chosen too.
 bool RouteOnUnits(const MoeRouteParams& params, const CudaMatrix& router,
                   const CudaContext& context) {
@@ -37,13 +45,23 @@ bool RouteOnUnits(const MoeRouteParams& params, const CudaMatrix& router,
   const bool spread = params.x.rows <= kMostTokensSpread ||
                       router.outputs() % (kManyExpertTiles * kRouteExpertTile) != 0;
   const int tiles = spread ? 1 : kManyExpertTiles;
+  CHECK(params.norm.weight == nullptr || spread) << "so many rows are normed before";
   const dim3 grid(static_cast<unsigned>(groups),
                   static_cast<unsigned>(router.outputs() / (tiles * kRouteExpertTile)));
-  Launch(spread ? UnitsRouteKernel<1> : UnitsRouteKernel<kManyExpertTiles>,
-         {.grid = grid,
-          .threads = kRouteThreads,
-          .shared_bytes = UnitsRouteSharedBytes(tiles, router.outputs(), params.groups)},
-         context, units);
+  const auto launch = [&](auto* kernel) {
+    Launch(kernel,
+           {.grid = grid,
+            .threads = kRouteThreads,
+            .shared_bytes = UnitsRouteSharedBytes(tiles, router.outputs(), params.groups)},
+           context, units);
+  };
+  if (!spread) {
+    launch(UnitsRouteKernel<kManyExpertTiles, 0>);
+  } else {
+    WithNormedFours(params.norm, params.x.cols, [&](auto fours) {
+      launch(UnitsRouteKernel<1, decltype(fours)::value>);
+    });
+  }
   return chooses;
 }
 
@@ -60,7 +78,14 @@ void MoeRouteCuda(const MoeRouteParams& params, const CudaContext& context) {
   const size_t shared_bytes = floats * sizeof(float);
   if (params.router != nullptr) {
     const CudaMatrix& router = AsCuda(params.router);
-    if (IsForUnits(params, router)) {
+    const bool on_units = IsForUnits(params, router);
+    if (params.norm.weight != nullptr && !(on_units && UnitsMayNorm(params))) {
+      MoeRouteParams normed = params;
+      normed.x = NormedRows(params.x, params.norm, context);
+      normed.norm = {};
+      return MoeRouteCuda(normed, context);
+    }
+    if (on_units) {
       if (RouteOnUnits(params, router, context)) return;
     } else {
       LinearCuda({params.x, params.router, params.logits, /*accumulate=*/false, params.router_bias},

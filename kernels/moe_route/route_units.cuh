@@ -12,6 +12,7 @@
 #include "kernels/cuda/hopper.cuh"
 #include "kernels/linear/linear_matrix_units.cuh"
 #include "kernels/moe_route/moe_route.cuh"
+#include "kernels/rms_norm/rows_to_shared.cuh"
 
 namespace troupe {
 
@@ -28,7 +29,8 @@ struct UnitsRoute {
   int64_t x_stride = 0;
   const CudaBf16* router = nullptr;    // [E, inputs]
   const float* router_bias = nullptr;  // [E]; null: none
-  int inputs = 0;                      // a multiple of kRouteInputs
+  // A multiple of kRouteInputs; to norm x, every warp must have some.
+  int inputs = 0;
   unsigned* arrived = nullptr;  // [groups of tokens] zero before and after; null: do not choose
 };
 
@@ -71,9 +73,39 @@ __device__ __forceinline__ void MultiplyParts(const float (&x)[2][8],
   }
 }
 
+// 1 / root mean square of each of the block's tokens, as RmsNormShortKernel has them: half of the
+// block for a row. `squares` has a number for each warp of a half and token.
+template <int kFours>
+__device__ __forceinline__ void FindScales(const UnitsRoute& params, int first_token, int tokens,
+                                           float (*squares)[kRmsNormThreads / kWarpSize],
+                                           float* scales) {
+  constexpr int kWarps = kRmsNormThreads / kWarpSize;
+  constexpr int kHalves = kRouteThreads / kRmsNormThreads;
+  const int thread = static_cast<int>(threadIdx.x) % kRmsNormThreads;
+  for (int t = static_cast<int>(threadIdx.x) / kRmsNormThreads; t < tokens; t += kHalves) {
+    const auto* row =
+        reinterpret_cast<const float4*>(params.x + (first_token + t) * params.x_stride);
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kFours; ++i) {
+      const int four = thread + i * kRmsNormThreads;
+      sum += SquaresOf(four < params.inputs / 4 ? row[four] : float4{});
+    }
+    sum = WarpSum(sum);
+    if (thread % kWarpSize == 0) squares[t][thread / kWarpSize] = sum;
+  }
+  __syncthreads();
+  if (threadIdx.x < tokens) {
+    float sum = 0;
+    for (int warp = 0; warp < kWarps; ++warp) sum += squares[threadIdx.x][warp];
+    scales[threadIdx.x] = ScaleOf(sum, params.inputs, params.route.norm.eps);
+  }
+  __syncthreads();
+}
+
 // This warp's share of the inputs, as f32 sums in its place of `partial`:
 // [warps][tokens][experts of the block].
-template <int kExpertTiles>
+template <int kExpertTiles, int kFours>
 __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_token,
                                          int first_expert, float* partial) {
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
@@ -91,6 +123,9 @@ __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_tok
   const CudaBf16* w =
       params.router + static_cast<int64_t>(first_expert + lane / 4) * params.inputs + lane % 4 * 8;
   float sums[3][kExpertTiles][4] = {};
+  __shared__ float squares[kRouteTokens][kRmsNormThreads / kWarpSize];
+  __shared__ float scales[kRouteTokens];
+  float scale[2] = {1, 1};
   // Loads of kAhead steps go out together; of experts also before x is there.
   constexpr int kAhead = kExpertTiles == 1 ? 4 : 2;
   for (int step = begin; step < end; step += kAhead) {
@@ -105,12 +140,31 @@ __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_tok
             w + static_cast<int64_t>(n) * kRouteExpertTile * params.inputs + at);
       }
     }
-    if (step == begin) WaitForEarlierKernels();
+    if (step == begin) {
+      WaitForEarlierKernels();
+      if constexpr (kFours > 0) {
+        const int count = min(kRouteTokens, tokens - first_token);
+        FindScales<kFours>(params, first_token, count, squares, scales);
+        scale[0] = scales[min(lane / 4, count - 1)];
+        scale[1] = scales[min(lane / 4 + 8, count - 1)];
+      }
+    }
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       const int at = min(step + i, end - 1) * kRouteInputs;
 #pragma unroll
       for (int r = 0; r < 2; ++r) LoadElements<8>(x[r] + at, values[i][r]);
+      if constexpr (kFours > 0) {
+        float weight[8];
+        LoadElements<8>(params.route.norm.weight + lane % 4 * 8 + at, weight);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+#pragma unroll
+          for (int r = 0; r < 2; ++r) {
+            values[i][r][j] = __fmul_rn(__fmul_rn(values[i][r][j], scale[r]), weight[j]);
+          }
+        }
+      }
     }
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
@@ -131,7 +185,8 @@ __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_tok
 }
 
 // Grid: groups of tokens in x, of experts in y. Dynamic shared memory: UnitsRouteSharedBytes.
-template <int kExpertTiles>
+// kFours: see kernels/rms_norm/rows_to_shared.cuh.
+template <int kExpertTiles, int kFours>
 __global__ void __launch_bounds__(kRouteThreads, 1) UnitsRouteKernel(UnitsRoute params) {
   extern __shared__ float units_route_shared[];
   __shared__ bool is_last;
@@ -141,7 +196,7 @@ __global__ void __launch_bounds__(kRouteThreads, 1) UnitsRouteKernel(UnitsRoute 
   const int first_expert = static_cast<int>(blockIdx.y) * kExperts;
   const int tokens = min(kRouteTokens, static_cast<int>(route.logits.rows) - first_token);
   LetNextKernelBegin();
-  SumShare<kExpertTiles>(params, first_token, first_expert, units_route_shared);
+  SumShare<kExpertTiles, kFours>(params, first_token, first_expert, units_route_shared);
   // Warps without a share of the inputs have not waited.
   WaitForEarlierKernels();
   __syncthreads();

@@ -18,9 +18,16 @@ void QkvWriteCuda(const QkvWriteParams& params, const CudaContext& context) {
                                            params.kv.v_stream.kv_heads);
   if (warps == 0) return;
   const auto blocks = static_cast<unsigned>(CeilDiv(warps * kWarpSize, kQkvWriteThreads));
+  const auto takes = [&](int own) {
+    return RotatesWhole(resolved.q, own) && RotatesWhole(resolved.k, own) &&
+           params.kv.v_stream.head_dim == own * kWarpSize;
+  };
   WithElement(params.kv.k_stream.dtype, [&](auto element) {
-    Launch(QkvWriteKernel<decltype(element)>, {.grid = blocks, .threads = kQkvWriteThreads},
-           context, resolved);
+    using Element = decltype(element);
+    Launch(takes(4)   ? QkvWriteWholeKernel<Element, 4>
+           : takes(2) ? QkvWriteWholeKernel<Element, 2>
+                      : QkvWriteKernel<Element>,
+           {.grid = blocks, .threads = kQkvWriteThreads}, context, resolved);
   });
 }
 

@@ -2,13 +2,9 @@
 #ifndef TROUPE_KERNELS_RMS_NORM_RMS_NORM_CUH_
 #define TROUPE_KERNELS_RMS_NORM_RMS_NORM_CUH_
 
-#include "kernels/cuda/hopper.cuh"
-#include "kernels/cuda/math.cuh"
-#include "kernels/rms_norm/rms_norm.h"
+#include "kernels/rms_norm/row_norm.cuh"
 
 namespace troupe {
-
-inline constexpr int kRmsNormThreads = 256;
 
 // A row's sum of squares, to every thread; its order depends on the number of columns alone.
 __device__ inline float RowSquares(const float* x, int64_t cols, float* warp_sums) {
@@ -44,18 +40,6 @@ __global__ void __launch_bounds__(kRmsNormThreads) RmsNormKernel(RmsNormParams p
   }
 }
 
-__device__ __forceinline__ float SquaresOf(const float4& four) {
-  float squares = __fmul_rn(four.x, four.x);
-  squares = __fmaf_rn(four.y, four.y, squares);
-  squares = __fmaf_rn(four.z, four.z, squares);
-  return __fmaf_rn(four.w, four.w, squares);
-}
-
-__device__ __forceinline__ float4 NormedFour(const float4& x, float scale, const float4& weight) {
-  return {__fmul_rn(__fmul_rn(x.x, scale), weight.x), __fmul_rn(__fmul_rn(x.y, scale), weight.y),
-          __fmul_rn(__fmul_rn(x.z, scale), weight.z), __fmul_rn(__fmul_rn(x.w, scale), weight.w)};
-}
-
 // The same for whole rows of up to kFours * 4 * kRmsNormThreads columns, aligned, which threads
 // keep in registers; weights are there before the row is. Without accumulate and square_sums.
 template <int kFours>
@@ -85,7 +69,7 @@ __global__ void __launch_bounds__(kRmsNormThreads) RmsNormShortKernel(RmsNormPar
     squares += SquaresOf(kept_x[i]);
   }
   squares = BlockSum(squares, warp_sums);
-  const float scale = 1.0F / sqrtf(squares / static_cast<float>(params.x.cols) + params.eps);
+  const float scale = ScaleOf(squares, params.x.cols, params.eps);
 #pragma unroll
   for (int i = 0; i < kFours; ++i) {
     const int four = static_cast<int>(threadIdx.x) + i * kRmsNormThreads;

@@ -25,6 +25,12 @@ struct SquareSumsParams {
   float* sums = nullptr;  // [T]
 };
 
+// Of an operation that norms what it reads, x, by itself: see Ops::NormsInputs.
+struct InputNorm {
+  const float* weight = nullptr;  // [d]; null: x is taken as it is
+  float eps = 0;
+};
+
 }  // namespace troupe
 
 #endif  // TROUPE_KERNELS_RMS_NORM_RMS_NORM_H_

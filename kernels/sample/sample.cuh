@@ -7,6 +7,7 @@
 #ifndef TROUPE_KERNELS_SAMPLE_SAMPLE_CUH_
 #define TROUPE_KERNELS_SAMPLE_SAMPLE_CUH_
 
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/math.cuh"
 #include "kernels/sample/sample.h"
 
@@ -66,13 +67,36 @@ __device__ unsigned FindBest(const float* logits, int count, SampleShared& share
   float mine = -INFINITY;
   unsigned best = kDamagedLogits;
   bool damaged = false;
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += kSampleThreads) {
-    const float logit = logits[i];
+  const auto look = [&](float logit, int token) {
     damaged = damaged || !(logit < INFINITY);
     if (logit > mine) {
       mine = logit;
-      best = static_cast<unsigned>(i);
+      best = static_cast<unsigned>(token);
     }
+  };
+  // Fours, as many at once as hide the memory's latency; then what they leave.
+  constexpr int kAhead = 8;
+  const bool aligned = reinterpret_cast<uintptr_t>(logits) % sizeof(float4) == 0;
+  const int fours = aligned ? count / 4 : 0;
+  for (int begin = static_cast<int>(threadIdx.x); begin < fours; begin += kAhead * kSampleThreads) {
+    float4 values[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      values[i] = reinterpret_cast<const float4*>(
+          logits)[min(begin + i * kSampleThreads, fours - 1)];
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int four = begin + i * kSampleThreads;
+      if (four >= fours) break;
+      look(values[i].x, 4 * four);
+      look(values[i].y, 4 * four + 1);
+      look(values[i].z, 4 * four + 2);
+      look(values[i].w, 4 * four + 3);
+    }
+  }
+  for (int i = 4 * fours + static_cast<int>(threadIdx.x); i < count; i += kSampleThreads) {
+    look(logits[i], i);
   }
   const auto merge = [&](float other, unsigned other_best) {
     if (other > mine || (other == mine && other_best < best)) {
@@ -270,6 +294,8 @@ __device__ unsigned DrawFrom(const SampleRow& row, const SampleRule& rule, Sampl
 // Grid: rows.
 __global__ void __launch_bounds__(kSampleThreads) SampleKernel(SampleParams params) {
   __shared__ SampleShared shared;
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   const int64_t index = blockIdx.x;
   const SampleRule rule = params.rules[index];
   SampleRow row;

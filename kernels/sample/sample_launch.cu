@@ -1,5 +1,5 @@
 #include "base/check.h"
-#include "kernels/cuda/context.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/sample/sample.cuh"
 #include "kernels/sample/sample_cuda.h"
 
@@ -9,8 +9,9 @@ void SampleCuda(const SampleParams& params, const CudaContext& context) {
   CHECK_GE(params.logits.cols, 1);
   CHECK_LT(params.logits.cols, int64_t{1} << 22) << "sums of weights would overflow";
   if (params.logits.rows == 0) return;
-  SampleKernel<<<static_cast<unsigned>(params.logits.rows), kSampleThreads, 0, context.stream>>>(
-      params);
+  Launch(SampleKernel,
+         {.grid = static_cast<unsigned>(params.logits.rows), .threads = kSampleThreads}, context,
+         params);
 }
 
 }  // namespace troupe

@@ -10,7 +10,7 @@ namespace troupe {
 
 struct SwigluParams {
   Tensor gate_up;         // [T, 2 * m] f32: gate, then up; or [T, m]: gate alone, out = silu(gate)
-  Tensor out;             // [T, m] f32
+  Tensor out;             // [T, m] f32, or bf16 for what Ops::TakesRounded
   Activation activation;  // kSilu where the gate is alone
 };
 
