@@ -318,7 +318,8 @@ bool RunBf16(const MoeExpertsParams& params, const CudaExpertList& experts,
 
 // Whether one kernel alone reads x, and norms it.
 bool NormsByItself(const MoeExpertsParams& params, const CudaContext& context) {
-  if (AsCodes(params.experts) != nullptr || params.shared != nullptr) return false;
+  const bool other = AsCodes(params.experts) != nullptr || AsFp8(params.experts) != nullptr;
+  if (other || params.shared != nullptr) return false;
   const CudaExpertList& experts = AsCuda(params.experts);
   const ExpertsShape shape = ShapeOf(params, experts);
   return experts.gate_up_maps() != nullptr && RowsAligned(params.x) &&
