@@ -54,9 +54,10 @@ class DecodeBench {
     for (size_t i = kWarmSteps; i < ends.size(); ++i) gaps.push_back(ends[i] - ends[i - 1]);
     std::sort(gaps.begin(), gaps.end());
     const double tokens = static_cast<double>(prompt_) * sequences;
-    std::printf("%5u sequences of %u: %8.3f ms a step (p10 %.3f, p90 %.3f), prompts %.0f tokens/s\n",
-                sequences, prompt_, Ms(gaps[gaps.size() / 2]), Ms(gaps[gaps.size() / 10]),
-                Ms(gaps[gaps.size() * 9 / 10]), tokens / (static_cast<double>(prompts_ns) / 1e9));
+    std::printf(
+        "%5u sequences of %u: %8.3f ms a step (p10 %.3f, p90 %.3f), prompts %.0f tokens/s\n",
+        sequences, prompt_, Ms(gaps[gaps.size() / 2]), Ms(gaps[gaps.size() / 10]),
+        Ms(gaps[gaps.size() * 9 / 10]), tokens / (static_cast<double>(prompts_ns) / 1e9));
     std::fflush(stdout);
   }
 

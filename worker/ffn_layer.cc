@@ -13,11 +13,10 @@ void RunDense(const LayerContext& context, const DenseFfn& description, const Lo
   const int64_t tokens = context.tokens();
   const Tensor inner =
       Columns(FirstRows(context.arena.ffn_inner, tokens), 0, ffn.gate_up->outputs());
-  Tensor activated =
-      Columns(FirstRows(context.arena.ffn_activated, tokens), 0, ffn.down->inputs());
+  Tensor activated = Columns(FirstRows(context.arena.ffn_activated, tokens), 0, ffn.down->inputs());
   if (context.ops.TakesRounded(*ffn.down, tokens)) activated.dtype = DType::kBf16;
-  context.ops.Linear({in.x, ffn.gate_up.get(), inner, /*accumulate=*/false,
-                      ffn.gate_up_bias.data(), in.norm});
+  context.ops.Linear(
+      {in.x, ffn.gate_up.get(), inner, /*accumulate=*/false, ffn.gate_up_bias.data(), in.norm});
   context.ops.Swiglu({inner, activated, description.activation});
   context.ops.Linear({activated, ffn.down.get(), out.tensor, out.accumulate, ffn.down_bias.data()});
 }
@@ -70,8 +69,8 @@ void RunFfn(const LayerContext& context, const SublayerIn& in, const SublayerOut
   if (const auto* moe = std::get_if<LoadedMoe>(&context.layer.ffn)) {
     RunExperts(context, std::get<MoeFfn>(description), *moe, in, out);
   } else {
-    RunDense(context, std::get<DenseFfn>(description), std::get<LoadedSwiglu>(context.layer.ffn), in,
-             out);
+    RunDense(context, std::get<DenseFfn>(description), std::get<LoadedSwiglu>(context.layer.ffn),
+             in, out);
   }
 }
 

@@ -207,8 +207,8 @@ __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
     InitBarrier(shared.edge, 1);
     FenceBarriers();
   }
-  WaitForEarlierKernels();
   LetNextKernelBegin();
+  WaitForEarlierKernels();
   UnitTask task;
   if (!FindTask<Sizes, kSeen>(params, task)) return;
   if (!Sizes::kWhole && !TakeShare(params, task)) return;
@@ -304,8 +304,8 @@ struct MergingSums {
 template <Seen kSeen>
 __global__ void __launch_bounds__(kMergeThreads)
     MergeUnitPartsKernel(const __grid_constant__ UnitAttentionParams params) {
-  WaitForEarlierKernels();
   LetNextKernelBegin();
+  WaitForEarlierKernels();
   const AttentionParams& attention = params.attention;
   const int64_t token = params.first_token + static_cast<int64_t>(blockIdx.x);
   const auto head = static_cast<int>(blockIdx.y * 4 + threadIdx.x / kWarpSize);

@@ -58,9 +58,8 @@ bool RouteOnUnits(const MoeRouteParams& params, const CudaMatrix& router,
   if (!spread) {
     launch(UnitsRouteKernel<kManyExpertTiles, 0>);
   } else {
-    WithNormedFours(params.norm, params.x.cols, [&](auto fours) {
-      launch(UnitsRouteKernel<1, decltype(fours)::value>);
-    });
+    WithNormedFours(params.norm, params.x.cols,
+                    [&](auto fours) { launch(UnitsRouteKernel<1, decltype(fours)::value>); });
   }
   return chooses;
 }

@@ -103,6 +103,47 @@ __device__ __forceinline__ void FindScales(const UnitsRoute& params, int first_t
   __syncthreads();
 }
 
+// Before x is there. FindScales makes them known to all threads.
+__device__ __forceinline__ void BringNormWeights(const UnitsRoute& params, float* shared) {
+  for (int i = static_cast<int>(threadIdx.x); i < params.inputs / 4; i += kRouteThreads) {
+    reinterpret_cast<float4*>(shared)[i] =
+        reinterpret_cast<const float4*>(params.route.norm.weight)[i];
+  }
+}
+
+// 8 values of two tokens.
+__device__ __forceinline__ void NormValues(const float* weights, const float (&scale)[2],
+                                           float (&values)[2][8]) {
+  float weight[8];
+  LoadElements<8>(weights, weight);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      values[r][i] = __fmul_rn(__fmul_rn(values[r][i], scale[r]), weight[i]);
+    }
+  }
+}
+
+// A warp's sums, to its place.
+template <int kExpertTiles>
+__device__ __forceinline__ void StorePartial(const float (&sums)[3][kExpertTiles][4],
+                                             float* partial) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  constexpr int kExperts = kExpertTiles * kRouteExpertTile;
+#pragma unroll
+  for (int n = 0; n < kExpertTiles; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int token = lane / 4 + i / 2 * 8;
+      const int expert = n * kRouteExpertTile + lane % 4 * 2 + i % 2;
+      partial[(warp * kRouteTokens + token) * kExperts + expert] =
+          sums[0][n][i] + (sums[1][n][i] + sums[2][n][i]);
+    }
+  }
+}
+
 // This warp's share of the inputs, as f32 sums in its place of `partial`:
 // [warps][tokens][experts of the block].
 template <int kExpertTiles, int kFours>
@@ -126,6 +167,8 @@ __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_tok
   __shared__ float squares[kRouteTokens][kRmsNormThreads / kWarpSize];
   __shared__ float scales[kRouteTokens];
   float scale[2] = {1, 1};
+  __shared__ __align__(16) float norm_weight[kFours > 0 ? kMostNormedCols : 4];
+  if constexpr (kFours > 0) BringNormWeights(params, norm_weight);
   // Loads of kAhead steps go out together; of experts also before x is there.
   constexpr int kAhead = kExpertTiles == 1 ? 4 : 2;
   for (int step = begin; step < end; step += kAhead) {
@@ -140,30 +183,24 @@ __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_tok
             w + static_cast<int64_t>(n) * kRouteExpertTile * params.inputs + at);
       }
     }
-    if (step == begin) {
-      WaitForEarlierKernels();
-      if constexpr (kFours > 0) {
-        const int count = min(kRouteTokens, tokens - first_token);
-        FindScales<kFours>(params, first_token, count, squares, scales);
-        scale[0] = scales[min(lane / 4, count - 1)];
-        scale[1] = scales[min(lane / 4 + 8, count - 1)];
-      }
-    }
+    if (step == begin) WaitForEarlierKernels();
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       const int at = min(step + i, end - 1) * kRouteInputs;
 #pragma unroll
       for (int r = 0; r < 2; ++r) LoadElements<8>(x[r] + at, values[i][r]);
-      if constexpr (kFours > 0) {
-        float weight[8];
-        LoadElements<8>(params.route.norm.weight + lane % 4 * 8 + at, weight);
+    }
+    if constexpr (kFours > 0) {
+      if (step == begin) {
+        const int count = min(kRouteTokens, tokens - first_token);
+        FindScales<kFours>(params, first_token, count, squares, scales);
+        scale[0] = scales[min(lane / 4, count - 1)];
+        scale[1] = scales[min(lane / 4 + 8, count - 1)];
+      }
 #pragma unroll
-        for (int j = 0; j < 8; ++j) {
-#pragma unroll
-          for (int r = 0; r < 2; ++r) {
-            values[i][r][j] = __fmul_rn(__fmul_rn(values[i][r][j], scale[r]), weight[j]);
-          }
-        }
+      for (int i = 0; i < kAhead; ++i) {
+        NormValues(norm_weight + min(step + i, end - 1) * kRouteInputs + lane % 4 * 8, scale,
+                   values[i]);
       }
     }
 #pragma unroll
@@ -171,17 +208,7 @@ __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_tok
       if (step + i < end) MultiplyParts<kExpertTiles>(values[i], weights[i], sums);
     }
   }
-  constexpr int kExperts = kExpertTiles * kRouteExpertTile;
-#pragma unroll
-  for (int n = 0; n < kExpertTiles; ++n) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int token = lane / 4 + i / 2 * 8;
-      const int expert = n * kRouteExpertTile + lane % 4 * 2 + i % 2;
-      partial[(warp * kRouteTokens + token) * kExperts + expert] =
-          sums[0][n][i] + (sums[1][n][i] + sums[2][n][i]);
-    }
-  }
+  StorePartial<kExpertTiles>(sums, partial);
 }
 
 // Grid: groups of tokens in x, of experts in y. Dynamic shared memory: UnitsRouteSharedBytes.

@@ -67,36 +67,13 @@ __device__ unsigned FindBest(const float* logits, int count, SampleShared& share
   float mine = -INFINITY;
   unsigned best = kDamagedLogits;
   bool damaged = false;
-  const auto look = [&](float logit, int token) {
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kSampleThreads) {
+    const float logit = logits[i];
     damaged = damaged || !(logit < INFINITY);
     if (logit > mine) {
       mine = logit;
-      best = static_cast<unsigned>(token);
+      best = static_cast<unsigned>(i);
     }
-  };
-  // Fours, as many at once as hide the memory's latency; then what they leave.
-  constexpr int kAhead = 8;
-  const bool aligned = reinterpret_cast<uintptr_t>(logits) % sizeof(float4) == 0;
-  const int fours = aligned ? count / 4 : 0;
-  for (int begin = static_cast<int>(threadIdx.x); begin < fours; begin += kAhead * kSampleThreads) {
-    float4 values[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      values[i] = reinterpret_cast<const float4*>(
-          logits)[min(begin + i * kSampleThreads, fours - 1)];
-    }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int four = begin + i * kSampleThreads;
-      if (four >= fours) break;
-      look(values[i].x, 4 * four);
-      look(values[i].y, 4 * four + 1);
-      look(values[i].z, 4 * four + 2);
-      look(values[i].w, 4 * four + 3);
-    }
-  }
-  for (int i = 4 * fours + static_cast<int>(threadIdx.x); i < count; i += kSampleThreads) {
-    look(logits[i], i);
   }
   const auto merge = [&](float other, unsigned other_best) {
     if (other > mine || (other == mine && other_best < best)) {
