@@ -132,9 +132,8 @@ __device__ __forceinline__ void StoreEntry(const NsaCompressParams& params, bool
   if (is_key) {
     const float squares = BlockSum(mean * mean, warp_sums);
     scale = 1.0F / sqrtf(squares / static_cast<float>(head_dim) + params.eps);
-    scale *= norm;
   }
-  if (mine) to[channel] = Narrow<Element>(mean * scale);
+  if (mine) to[channel] = Narrow<Element>(mean * scale * norm);
 }
 
 // The entry that ends with the token. Called by all blocks of a team.

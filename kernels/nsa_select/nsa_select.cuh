@@ -106,6 +106,19 @@ __device__ __forceinline__ NsaCandidate BestOfLane(const float* scores, int coun
   return best;
 }
 
+// The same for one lane, by all of them.
+__device__ __forceinline__ NsaCandidate BestOfLaneByAll(const float* scores, int count, int of_lane,
+                                                        int lane) {
+  NsaCandidate best;
+  for (int j = of_lane + lane * kWarpSize; j < count; j += kWarpSize * kWarpSize) {
+    const float score = scores[j];
+    const uint32_t rank = score < 0 ? 0 : __float_as_uint(score) + 1;
+    if (rank > best.rank) best = {rank, j};
+  }
+  const uint32_t rank = __reduce_max_sync(kAllLanes, best.rank);
+  return {rank, __reduce_min_sync(kAllLanes, best.rank == rank ? best.block : INT_MAX)};
+}
+
 // Chooses among the blocks 0 .. own and writes them in ascending order: the highest scores, ties to
 // the lower block. Scores that were taken are replaced by -1. `chosen` has room for every choice.
 // Called by all threads; the first warp does it.
@@ -127,11 +140,14 @@ __device__ __forceinline__ void ChooseBlocks(const NsaSizes& sizes, float* score
   for (int taken = always; taken < count; ++taken) {
     const uint32_t rank = __reduce_max_sync(kAllLanes, mine.rank);
     const int block = __reduce_min_sync(kAllLanes, mine.rank == rank ? mine.block : INT_MAX);
-    if (mine.rank == rank && mine.block == block) {
+    const int owner = block % kWarpSize;
+    if (lane == owner) {
       chosen[taken] = block;
       scores[block] = -1;
-      mine = BestOfLane(scores, own + 1, lane);
     }
+    __syncwarp();
+    const NsaCandidate next = BestOfLaneByAll(scores, own + 1, owner, lane);
+    if (lane == owner) mine = next;
   }
   __syncwarp();
   for (int i = lane; i < sizes.selected_blocks; i += kWarpSize) {
