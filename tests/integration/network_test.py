@@ -14,10 +14,10 @@ import hosts
 if __name__ == "__main__":
     hosts.enter()  # before there are threads
 
-import grpc
-from elastic import ElasticTest
-from harness import wait_until
-from streams import Streams, reshard
+import grpc  # noqa: E402
+from elastic import ElasticTest  # noqa: E402
+from harness import wait_until  # noqa: E402
+from streams import Streams, reshard  # noqa: E402
 
 RANKS = 3
 TOKENS = 32
