@@ -1,7 +1,9 @@
 #include "coordinator/muster.h"
 
 #include <algorithm>
+#include <map>
 #include <tuple>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -124,6 +126,24 @@ void Muster::Describe(const std::string& problem, v1::ClusterStatus& status) con
     out.set_state(worker.idle() ? v1::WorkerStatus::STATE_WAITING : v1::WorkerStatus::STATE_LOST);
     if (worker.idle()) out.set_problem(problem.empty() ? wanting : problem);
   }
+}
+
+int64_t LeastMemoryBytes(const std::vector<v1::RegisterWorkerRequest>& ranks) {
+  // A machine has what the first one there found, before the others took of it.
+  std::map<std::pair<std::string, std::string>, std::pair<int64_t, int64_t>> machines;
+  for (const v1::RegisterWorkerRequest& rank : ranks) {
+    auto& [memory, count] = machines[{rank.node(), rank.device()}];
+    const auto found = static_cast<int64_t>(rank.memory_bytes());
+    if (found == 0) return 0;
+    memory = std::max(memory, found);
+    ++count;
+  }
+  int64_t least = 0;
+  for (const auto& [machine, held] : machines) {
+    const int64_t each = held.first / held.second;
+    least = least == 0 ? each : std::min(least, each);
+  }
+  return least;
 }
 
 }  // namespace troupe

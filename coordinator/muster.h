@@ -17,6 +17,10 @@
 
 namespace troupe {
 
+// What the rank with the least memory has, where those of one machine share it evenly: of what they
+// announced when they started. 0: one of them does not know.
+int64_t LeastMemoryBytes(const std::vector<v1::RegisterWorkerRequest>& ranks);
+
 struct MusteredWorker {
   v1::RegisterWorkerRequest request;  // the last one
   int64_t heard_us = 0;

@@ -38,6 +38,18 @@ std::vector<std::string> NamesOf(const std::vector<ReplicaMember>& members) {
   return names;
 }
 
+TEST(LeastMemory, IsSharedByTheRanksOfAMachine) {
+  const auto with = [](const char* name, const char* node, uint64_t bytes) {
+    v1::RegisterWorkerRequest request = Worker(name, node);
+    request.set_memory_bytes(bytes);
+    return request;
+  };
+  EXPECT_EQ(LeastMemoryBytes({with("a", "n0", 900), with("b", "n0", 700), with("c", "n1", 500)}),
+            450);
+  EXPECT_EQ(LeastMemoryBytes({with("a", "n0", 900), with("b", "n1", 300)}), 300);
+  EXPECT_EQ(LeastMemoryBytes({with("a", "n0", 900), with("b", "n1", 0)}), 0) << "not known";
+}
+
 TEST(Muster, TakesNeighboursFirst) {
   Muster muster(3);
   muster.Take(Worker("a", "n1"), 0);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/status_util.h"
 #include "coordinator/block_lookup_client.h"
+#include "coordinator/muster.h"
 #include "coordinator/reshard/rank_control_client.h"
 #include "coordinator/worker_client.h"
 #include "model/checkpoint.h"
@@ -45,6 +46,20 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> OpenTokenizer(
   return tokenizer;
 }
 
+// The layout for ranks of so much memory, each; `otherwise` where none fits: a worker may be given
+// less context than the model's, which is not known here.
+ShardMap MapWithin(const ModelDescription& model, const ShardMap& otherwise, int64_t memory_bytes) {
+  const absl::StatusOr<LayoutChoice> choice = ChooseLayout(
+      model, {.ranks = otherwise.layout.world()}, {.memory_bytes = memory_bytes}, MachineRates());
+  if (!choice.ok()) {
+    LOG(WARNING) << "no layout is sure to fit: " << choice.status();
+    return otherwise;
+  }
+  LOG(INFO) << "a replica" << Field("layout", NameOf(choice->map.layout))
+            << Field("rank_memory_bytes", memory_bytes);
+  return choice->map;
+}
+
 // Puts ranks and layout of replicas into config.fleet.
 absl::Status PlanRanks(CoordinatorServer::Config& config) {
   if (config.layout.empty() && config.ranks == 1 && !config.elastic) return absl::OkStatus();
@@ -72,6 +87,12 @@ absl::Status PlanRanks(CoordinatorServer::Config& config) {
   LOG(INFO) << "replicas" << Field("ranks", config.fleet.ranks)
             << Field("layout", NameOf(map.layout));
   config.fleet.make_map = [map = ToProto(map)](const auto& /*members*/) { return map; };
+  if (!config.layout.empty()) return absl::OkStatus();
+  // Once they are there, with what they have.
+  config.fleet.make_map = [model = model.description, map = std::move(map)](
+                              const std::vector<v1::RegisterWorkerRequest>& members) {
+    return ToProto(MapWithin(model, map, LeastMemoryBytes(members)));
+  };
   return absl::OkStatus();
 }
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_util.h"
+#include "kernels/host_limits.h"
 #include "model/checkpoint.h"
 #include "worker/executor_actor.h"
 
@@ -124,6 +125,8 @@ void WorkerServer::Announce(const Config& config) {
   request.set_takes_assignment(config.sharded);
   request.set_node(HostName());
   request.set_device(config.rank.device);
+  // Before anything is loaded. What a GPU has is not known here.
+  if (config.rank.device == "cpu") request.set_memory_bytes(AvailableMemoryBytes());
   registration_ = DialCoordinator(config.coordinator);
   registrar_ = Spawn<RegistrarActor>(
       control_executor_, ActorOptions{.name = "registrar"}, config.registrar, std::move(request),
