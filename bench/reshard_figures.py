@@ -45,7 +45,7 @@ class Figures(ElasticTest):
         return streams
 
     def ended(self, streams):
-        """The part of a row that says whether all went well. A stream that failed ends the program."""
+        """Whether all went well, as part of a row. A stream that failed ends the program."""
         replies = streams.join()
         lost = sum(found != wanted for found, wanted in zip(replies, self.expected))
         self.stop_all()

@@ -114,7 +114,8 @@ std::vector<Case> LinearCases() {
                       .accumulate = true,
                       .norm = true}),
       Make("linear/normed wide", kDecode, RunLinear,
-           LinearCase{.inputs = 3072, .parts = {96, 32}, .precision = Precision::kBf16, .norm = true}),
+           LinearCase{
+               .inputs = 3072, .parts = {96, 32}, .precision = Precision::kBf16, .norm = true}),
       Make("linear/normed odd", kDecode, RunLinear,
            LinearCase{.inputs = 130, .parts = {19}, .precision = Precision::kBf16, .norm = true}),
       Make("linear/normed f32", kDecode, RunLinear,

@@ -343,6 +343,22 @@ Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run) {
   return {experts.output(), weights.output(), loads};
 }
 
+// The experts of each token.
+std::vector<int32_t> RandomChoice(const MoeExpertsCase& c, int tokens, TestRandom& random) {
+  std::vector<int32_t> chosen;
+  for (int token = 0; token < tokens; ++token) {
+    std::vector<int32_t> order(c.experts);
+    std::iota(order.begin(), order.end(), 0);
+    // Low experts are popular, so that some serve many tokens and some none.
+    std::shuffle(order.begin(), order.begin() + std::max(c.top_k, c.experts / 2), random);
+    for (int k = 0; k < c.top_k; ++k) {
+      const bool here = c.elsewhere == 0 || static_cast<int>(random() % 100) >= c.elsewhere;
+      chosen.push_back(here ? order[k] : -1);
+    }
+  }
+  return chosen;
+}
+
 Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
   TestRandom random(run.seed);
   std::vector<std::unique_ptr<PackedMatrix>> matrices;
@@ -365,17 +381,7 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
   const int tokens = TokensOf(run.sequences);
   const Matrix x = RandomMatrix(tokens, c.hidden, random);
   const Matrix before = RandomMatrix(tokens, c.hidden, random);
-  std::vector<int32_t> chosen;
-  for (int token = 0; token < tokens; ++token) {
-    std::vector<int32_t> order(c.experts);
-    std::iota(order.begin(), order.end(), 0);
-    // Low experts are popular, so that some serve many tokens and some none.
-    std::shuffle(order.begin(), order.begin() + std::max(c.top_k, c.experts / 2), random);
-    for (int k = 0; k < c.top_k; ++k) {
-      const bool here = c.elsewhere == 0 || static_cast<int>(random() % 100) >= c.elsewhere;
-      chosen.push_back(here ? order[k] : -1);
-    }
-  }
+  const std::vector<int32_t> chosen = RandomChoice(c, tokens, random);
   const std::vector<float> weights = RandomVector(int64_t{tokens} * c.top_k, random, 0.5F, 0.2F);
   // With bf16 a sum's rounding may move an inner value, of up to 4, by a bf16 unit (2^-6), whose
   // weight is three times 1 / sqrt(96) at most; and with integers by a unit of the largest one's

@@ -59,8 +59,8 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
   stream.FillStages();
   const NormWeights<kFours> norm_weights(product.norm, product.inputs);
   WaitForEarlierKernels();
-  BringRows<kFours>(product.x, product.x_stride, product.rows, product.inputs,
-                    norm_weights, product.norm.eps, memory.x);
+  BringRows<kFours>(product.x, product.x_stride, product.rows, product.inputs, norm_weights,
+                    product.norm.eps, memory.x);
   __syncthreads();
   uint32_t x_at[kColumnTiles];
 #pragma unroll

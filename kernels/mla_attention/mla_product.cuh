@@ -110,6 +110,31 @@ __device__ __forceinline__ void CopyBehind(const HeadProduct& product, int first
   }
 }
 
+// Stores what all warps of a block summed, added up in the warps' order.
+template <int kTiles>
+__device__ void StoreSumOfWarps(const HeadProduct& product, const int (&token)[2], int head,
+                                int first_output, const float (&sums)[kTiles][4]) {
+  __shared__ float4 parts[kHeadProductWarps][kTiles][kWarpSize];
+  const auto lane = static_cast<int>(threadIdx.x % kWarpSize);
+  const auto warp = static_cast<int>(threadIdx.x / kWarpSize);
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+    parts[warp][tile][lane] = {sums[tile][0], sums[tile][1], sums[tile][2], sums[tile][3]};
+  }
+  __syncthreads();
+  for (int tile = warp; tile < kTiles; tile += kHeadProductWarps) {
+    float4 sum = parts[0][tile][lane];
+#pragma unroll
+    for (int part = 1; part < kHeadProductWarps; ++part) {
+      const float4 next = parts[part][tile][lane];
+      sum = {__fadd_rn(sum.x, next.x), __fadd_rn(sum.y, next.y), __fadd_rn(sum.z, next.z),
+             __fadd_rn(sum.w, next.w)};
+    }
+    const float one[1][4] = {{sum.x, sum.y, sum.z, sum.w}};
+    StoreHeadProduct(product, token, head, first_output + tile * 8, one);
+  }
+}
+
 // Grid: 16 tokens in x, for each warp or, with kSplit, for all; heads in y, kTiles * 8 outputs in
 // z.
 template <int kTiles, bool kSplit>
@@ -165,24 +190,7 @@ __global__ void __launch_bounds__(kHeadProductWarps* kWarpSize)
   }
   CopyBehind(product, block_token, kTokenTiles * kHeadProductTokens, head);
   if constexpr (kSplit) {
-    // The quarters' sums, in order.
-    __shared__ float4 parts[kHeadProductWarps][kTiles][kWarpSize];
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      parts[warp][tile][lane] = {sums[tile][0], sums[tile][1], sums[tile][2], sums[tile][3]};
-    }
-    __syncthreads();
-    for (int tile = warp; tile < kTiles; tile += kHeadProductWarps) {
-      float4 sum = parts[0][tile][lane];
-#pragma unroll
-      for (int part = 1; part < kHeadProductWarps; ++part) {
-        const float4 next = parts[part][tile][lane];
-        sum = {__fadd_rn(sum.x, next.x), __fadd_rn(sum.y, next.y), __fadd_rn(sum.z, next.z),
-               __fadd_rn(sum.w, next.w)};
-      }
-      const float one[1][4] = {{sum.x, sum.y, sum.z, sum.w}};
-      StoreHeadProduct(product, token, head, first_output + tile * 8, one);
-    }
+    StoreSumOfWarps(product, token, head, first_output, sums);
   } else {
     StoreHeadProduct(product, token, head, first_output, sums);
   }

@@ -49,8 +49,7 @@ struct WholeHead {
 #pragma unroll
       for (int i = 0; i < kOwn; ++i) squares = __fmaf_rn(own[i], own[i], squares);
       squares = WarpSum(squares);
-      const float scale =
-          1.0F / sqrtf(squares / static_cast<float>(kOwn * kWarpSize) + params.eps);
+      const float scale = 1.0F / sqrtf(squares / static_cast<float>(kOwn * kWarpSize) + params.eps);
 #pragma unroll
       for (int i = 0; i < kOwn; ++i) own[i] = own[i] * scale * weight[i];
     }
@@ -102,18 +101,17 @@ __global__ void __launch_bounds__(kQkvWriteThreads) QkvWriteWholeKernel(QkvWrite
   }
   const WrittenEntry place(params.kv.batch, token);
   if (v_head < 0) {
-    Element* to = EntryFor<Element>(params.kv.k_stream, params.kv.tables, place.slot, place.entry,
-                                    k_head);
+    Element* to =
+        EntryFor<Element>(params.kv.k_stream, params.kv.tables, place.slot, place.entry, k_head);
     const WholeHead<kOwn> whole(params.k, token);
     WaitForEarlierKernels();
-    whole.Run(params.k, token, k_head,
-              [&](int c, float value) { to[c] = Narrow<Element>(value); });
+    whole.Run(params.k, token, k_head, [&](int c, float value) { to[c] = Narrow<Element>(value); });
     return;
   }
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  Element* to = EntryFor<Element>(params.kv.v_stream, params.kv.tables, place.slot, place.entry,
-                                  v_head) +
-                lane;
+  Element* to =
+      EntryFor<Element>(params.kv.v_stream, params.kv.tables, place.slot, place.entry, v_head) +
+      lane;
   const float* from = static_cast<const float*>(params.kv.v.data) + token * params.kv.v.stride +
                       v_head * kOwn * kWarpSize + lane;
   WaitForEarlierKernels();
