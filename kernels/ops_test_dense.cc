@@ -343,6 +343,8 @@ Outputs RunMoeRoute(const MoeRouteCase& c, const Run& run) {
   return {experts.output(), weights.output(), loads};
 }
 
+namespace {
+
 // The experts of each token.
 std::vector<int32_t> RandomChoice(const MoeExpertsCase& c, int tokens, TestRandom& random) {
   std::vector<int32_t> chosen;
@@ -358,6 +360,18 @@ std::vector<int32_t> RandomChoice(const MoeExpertsCase& c, int tokens, TestRando
   }
   return chosen;
 }
+
+float ExpertsTolerance(Precision precision) {
+  // With bf16 a sum's rounding may move an inner value, of up to 4, by a bf16 unit (2^-6), whose
+  // weight is three times 1 / sqrt(96) at most; and with integers by a unit of the largest one's
+  // (of about 3) 127th part; and with FP8 by a unit of 2^-4 of itself.
+  return precision == Precision::kBf16        ? 8e-3F
+         : RoundsToIntegers(precision)        ? 2e-2F
+         : precision == Precision::kFp8Groups ? 1e-1F
+                                              : 1e-5F;
+}
+
+}  // namespace
 
 Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
   TestRandom random(run.seed);
@@ -383,13 +397,7 @@ Outputs RunMoeExperts(const MoeExpertsCase& c, const Run& run) {
   const Matrix before = RandomMatrix(tokens, c.hidden, random);
   const std::vector<int32_t> chosen = RandomChoice(c, tokens, random);
   const std::vector<float> weights = RandomVector(int64_t{tokens} * c.top_k, random, 0.5F, 0.2F);
-  // With bf16 a sum's rounding may move an inner value, of up to 4, by a bf16 unit (2^-6), whose
-  // weight is three times 1 / sqrt(96) at most; and with integers by a unit of the largest one's
-  // (of about 3) 127th part; and with FP8 by a unit of 2^-4 of itself.
-  const float tolerance = c.precision == Precision::kBf16        ? 8e-3F
-                          : RoundsToIntegers(c.precision)        ? 2e-2F
-                          : c.precision == Precision::kFp8Groups ? 1e-1F
-                                                                 : 1e-5F;
+  const float tolerance = ExpertsTolerance(c.precision);
   // Results of about one, of weights that were rounded by up to 2^-9 of themselves. With zeros
   // three matrices' weights are larger, and results of up to 16 come out: 0.06 by rounding alone.
   const bool zeros = c.codes.has_value() && c.codes->zeros;

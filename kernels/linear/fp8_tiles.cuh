@@ -173,13 +173,20 @@ __device__ __forceinline__ void BringFp8(const Fp8Product& product, const Fp8Row
   }
 }
 
+// Two floats of shared memory, by an address that takes one register.
+__device__ __forceinline__ float2 SharedPair(uint32_t address) {
+  float2 pair;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];\n" : "=f"(pair.x), "=f"(pair.y) : "r"(address));
+  return pair;
+}
+
 // total += sums of a block, scaled.
 template <int kColumns>
-__device__ __forceinline__ void AddScaled(const float (&sums)[kColumns / 2], const float* x_scales,
+__device__ __forceinline__ void AddScaled(const float (&sums)[kColumns / 2], uint32_t x_scales,
                                           float weight_scale, float (&total)[kColumns / 2]) {
 #pragma unroll
   for (int i = 0; i < kColumns / 8; ++i) {
-    const float2 x = *reinterpret_cast<const float2*>(x_scales + i * 8);
+    const float2 x = SharedPair(x_scales + i * 8 * sizeof(float));
     const float first = __fmul_rn(x.x, weight_scale);
     const float second = __fmul_rn(x.y, weight_scale);
     total[4 * i] = __fmaf_rn(sums[4 * i], first, total[4 * i]);
@@ -288,8 +295,8 @@ __device__ __forceinline__ void MultiplyFp8Tile(const Fp8Product& product, const
       }
       CommitProducts();
       WaitForProducts<0>();
-      AddScaled<kColumns>(sums, stages.Scales(cursor.stage) + lane % 4 * 2, weight_scale[wave],
-                          total[wave]);
+      AddScaled<kColumns>(sums, SharedAddress(stages.Scales(cursor.stage) + lane % 4 * 2),
+                          weight_scale[wave], total[wave]);
     }
     if (lane == 0) Arrive(barriers.empty + cursor.stage);
     cursor.Advance();
