@@ -93,6 +93,32 @@ __device__ __forceinline__ void StoreHeadProduct(const HeadProduct& product, con
   }
 }
 
+// Adds the sums of a block's warps, in order, and stores them.
+template <int kTiles>
+__device__ __forceinline__ void StoreQuarters(const HeadProduct& product, const int (&token)[2],
+                                              int head, int output,
+                                              const float (&sums)[kTiles][4]) {
+  const auto lane = static_cast<int>(threadIdx.x % kWarpSize);
+  const auto warp = static_cast<int>(threadIdx.x / kWarpSize);
+  __shared__ float4 parts[kHeadProductWarps][kTiles][kWarpSize];
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+    parts[warp][tile][lane] = {sums[tile][0], sums[tile][1], sums[tile][2], sums[tile][3]};
+  }
+  __syncthreads();
+  for (int tile = warp; tile < kTiles; tile += kHeadProductWarps) {
+    float4 sum = parts[0][tile][lane];
+#pragma unroll
+    for (int part = 1; part < kHeadProductWarps; ++part) {
+      const float4 next = parts[part][tile][lane];
+      sum = {__fadd_rn(sum.x, next.x), __fadd_rn(sum.y, next.y), __fadd_rn(sum.z, next.z),
+             __fadd_rn(sum.w, next.w)};
+    }
+    const float one[1][4] = {{sum.x, sum.y, sum.z, sum.w}};
+    StoreHeadProduct(product, token, head, output + tile * 8, one);
+  }
+}
+
 // What is copied behind the outputs, of `tokens` tokens: all blocks that have them take a share.
 __device__ __forceinline__ void CopyBehind(const HeadProduct& product, int first_token, int tokens,
                                            int head) {
@@ -165,24 +191,7 @@ __global__ void __launch_bounds__(kHeadProductWarps* kWarpSize)
   }
   CopyBehind(product, block_token, kTokenTiles * kHeadProductTokens, head);
   if constexpr (kSplit) {
-    // The quarters' sums, in order.
-    __shared__ float4 parts[kHeadProductWarps][kTiles][kWarpSize];
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      parts[warp][tile][lane] = {sums[tile][0], sums[tile][1], sums[tile][2], sums[tile][3]};
-    }
-    __syncthreads();
-    for (int tile = warp; tile < kTiles; tile += kHeadProductWarps) {
-      float4 sum = parts[0][tile][lane];
-#pragma unroll
-      for (int part = 1; part < kHeadProductWarps; ++part) {
-        const float4 next = parts[part][tile][lane];
-        sum = {__fadd_rn(sum.x, next.x), __fadd_rn(sum.y, next.y), __fadd_rn(sum.z, next.z),
-               __fadd_rn(sum.w, next.w)};
-      }
-      const float one[1][4] = {{sum.x, sum.y, sum.z, sum.w}};
-      StoreHeadProduct(product, token, head, first_output + tile * 8, one);
-    }
+    StoreQuarters(product, token, head, first_output, sums);
   } else {
     StoreHeadProduct(product, token, head, first_output, sums);
   }
