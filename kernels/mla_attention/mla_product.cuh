@@ -93,30 +93,14 @@ __device__ __forceinline__ void StoreHeadProduct(const HeadProduct& product, con
   }
 }
 
-// What is copied behind the outputs, of `tokens` tokens: all blocks that have them take a share.
-__device__ __forceinline__ void CopyBehind(const HeadProduct& product, int first_token, int tokens,
-                                           int head) {
-  const int end = min(product.tokens, first_token + tokens);
-  const auto warp = static_cast<int>(blockIdx.z * kHeadProductWarps + threadIdx.x / kWarpSize);
-  const auto warps = static_cast<int>(gridDim.z) * kHeadProductWarps;
-  for (int token = first_token + warp; token < end; token += warps) {
-    const float* from =
-        product.x + token * product.x_stride + head * product.x_head + product.inputs;
-    float* to =
-        product.out + token * product.out_stride + head * product.out_head + product.outputs;
-    for (int c = static_cast<int>(threadIdx.x % kWarpSize); c < product.copied; c += kWarpSize) {
-      to[c] = from[c];
-    }
-  }
-}
-
-// Stores what all warps of a block summed, added up in the warps' order.
+// Adds the sums of a block's warps, in order, and stores them.
 template <int kTiles>
-__device__ void StoreSumOfWarps(const HeadProduct& product, const int (&token)[2], int head,
-                                int first_output, const float (&sums)[kTiles][4]) {
-  __shared__ float4 parts[kHeadProductWarps][kTiles][kWarpSize];
+__device__ __forceinline__ void StoreQuarters(const HeadProduct& product, const int (&token)[2],
+                                              int head, int output,
+                                              const float (&sums)[kTiles][4]) {
   const auto lane = static_cast<int>(threadIdx.x % kWarpSize);
   const auto warp = static_cast<int>(threadIdx.x / kWarpSize);
+  __shared__ float4 parts[kHeadProductWarps][kTiles][kWarpSize];
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
     parts[warp][tile][lane] = {sums[tile][0], sums[tile][1], sums[tile][2], sums[tile][3]};
@@ -131,7 +115,24 @@ __device__ void StoreSumOfWarps(const HeadProduct& product, const int (&token)[2
              __fadd_rn(sum.w, next.w)};
     }
     const float one[1][4] = {{sum.x, sum.y, sum.z, sum.w}};
-    StoreHeadProduct(product, token, head, first_output + tile * 8, one);
+    StoreHeadProduct(product, token, head, output + tile * 8, one);
+  }
+}
+
+// What is copied behind the outputs, of `tokens` tokens: all blocks that have them take a share.
+__device__ __forceinline__ void CopyBehind(const HeadProduct& product, int first_token, int tokens,
+                                           int head) {
+  const int end = min(product.tokens, first_token + tokens);
+  const auto warp = static_cast<int>(blockIdx.z * kHeadProductWarps + threadIdx.x / kWarpSize);
+  const auto warps = static_cast<int>(gridDim.z) * kHeadProductWarps;
+  for (int token = first_token + warp; token < end; token += warps) {
+    const float* from =
+        product.x + token * product.x_stride + head * product.x_head + product.inputs;
+    float* to =
+        product.out + token * product.out_stride + head * product.out_head + product.outputs;
+    for (int c = static_cast<int>(threadIdx.x % kWarpSize); c < product.copied; c += kWarpSize) {
+      to[c] = from[c];
+    }
   }
 }
 
@@ -190,7 +191,7 @@ __global__ void __launch_bounds__(kHeadProductWarps* kWarpSize)
   }
   CopyBehind(product, block_token, kTokenTiles * kHeadProductTokens, head);
   if constexpr (kSplit) {
-    StoreSumOfWarps(product, token, head, first_output, sums);
+    StoreQuarters(product, token, head, first_output, sums);
   } else {
     StoreHeadProduct(product, token, head, first_output, sums);
   }
