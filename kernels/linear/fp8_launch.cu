@@ -166,9 +166,12 @@ void Fp8LinearCuda(const LinearParams& params, const CudaFp8& w, const CudaConte
       << "results in pairs";
   const int64_t count = params.x.rows;
   Fp8Rows rows;
-  if (!RoundToFp8(
-          {.x = params.x.data, .rows = count, .cols = params.x.cols, .stride = params.x.stride},
-          rows, context)) {
+  if (!RoundToFp8({.x = params.x.data,
+                   .dtype = params.x.dtype,
+                   .rows = count,
+                   .cols = params.x.cols,
+                   .stride = params.x.stride},
+                  rows, context)) {
     return;
   }
   LaunchFp8({.weights = w.device_map(),
