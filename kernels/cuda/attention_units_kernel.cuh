@@ -87,8 +87,9 @@ struct UnitComputer {
     const int all_end = min(rows.exists[0] ? rows.end_entry[0] : INT_MAX,
                             rows.exists[1] ? rows.end_entry[1] : INT_MAX);
     if (first < all_first || first + kAttentionTile > all_end) HideScores(rows, first, scores);
-    if (kSeen == Seen::kCompressed && params.scores != nullptr)
+    if (kSeen == Seen::kCompressed && params.scores != nullptr) {
       StoreScores(params, rows, first, scores);
+    }
     return softmax.Weigh(scores, params.attention.scale_log2);
   }
 

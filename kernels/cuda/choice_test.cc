@@ -269,7 +269,10 @@ TEST(ChooseStreamTest, FitsSharedMemoryOrSaysNo) {
 TEST(WantsStreamTest, OnlyWhatComesAtOnce) {
   EXPECT_TRUE(WantsStream(/*tiles=*/320, /*rows=*/8, /*inputs=*/2048, kMultiprocessors));
   EXPECT_FALSE(WantsStream(320, 9, 2048, kMultiprocessors));
-  EXPECT_FALSE(WantsStream(128, 1, 4096, kMultiprocessors));
+  // A tile a block comes while the kernels before it run, even of longer rows.
+  EXPECT_TRUE(WantsStream(128, 1, 4096, kMultiprocessors));
+  EXPECT_FALSE(WantsStream(128, 1, 4160, kMultiprocessors));
+  EXPECT_FALSE(WantsStream(320, 1, 4096, kMultiprocessors));
   EXPECT_FALSE(WantsStream(9496, 1, 2048, kMultiprocessors));
 }
 

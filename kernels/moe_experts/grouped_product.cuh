@@ -296,8 +296,9 @@ __global__ void __launch_bounds__(kGroupedThreads, 1)
   LetNextKernelBegin();
   if (threadIdx.x >= kGroupedConsumers) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
-    if (threadIdx.x == kGroupedConsumers)
+    if (threadIdx.x == kGroupedConsumers) {
       BringTiles<Shape, kTilesKnown>(product, &x, stages, barriers);
+    }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;\n");
     MultiplyTilesOf<kGated>(product, stages, barriers);

@@ -388,8 +388,9 @@ void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) 
   CHECK_EQ(params.x.cols, experts.hidden());
   CHECK_EQ(params.out.rows, params.x.rows);
   CHECK_EQ(params.out.cols, params.x.cols);
-  if (params.shared != nullptr && !IsOther(*params.shared))
+  if (params.shared != nullptr && !IsOther(*params.shared)) {
     CheckShared(*params.shared, params.x.cols);
+  }
   if (params.x.rows == 0) return;
   if (RunBf16(params, experts, context)) return;
 
