@@ -110,8 +110,9 @@ double Bf16Tolerance() { return std::ldexp(1.0, -9) / std::sqrt(3.0) * std::sqrt
 
 // Rounding also carries a few gates in a thousand over the threshold, and a few experts and blocks
 // over the next one: such a choice moves the logits of its position by far more than any tolerance
-// for rounding. So the tolerance is held by the median position; with more blocks than a query
-// selects, most positions have some choice on the edge, and get eight times as much.
+// for rounding. So the tolerance is held by the median position. With more blocks than a query
+// selects, every other position has some choice on the edge, and what the median is depends on
+// which; then it is the first quartile's, and four times as much.
 TEST_P(GoldenTest, Bf16LogitsAndGreedyTokens) {
   const GoldenFile golden(GetParam());
   const std::vector<uint32_t> prompt = golden.Tokens("input_ids");
@@ -134,11 +135,12 @@ TEST_P(GoldenTest, Bf16LogitsAndGreedyTokens) {
   const Logits full = logits_of(ComputeMode::kF32);
   std::vector<double> errors;
   for (size_t i = 0; i < full.size(); ++i) errors.push_back(RelativeRms(rounded[i], full[i]));
-  std::nth_element(errors.begin(), errors.begin() + errors.size() / 2, errors.end());
   constexpr size_t kAllSelected = 8 * 64;
-  const double allowed = Bf16Tolerance() * (tokens.size() <= kAllSelected ? 1 : 8);
-  EXPECT_LT(errors[errors.size() / 2], allowed);
-  EXPECT_GT(errors[errors.size() / 2], 0);  // it is another computation
+  const bool all_selected = tokens.size() <= kAllSelected;
+  const size_t held = errors.size() / (all_selected ? 2 : 4);
+  std::nth_element(errors.begin(), errors.begin() + held, errors.end());
+  EXPECT_LT(errors[held], Bf16Tolerance() * (all_selected ? 1 : 4));
+  EXPECT_GT(errors[held], 0);  // it is another computation
 }
 
 INSTANTIATE_TEST_SUITE_P(Abacus, GoldenTest, ::testing::ValuesIn(kPrompts),
