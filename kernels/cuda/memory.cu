@@ -16,6 +16,47 @@ constexpr int64_t kLargestInSlab = kSlabBytes / 8;
 constexpr int64_t kSmallestBlock = int64_t{16} << 20;
 constexpr int64_t kSmallestRegion = int64_t{1} << 20;
 
+// What crosses with one step, beside which pages may cross in their millions of bytes: a copy would
+// wait behind those in the copy engine's queue, a kernel that reads or writes host memory does not.
+constexpr int64_t kMostByKernel = 256 << 10;
+constexpr int kCrossThreads = 256;
+
+template <class Unit>
+__global__ void CrossKernel(Unit* to, const Unit* from, int64_t units) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kCrossThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kCrossThreads + threadIdx.x; i < units;
+       i += step) {
+    to[i] = from[i];
+  }
+}
+
+template <class Unit>
+bool LaunchCross(void* to, const void* from, int64_t bytes, cudaStream_t stream) {
+  constexpr int64_t kUnit = sizeof(Unit);
+  const uintptr_t bits = reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from) |
+                         static_cast<uintptr_t>(bytes);
+  if (bits % kUnit != 0) return false;
+  const int64_t units = bytes / kUnit;
+  const auto blocks = static_cast<unsigned>(std::min<int64_t>(CeilDiv(units, kCrossThreads), 32));
+  CrossKernel<<<blocks, kCrossThreads, 0, stream>>>(static_cast<Unit*>(to),
+                                                    static_cast<const Unit*>(from), units);
+  return true;
+}
+
+// Between pinned host memory and the device, in the order of the stream.
+cudaError_t Cross(void* to, const void* from, int64_t bytes, cudaMemcpyKind kind,
+                  cudaStream_t stream) {
+  if (bytes == 0) return cudaSuccess;
+  if (bytes > kMostByKernel) {
+    return cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, stream);
+  }
+  if (!LaunchCross<uint4>(to, from, bytes, stream) &&
+      !LaunchCross<uint32_t>(to, from, bytes, stream)) {
+    LaunchCross<std::byte>(to, from, bytes, stream);
+  }
+  return cudaGetLastError();
+}
+
 int64_t Aligned(int64_t bytes) {
   return CeilDiv(std::max<int64_t>(bytes, 1), kAlignment) * kAlignment;
 }
@@ -181,18 +222,16 @@ void CudaTransfers::Upload(void* to, const void* from, int64_t bytes) {
   pool.used += size;
   pool.sent = pool.used;  // it goes elsewhere than to the region's own place on the device
   std::memcpy(pinned, from, static_cast<size_t>(bytes));
-  CudaOk(cudaMemcpyAsync(to, pinned, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
-         "copy to the device", *errors_);
+  CudaOk(Cross(to, pinned, bytes, cudaMemcpyHostToDevice, stream_), "copy to the device", *errors_);
 }
 
 void CudaTransfers::Flush() {
   Pool& pool = turns_[turn_].up;
   if (pool.sent == pool.used) return;
   const Region& region = pool.regions.back();
-  CudaOk(
-      cudaMemcpyAsync(region.device + pool.sent, region.host + pool.sent,
-                      static_cast<size_t>(pool.used - pool.sent), cudaMemcpyHostToDevice, stream_),
-      "copy to the device", *errors_);
+  CudaOk(Cross(region.device + pool.sent, region.host + pool.sent, pool.used - pool.sent,
+               cudaMemcpyHostToDevice, stream_),
+         "copy to the device", *errors_);
   pool.sent = pool.used;
 }
 
@@ -209,8 +248,8 @@ void* CudaTransfers::Fetch(const void* from, int64_t bytes) {
   if (!Reserve(pool, size, /*on_device=*/false)) return nullptr;
   std::byte* to = pool.regions.back().host + std::exchange(pool.used, pool.used + size);
   if (errors_->ok() && bytes > 0) {
-    CudaOk(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_),
-           "copy from the device", *errors_);
+    CudaOk(Cross(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "copy from the device",
+           *errors_);
   }
   return to;
 }
