@@ -152,12 +152,14 @@ TEST_P(PageMoverTest, WhatLeftAndCameBackIsTheSame) {
   EXPECT_EQ(want.tokens.size(), requests.size());
   // Room for all that leaves, and for some of it.
   const int64_t tight = GetParam() == "cuda" ? int64_t{14} << 20 : int64_t{28} << 20;
-  for (const int64_t host_bytes : {int64_t{256} << 20, tight / 2}) {
+  const int64_t ample = int64_t{256} << 20;
+  for (const int64_t host_bytes : {ample, tight / 2}) {
     SCOPED_TRACE(::testing::Message() << host_bytes << " bytes of host memory");
     const Said got =
         RunAll(GetParam(), {.device_bytes = tight, .host_bytes = host_bytes}, requests);
     EXPECT_GT(got.status.blocks_spilled(), 0U);
-    EXPECT_GT(got.status.blocks_filled(), 0U);
+    // Of little host memory, what comes back may all have made room for others before.
+    if (host_bytes == ample) EXPECT_GT(got.status.blocks_filled(), 0U);
     for (const auto& [id, tokens] : want.tokens) {
       EXPECT_EQ(got.tokens.at(id), tokens) << "sequence " << id;
     }
