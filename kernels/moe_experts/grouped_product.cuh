@@ -47,7 +47,7 @@ struct GroupedProduct {
   const int32_t* tile_count = nullptr;   // [1]
   int inputs = 0;
   int weight_rows = 0;  // a multiple of 16
-  void* out = nullptr;  // [rows, weight_rows] f32; with kGated [rows, weight_rows / 2] bf16
+  CudaBf16* out = nullptr;  // [rows, weight_rows]; with kGated [rows, weight_rows / 2]
   int64_t out_stride = 0;
   Activation activation;  // with kGated
 };
@@ -174,7 +174,7 @@ __device__ __forceinline__ void StoreGrouped(const GroupedProduct& product, cons
         sums[i + 1] = activate(sums[i + 1] + gate_bias, sums[i + 3] + up_bias);
       }
     });
-    auto* to = static_cast<CudaBf16*>(product.out) + (output & ~1);
+    CudaBf16* to = product.out + (output & ~1);
 #pragma unroll
     for (int i = 0; i < kColumns / 8; ++i) {
       const float first = sums[4 * i];
@@ -199,9 +199,9 @@ __device__ __forceinline__ void StoreGrouped(const GroupedProduct& product, cons
       for (int c = 0; c < 2; ++c) {
         const int column = first_column + i * 8 + lane % 4 * 2 + c;
         if (column >= tile.rows) continue;
-        auto* to =
-            static_cast<float*>(product.out) + (tile.first + column) * product.out_stride + output;
-        *reinterpret_cast<float2*>(to) = {sums[4 * i + c] + bias_0, sums[4 * i + 2 + c] + bias_1};
+        CudaBf16* to = product.out + (tile.first + column) * product.out_stride + output;
+        *reinterpret_cast<__nv_bfloat162*>(to) =
+            __floats2bfloat162_rn(sums[4 * i + c] + bias_0, sums[4 * i + 2 + c] + bias_1);
       }
     }
   }
