@@ -93,16 +93,15 @@ struct UnitComputer {
     return softmax.Weigh(scores, params.attention.scale_log2);
   }
 
-  // The sums, and `ended`, are those of a part that ends with `last_tile`.
-  __device__ __forceinline__ void EndPart(const UnitRows& rows, int last_tile,
-                                          const UnitSoftmax& ended) {
+  // The sums, and their softmax, are those of a part that ends with `last_tile`.
+  __device__ __forceinline__ void EndPart(const UnitRows& rows, int last_tile) {
     if constexpr (Sizes::kWhole) {
-      merged.Add(sums, ended);
+      merged.Add(sums, softmax);
     } else {
       const int part = PartOfTile(last_tile);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const PartMerge merge = ended.Finish(r);
+        const PartMerge merge = softmax.Finish(r);
         if (!SeesPart<kSeen>(rows, r, part)) continue;
         StorePartial(params, rows, r, part, /*first_channel=*/0, sums);
         StorePartialSoftmax(params, rows, r, part, merge);
@@ -133,9 +132,11 @@ struct UnitComputer {
       StartSums(tile, add);
       PassTurn();
       add = tile + 1 != next_part;
-      const UnitSoftmax ended = softmax;
       if (!add) {
         next_part = FirstTileOfPart(PartOfTile(next_part) + 1);
+        WaitForProducts<0>();
+        PinSums(sums);
+        EndPart(rows, tile);
         softmax = UnitSoftmax();
       }
       WaitForProducts<1>();
@@ -147,9 +148,7 @@ struct UnitComputer {
       WaitForProducts<0>();
       PinSums(sums);
       Release(KeysFill(tile) + 1);
-      if (!add) {
-        EndPart(rows, tile, ended);
-      } else if (__any_sync(kAllLanes, factors.x != 1 || factors.y != 1)) {
+      if (__any_sync(kAllLanes, add && (factors.x != 1 || factors.y != 1))) {
         ScaleSums(sums, factors);
       }
       PackWeights(scores, weights);
@@ -158,7 +157,7 @@ struct UnitComputer {
     StartSums(seen.end_tile - 1, add);
     WaitForProducts<0>();
     PinSums(sums);
-    EndPart(rows, seen.end_tile - 1, softmax);
+    EndPart(rows, seen.end_tile - 1);
   }
 };
 
