@@ -198,11 +198,9 @@ absl::StatusOr<ReshardPlan> PlanReshard(const ModelDescription& model, const Sha
   return Planner(model, from, to, match, sizing, rates).Run();
 }
 
-std::string PartsDigest(const ModelDescription& model, absl::string_view identity,
-                        absl::Span<const WeightPart> parts) {
+std::string PartsDigest(const ModelDescription& model, absl::Span<const WeightPart> parts) {
   SHA256_CTX context;
   SHA256_Init(&context);
-  SHA256_Update(&context, identity.data(), identity.size());
   for (const WeightPart& part : parts) {
     const PartNumbers numbers = NumbersOf(model, part);
     const std::string line =

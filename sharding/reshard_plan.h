@@ -16,7 +16,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "sharding/layout_plan.h"
 #include "sharding/shard_map.h"
@@ -77,10 +76,9 @@ absl::StatusOr<ReshardPlan> PlanReshard(const ModelDescription& model, const Sha
                                         const ShardMap& to, const RankMatch& match,
                                         const Sizing& sizing, const ReshardRates& rates);
 
-// SHA-256 over the checkpoint's identity and the parts, with their sizes: what a rank that has
+// SHA-256 over the parts, with their sizes: what a rank that has
 // prepared answers, from what lies in its memory, and what the coordinator expects, from the map.
-std::string PartsDigest(const ModelDescription& model, absl::string_view identity,
-                        absl::Span<const WeightPart> parts);
+std::string PartsDigest(const ModelDescription& model, absl::Span<const WeightPart> parts);
 
 }  // namespace troupe
 

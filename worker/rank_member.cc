@@ -108,7 +108,7 @@ absl::StatusOr<RankMember::Held> RankMember::Prepare(const v1::ShardMap& proto, 
   }
   TROUPE_ASSIGN_OR_RETURN(prepared.rank, Rank::Open(config_.rank, prepared.part, progress, given));
   const std::vector<WeightPart> parts = HeldParts(prepared.rank->model);
-  Held held{PartsDigest(model.description, /*identity=*/"", parts),
+  Held held{prepared.rank->identity, PartsDigest(model.description, parts),
             std::move(prepared.rank->weight_digests)};
   const std::lock_guard lock(mutex_);
   prepared_ = std::move(prepared);

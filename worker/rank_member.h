@@ -56,9 +56,10 @@ class RankMember {
   // which guards the communicator until Leave.
   absl::Status Become(const v1::Assignment& assignment, std::shared_ptr<SessionMeeting> meeting,
                       const Rank::Progress& progress);
-  // What was prepared: PartsDigest of what lies in memory, and digests of the weights that were
-  // read for it.
+  // What was prepared: of which model (Rank::identity), PartsDigest of what lies in memory, and
+  // digests of the weights that were read for it.
   struct Held {
+    std::string identity;
     std::string parts_digest;
     std::vector<WeightPiece> weights;
   };

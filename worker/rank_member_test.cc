@@ -48,7 +48,7 @@ TEST(RankMember, PreparesWhatTheMapSays) {
       const auto held = member->Prepare(ToProto(map), rank, nullptr);
       ASSERT_EQ(held.status(), absl::OkStatus());
       EXPECT_EQ(held->parts_digest,
-                PartsDigest(model, "", PartsOf(ShardOf(model, map, rank), false)));
+                PartsDigest(model, PartsOf(ShardOf(model, map, rank), false)));
       EXPECT_THAT(member->MapEpochs(), ElementsAre(epoch));
       EXPECT_EQ(member->rank(), nullptr) << "what is prepared does not serve";
       ++prepared;

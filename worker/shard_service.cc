@@ -49,6 +49,7 @@ class PrepareCall final : public grpc::ServerWriteReactor<v1::PrepareShardReply>
     {
       const std::lock_guard lock(mutex_);
       reply = last_;
+      reply.set_identity(held->identity);
       reply.set_digest(held->parts_digest);
       for (const WeightPiece& piece : held->weights) *reply.add_pieces() = ToProto(piece);
       unsent_ = std::move(reply);

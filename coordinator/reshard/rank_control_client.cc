@@ -47,6 +47,7 @@ class PrepareStream final : public grpc::ClientReadReactor<v1::PrepareShardReply
     if (!ok) return;
     if (!reply_.digest().empty()) {
       digest_ = reply_.digest();
+      identity_ = reply_.identity();
       for (const v1::WeightPiece& piece : reply_.pieces()) TakePiece(FromProto(piece));
     }
     const double total = std::max<double>(1, static_cast<double>(reply_.bytes_total()));
@@ -73,7 +74,7 @@ class PrepareStream final : public grpc::ClientReadReactor<v1::PrepareShardReply
       digest = absl::InternalError(absl::StrCat(rank_.address(), " ended without a digest"));
     }
     (void)owner_.TellReply(PrepareEnded{request_.map().epoch(), rank_.worker(), std::move(digest),
-                                        std::move(weights_)});
+                                        identity_, std::move(weights_)});
     self_.reset();
   }
 
@@ -84,6 +85,7 @@ class PrepareStream final : public grpc::ClientReadReactor<v1::PrepareShardReply
   grpc::ClientContext context_;
   v1::PrepareShardReply reply_;
   absl::StatusOr<std::string> digest_ = std::string();
+  std::string identity_;
   std::vector<WeightPiece> weights_;
   std::shared_ptr<PrepareStream> self_;
 };

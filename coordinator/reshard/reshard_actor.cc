@@ -65,6 +65,7 @@ void ReshardActor::On(LogRead message) {
     decided_->members.push_back(member.worker());
   }
   weights_digest_ = proto.weights_digest();
+  model_.identity = proto.identity();
 }
 
 void ReshardActor::On(const RankSeen& message) {
@@ -173,7 +174,8 @@ void ReshardActor::On(const PrepareEnded& message) {
     ranks_.OnLost(message.worker);
     reform_at_us_ = 0;  // with one rank less, it is another attempt
   }
-  const absl::Status checked = CheckWeights(message);
+  absl::Status checked = CheckModel(message);
+  if (checked.ok()) checked = CheckWeights(message);
   if (checked.ok()) {
     Apply(change_->transaction->Prepared(*member, message.digest));
   } else {

@@ -44,7 +44,6 @@ class ReshardActor final : public Actor<ReshardMessage> {
   struct Config {
     std::string replica = "replica0";
     std::shared_ptr<const ModelDescription> model;
-    std::string identity;  // what digests are over, with the parts; the ranks' too
     Layout layout;         // the first; not looked at once a map is decided
     Sizing sizing;
     ReshardRates rates;
@@ -69,13 +68,19 @@ class ReshardActor final : public Actor<ReshardMessage> {
     ShardMap map;
     std::vector<std::string> members;
   };
+  // Which model ranks have, and who of them was the first to say so.
+  struct ReadModel {
+    std::string identity;  // empty: not known
+    std::string worker;    // empty: none of those that are here
+  };
   using Tell = absl::AnyInvocable<void(absl::StatusOr<v1::ReshardEvent>)>;
   struct Change {
     Placed to;
     ReshardPlan plan;
     int layers_left = 0;               // of one by load: that did not fit
     std::vector<std::string> workers;  // by member of the transaction
-    WeightLedger weights;              // that the new ranks have read
+    ReadModel model;                   // that the new ranks have prepared
+    WeightLedger weights;              // that they have read for it
     std::unique_ptr<ReshardTransaction> transaction;
     std::map<std::string, std::unique_ptr<RankControl::Call>> calls;
     std::map<std::string, double> done;  // by worker, of what it loads
@@ -123,7 +128,8 @@ class ReshardActor final : public Actor<ReshardMessage> {
   void Start(Change change, int64_t deadline_us);
   void Apply(ReshardActions actions);
   void Ask(const AskPrepare& action);
-  // What a rank says of its weights; the last one's completes them.
+  // What a rank says of its model, and of its weights; the last one's completes them.
+  absl::Status CheckModel(const PrepareEnded& message);
   absl::Status CheckWeights(const PrepareEnded& message);
   void Ask(const AskRetire& action);
   void Append(DecisionKind kind);
@@ -152,6 +158,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   bool log_read_ = false;
   uint64_t last_epoch_ = 0;
   std::optional<Placed> decided_;
+  ReadModel model_;  // of the decided map
   // Of the decided map. After a restart only their sum is known, from the log; 0: nor that.
   std::optional<WeightLedger> weights_;
   uint64_t weights_digest_ = 0;

@@ -5,6 +5,7 @@
 #include <utility>
 #include <variant>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/log.h"
@@ -97,7 +98,7 @@ absl::StatusOr<ReshardActor::Change> ReshardActor::MakeChange(Placed to) const {
     members.push_back({.worker = to.members[r],
                        .in_old = match.old_of_new[r] != kNoRank,
                        .in_new = true,
-                       .digest = PartsDigest(*config_.model, config_.identity, parts)});
+                       .digest = PartsDigest(*config_.model, parts)});
   }
   for (size_t r = 0; r < old_names.size(); ++r) {
     const bool stays =
@@ -165,6 +166,27 @@ void ReshardActor::Ask(const AskRetire& action) {
   control_->Retire(ranks_.Member(worker), action.keep_epoch, change_->to.map.epoch, self());
 }
 
+absl::Status ReshardActor::CheckModel(const PrepareEnded& message) {
+  if (!message.digest.ok() || change_->transaction->phase() != ReshardPhase::kPreparing) {
+    return absl::OkStatus();
+  }
+  ReadModel& first = change_->model;
+  if (first.identity.empty()) first = {message.identity, message.worker};
+  const bool known = !model_.identity.empty();
+  const ReadModel& wanted = known ? model_ : first;
+  if (message.identity == wanted.identity) return absl::OkStatus();
+  std::string who = absl::StrCat("which rank ", wanted.worker, " has prepared");
+  if (known) {
+    who = wanted.worker.empty() ? "with which the layout that serves was decided"
+                                : absl::StrCat("with which rank ", wanted.worker, " serves");
+  }
+  return absl::FailedPreconditionError(absl::StrCat(
+      "rank ", message.worker, " has prepared another model: found identity ",
+      absl::BytesToHexString(message.identity), ", wanted ",
+      absl::BytesToHexString(wanted.identity), ", ", who,
+      "; start all ranks with the same folder, dtype and quantisation"));
+}
+
 absl::Status ReshardActor::CheckWeights(const PrepareEnded& message) {
   const ReshardTransaction& transaction = *change_->transaction;
   if (!message.digest.ok() || transaction.phase() != ReshardPhase::kPreparing) {
@@ -185,7 +207,10 @@ void ReshardActor::Append(DecisionKind kind) {
   const uint64_t epoch = change_->to.map.epoch;
   Observe(kind == DecisionKind::kBegin ? "write begin" : "write decision");
   v1::ShardMap map = Proto(change_->to);
-  if (kind == DecisionKind::kDecide) map.set_weights_digest(change_->weights.Total());
+  if (kind == DecisionKind::kDecide) {
+    map.set_weights_digest(change_->weights.Total());
+    map.set_identity(change_->model.identity);
+  }
   log_->Append(kind, map, [actor = self(), epoch, kind](absl::Status status) {
     (void)actor.TellReply(LogWritten{epoch, kind, std::move(status)});
   });
@@ -194,6 +219,7 @@ void ReshardActor::Append(DecisionKind kind) {
 void ReshardActor::Switch() {
   change_->decided_us = NowUs();
   decided_ = change_->to;
+  model_ = change_->model;
   weights_ = std::move(change_->weights);
   weights_digest_ = weights_->Total();
   Serve();

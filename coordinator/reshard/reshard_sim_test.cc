@@ -137,6 +137,28 @@ TEST(ReshardSimulation, ARankThatReadDamagedWeightsRollsBack) {
   }
 }
 
+// Though it read nothing of what differs: before the decision, and also by a coordinator that knows
+// the model from its log alone.
+TEST(ReshardSimulation, ARankWithAnotherModelRollsBack) {
+  SetLogLevel(LogLevel::kOff);
+  for (const bool restarts : {false, true}) {
+    SCOPED_TRACE(restarts);
+    ReshardRun run(kScenarios[2], "", 0);
+    run.ranks().at("w3").HasModel("another");
+    run.restart_before = restarts;
+    run.Run();
+    ASSERT_TRUE(absl::IsAborted(run.outcome()->status())) << run.outcome()->status();
+    EXPECT_THAT(run.outcome()->status().message(),
+                ::testing::AllOf(
+                    ::testing::HasSubstr("rolled back, the old layout stays: rank w3 has prepared "
+                                         "another model: found identity 616e6f74686572, wanted "
+                                         "6964656e74697479"),
+                    ::testing::HasSubstr(restarts ? "was decided" : "with which rank w")));
+    EXPECT_EQ(run.disk().Record().decided->epoch(), run.old_epoch());
+    EXPECT_EQ(run.disk().Record().decided->identity(), testing::kIdentity);
+  }
+}
+
 TEST(ReshardSimulation, SkewedLoadsAreEvenAfterwards) {
   SetLogLevel(LogLevel::kOff);
   ReshardRun run(kScenarios[4], "", 0);

@@ -122,8 +122,8 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
     if (std::exchange(rank_->damage_a_part_, false)) ++weights.back().digest;
     (void)owner_.TellReply(PrepareEnded{
         request_.map().epoch(), rank_->name_,
-        PartsDigest(rank_->ranks_->config().model, rank_->ranks_->config().identity, parts),
-        std::move(weights)});
+        PartsDigest(rank_->ranks_->config().model, parts),
+        rank_->identity_.value_or(rank_->ranks_->config().identity), std::move(weights)});
   }
 
   SimRank* const rank_;

@@ -83,6 +83,23 @@ class Reshard(ElasticTest):
                 self.assertEqual(self.layout(coordinator), (1, 2, 1, True))
                 self.assertEqual(Streams(coordinator.channel, 4, 16).join(), expected)
 
+    def test_another_model_rolls_the_change_back(self):
+        """Of the same weights, so that what the rank reads does not tell."""
+        own = self.folder / "own"
+        shutil.copytree(MODEL, own)
+        tokenizer = own / "tokenizer_config.json"
+        tokenizer.write_text(tokenizer.read_text() + "\n")
+        coordinator, _ = self.start_elastic("dp2 ep", 2)
+        self.add_rank(coordinator, "w2", model=own)
+        self.wait_spares(coordinator, 3)
+        with self.assertRaises(grpc.RpcError) as raised:
+            reshard(coordinator.channel, "dp3 ep")
+        print(raised.exception.details())
+        self.assertEqual(raised.exception.code(), grpc.StatusCode.ABORTED)
+        self.assertRegex(raised.exception.details(),
+                         "rolled back.*rank w2 has prepared another model")
+        self.assertEqual(self.layout(coordinator), (1, 2, 1, True))
+
     def test_a_change_that_changes_nothing_is_refused(self):
         coordinator, _ = self.start_elastic("tp2", 2)
         with self.assertRaises(grpc.RpcError) as raised:
