@@ -14,7 +14,6 @@
 #include "kernels/device.h"
 #include "model/checkpoint.h"
 #include "sharding/rank_shard.h"
-#include "worker/weight_digests.h"
 
 namespace troupe {
 namespace {
@@ -145,15 +144,23 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
   }
   rank->identity = ServingIdentity(rank->checkpoint, config.mode, quantize);
   load.threads = threads;
-  // From the same mapping that is loaded next.
-  if (given.digests) {
-    rank->weight_digests =
-        DigestWeights(checkpoint.description(), checkpoint.weights(), shard, threads);
-  }
-  TROUPE_ASSIGN_OR_RETURN(rank->model, LoadModel(checkpoint, rank->ops.get(), load));
+  std::optional<CheckpointReader> reader;
+  if (given.digests) load.reader = &reader.emplace(checkpoint, shard, threads);
+  load.keep = given.keep.get();
+  TROUPE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(checkpoint, rank->ops.get(), load));
+  rank->model = std::make_shared<const LoadedModel>(std::move(model));
+  if (reader.has_value()) rank->read = reader->read();
   rank->cache_identity = CacheIdentity(rank->identity, part);
   if (!part.has_value()) TROUPE_RETURN_IF_ERROR(rank->Connect(/*links=*/nullptr));
   return rank;
+}
+
+std::vector<WeightPiece> Rank::WeightDigests() const {
+  std::vector<WeightPiece> all;
+  for (const auto& [part, loaded] : model->parts) {
+    all.insert(all.end(), loaded.pieces.begin(), loaded.pieces.end());
+  }
+  return all;
 }
 
 absl::Status Rank::TakePages(Rank& from) {
@@ -166,7 +173,7 @@ absl::Status Rank::TakePages(Rank& from) {
   return host_pages == nullptr ? absl::OkStatus() : MakeCopies();
 }
 
-absl::Status Rank::MakePages() { return MakePagesOf(model.shard); }
+absl::Status Rank::MakePages() { return MakePagesOf(model->shard); }
 
 absl::Status Rank::MakePagesOf(const RankShard& shard) {
   TROUPE_ASSIGN_OR_RETURN(pages, PagesOf(ops.get(), shard, config));
@@ -197,7 +204,7 @@ absl::Status Rank::Connect(RankLinks* to) {
   options.max_step_tokens = config.max_step_tokens;
   options.max_logit_tokens = config.max_rows;
   options.links = to;
-  TROUPE_ASSIGN_OR_RETURN(runner, ModelRunner::Create(&model, pages.get(), ops.get(), options));
+  TROUPE_ASSIGN_OR_RETURN(runner, ModelRunner::Create(model.get(), pages.get(), ops.get(), options));
   links = to;
   return absl::OkStatus();
 }
@@ -228,7 +235,7 @@ v1::WorkerInfo Rank::Describe() const {
   info.set_max_rows(config.max_rows);
   info.set_max_step_tokens(config.max_step_tokens);
   info.set_max_context(config.max_context);
-  info.set_heads_per_token(model.gated_heads());
+  info.set_heads_per_token(model->gated_heads());
   return info;
 }
 

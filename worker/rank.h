@@ -20,6 +20,7 @@
 #include "sharding/weight_ledger.h"
 #include "troupe/v1/worker.pb.h"
 #include "worker/calibration.h"
+#include "worker/checkpoint_reader.h"
 #include "worker/host_pages.h"
 #include "worker/kv_pages.h"
 #include "worker/loaded_model.h"
@@ -32,7 +33,9 @@ namespace troupe {
 struct RankGiven {
   std::optional<ModelIdentity> checkpoint;
   bool pages = false;    // of the same layers and heads: TakePages will bring them
-  bool digests = false;  // are wanted, of the weights that are read
+  bool digests = false;  // are wanted, of the weights
+  // Loaded alike from the same checkpoint: what it holds is shared. Null: nothing.
+  std::shared_ptr<const LoadedModel> keep;
 };
 
 struct Rank {
@@ -83,6 +86,9 @@ struct Rank {
   absl::Status Connect(RankLinks* links);
   void Disconnect();
 
+  // Digests of all weights that are here, where RankGiven asked for them.
+  std::vector<WeightPiece> WeightDigests() const;
+
   // What the coordinator is told, but for name and addresses.
   v1::WorkerInfo Describe() const;
 
@@ -95,8 +101,8 @@ struct Rank {
   float gate_threshold = 0;  // the model's default
   // Destroyed after everything that lies on it.
   std::unique_ptr<Ops> ops;
-  LoadedModel model;
-  std::vector<WeightPiece> weight_digests;  // where RankGiven asked for them
+  std::shared_ptr<const LoadedModel> model;
+  WeightBytes read;  // where RankGiven asked for digests
   std::unique_ptr<KvPages> pages;
   std::unique_ptr<SideCopies> copies;
   std::unique_ptr<HostPages> host_pages;  // null: none

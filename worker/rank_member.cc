@@ -67,6 +67,7 @@ absl::Status RankMember::Become(const v1::Assignment& assignment,
     epoch_ = epoch;
     serving_ = part_;
     checkpoint_ = rank_->checkpoint;
+    loaded_ = rank_->model;
   }
   TROUPE_RETURN_IF_ERROR(meeting->status());
   meeting_ = std::move(meeting);
@@ -105,11 +106,12 @@ absl::StatusOr<RankMember::Held> RankMember::Prepare(const v1::ShardMap& proto, 
       prepared.pages_of = serving_;
     }
     given.pages = prepared.pages_of.has_value();
+    given.keep = loaded_;
   }
   TROUPE_ASSIGN_OR_RETURN(prepared.rank, Rank::Open(config_.rank, prepared.part, progress, given));
-  const std::vector<WeightPart> parts = HeldParts(prepared.rank->model);
+  const std::vector<WeightPart> parts = HeldParts(*prepared.rank->model);
   Held held{prepared.rank->identity, PartsDigest(model.description, parts),
-            std::move(prepared.rank->weight_digests)};
+            prepared.rank->WeightDigests(), prepared.rank->read};
   const std::lock_guard lock(mutex_);
   prepared_ = std::move(prepared);
   return held;
@@ -159,6 +161,7 @@ void RankMember::Drop() {
   kept_epoch_ = 0;
   const std::lock_guard lock(mutex_);
   serving_.reset();
+  loaded_.reset();
 }
 
 void RankMember::RetirePrepared(uint64_t keep_epoch) {

@@ -56,15 +56,17 @@ class RankMember {
   // which guards the communicator until Leave.
   absl::Status Become(const v1::Assignment& assignment, std::shared_ptr<SessionMeeting> meeting,
                       const Rank::Progress& progress);
-  // What was prepared: of which model (Rank::identity), PartsDigest of what lies in memory, and
-  // digests of the weights that were read for it.
+  // What was prepared: of which model (Rank::identity), PartsDigest of what lies in memory, digests
+  // of its weights, and how many bytes were read for it.
   struct Held {
     std::string identity;
     std::string parts_digest;
     std::vector<WeightPiece> weights;
+    WeightBytes read;
   };
-  // Loads what `map` gives to its rank `rank`, for the assignment that has the map's epoch. What
-  // was prepared before goes. One call at a time.
+  // Loads what `map` gives to its rank `rank`, for the assignment that has the map's epoch, but for
+  // parts that the rank has already, which both share. What was prepared before goes. One call at
+  // a time.
   absl::StatusOr<Held> Prepare(const v1::ShardMap& map, int rank, const Rank::Progress& progress);
   // A session of this epoch writes state from now on.
   void OnStateWritten(uint64_t session_epoch);
@@ -110,6 +112,7 @@ class RankMember {
   uint64_t epoch_ = 0;                 // of the map that rank_ was assigned last; 0: there is none
   std::optional<Rank::Part> serving_;  // part_
   std::optional<ModelIdentity> checkpoint_;  // of what was loaded first
+  std::shared_ptr<const LoadedModel> loaded_;  // rank_'s
   std::optional<Prepared> prepared_;
 
   // Whose state rank_'s pages hold: the session and its home. 0: nobody's.

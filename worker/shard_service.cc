@@ -51,6 +51,8 @@ class PrepareCall final : public grpc::ServerWriteReactor<v1::PrepareShardReply>
       reply = last_;
       reply.set_identity(held->identity);
       reply.set_digest(held->parts_digest);
+      reply.set_peer_bytes(held->read.peers);
+      reply.set_disk_bytes(held->read.disk);
       for (const WeightPiece& piece : held->weights) *reply.add_pieces() = ToProto(piece);
       unsent_ = std::move(reply);
       if (!end_.has_value()) end_ = absl::OkStatus();
