@@ -2,12 +2,13 @@
 //
 // A part of the weights that a rank holds under both maps stays where it is. One that another rank
 // of the old map holds comes from there, the requests spread over its holders; any other comes from
-// the checkpoint. The old map serves until the new one is complete, so that at its peak a rank
+// the checkpoint, of another machine where this one has none. The old map serves until the new one is complete, so that at its peak a rank
 // holds both.
 //
 // Thread model: plain values and pure functions: coordinator and ranks plan the same from the same
 // maps. Errors: InvalidArgument for a change that changes nothing or maps that do not fit the
-// model, ResourceExhausted, with the arithmetic, for what does not fit in memory.
+// model, ResourceExhausted, with the arithmetic, for what does not fit in memory, FailedPrecondition
+// for a rank that has no checkpoint and nobody to read from.
 #ifndef TROUPE_SHARDING_RESHARD_PLAN_H_
 #define TROUPE_SHARDING_RESHARD_PLAN_H_
 
@@ -29,7 +30,15 @@ inline constexpr int kNoRank = -1;
 struct RankMatch {
   std::vector<int>
       old_of_new;  // by new rank: what that machine is in the old map; kNoRank: nothing
-  std::vector<bool> old_alive;  // by old rank: it can be read from
+  std::vector<bool> old_alive;  // by old rank
+  // By old rank: weights can be read from it; empty: from all that are alive.
+  std::vector<bool> old_serves = {};
+  // By new rank: its machine has no checkpoint, all that it lacks comes from peers; empty: none.
+  std::vector<bool> new_lacks = {};
+
+  bool Serves(int old_rank) const {
+    return old_alive[old_rank] && (old_serves.empty() || old_serves[old_rank]);
+  }
 };
 
 // The same names are the same machines; `alive` says of each old name whether it is there.

@@ -72,6 +72,33 @@ void CheckPlan(const ModelDescription& model, const ShardMap& from, const ShardM
   }
 }
 
+// A rank whose machine has no checkpoint reads all from ranks that have it, also what none of them
+// holds as it is; without any the plan is refused.
+TEST(ReshardPlan, RanksWithoutWeightsReadFromPeersAlone) {
+  const ModelDescription model = MoeModel(3, 8);
+  const ShardMap from = Map(model, "dp2 ep", 1);
+  const ShardMap to = Map(model, "tp2 dp2 ep", 2);
+  RankMatch match = SameMachines(2, 4);
+  const auto plain = PlanReshard(model, &from, to, match, {}, {});
+  ASSERT_EQ(plain.status(), absl::OkStatus());
+  EXPECT_GT(plain->ranks[3].disk_bytes, 0) << "half of the heads are nowhere";
+  match.new_lacks = {false, false, false, true};
+  match.old_serves = {false, true};
+  const auto plan = PlanReshard(model, &from, to, match, {}, {});
+  ASSERT_EQ(plan.status(), absl::OkStatus());
+  EXPECT_EQ(plan->ranks[3].disk_bytes, 0);
+  EXPECT_EQ(plan->ranks[3].peer_bytes, plain->ranks[3].load_bytes());
+  EXPECT_EQ(plan->ranks[2].load_bytes(), plain->ranks[2].load_bytes());
+  for (const RankMove& move : plan->ranks) {
+    for (const PartLoad& load : move.loads) EXPECT_NE(load.from_old_rank, 0) << "it serves nobody";
+  }
+  match.old_serves = {false, false};
+  const absl::Status refused = PlanReshard(model, &from, to, match, {}, {}).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused));
+  EXPECT_THAT(refused.message(), HasSubstr("rank 3 of tp2 dp2 pp1 ep has a machine without weights: "
+                                           "found 0 ranks"));
+}
+
 TEST(ReshardPlan, EndsWithTheNewMapBetweenAllLayouts) {
   const ModelDescription model = MoeModel(4, 8);
   const char* const kLayouts[] = {"tp1",        "tp2",       "tp4",       "dp2 ep",

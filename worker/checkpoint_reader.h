@@ -22,20 +22,32 @@ struct WeightBytes {
   int64_t disk = 0;
 };
 
+// Brings a part's bytes to where a checkpoint's views look.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  virtual absl::Status Bring(const WeightPart& part, absl::Span<const WeightPatch> patches) = 0;
+  virtual void Release(absl::Span<const WeightPatch> patches) = 0;
+  virtual const WeightBytes& read() const = 0;
+};
+
 class CheckpointReader final : public PartReader {
  public:
-  CheckpointReader(const Checkpoint& checkpoint, const RankShard& shard, int threads);
+  // `source` null: the bytes are there, and come from disk when they are looked at.
+  CheckpointReader(const Checkpoint& checkpoint, const RankShard& shard, int threads,
+                   WeightSource* source = nullptr);
 
   absl::StatusOr<std::vector<WeightPiece>> Begin(const WeightPart& part) override;
-  void End(const WeightPart& part) override {}
+  void End(const WeightPart& part) override;
 
-  const WeightBytes& read() const { return read_; }
+  const WeightBytes& read() const { return source_ == nullptr ? read_ : source_->read(); }
 
  private:
   const SlicedWeights sliced_;
   const std::vector<WeightPatch> patches_;
   std::map<WeightPart, absl::Span<const WeightPatch>> by_part_;
   const int threads_;
+  WeightSource* const source_;
   WeightBytes read_;
 };
 

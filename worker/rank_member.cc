@@ -67,6 +67,7 @@ absl::Status RankMember::Become(const v1::Assignment& assignment,
     epoch_ = epoch;
     serving_ = part_;
     checkpoint_ = rank_->checkpoint;
+    if (files_ == nullptr) files_ = rank_->files;
     loaded_ = rank_->model;
   }
   TROUPE_RETURN_IF_ERROR(meeting->status());
@@ -83,7 +84,8 @@ absl::Status RankMember::Load(const Rank::Part& part, const Rank::Progress& prog
 }
 
 absl::StatusOr<RankMember::Held> RankMember::Prepare(const v1::ShardMap& proto, int rank,
-                                                     const Rank::Progress& progress) {
+                                                     const Rank::Progress& progress,
+                                                     PeerPlan peers) {
   if (!takes_assignment_) {
     return absl::FailedPreconditionError("the worker has loaded the whole model for life");
   }
@@ -97,7 +99,7 @@ absl::StatusOr<RankMember::Held> RankMember::Prepare(const v1::ShardMap& proto, 
   Prepared prepared;
   prepared.epoch = std::exchange(map.epoch, 0);
   prepared.part = {.map = std::move(map), .rank = rank};
-  RankGiven given{.checkpoint = Known(), .digests = true};
+  RankGiven given{.checkpoint = Known(), .digests = true, .peers = std::move(peers)};
   {
     const std::lock_guard lock(mutex_);
     prepared_.reset();  // makes room
@@ -108,7 +110,7 @@ absl::StatusOr<RankMember::Held> RankMember::Prepare(const v1::ShardMap& proto, 
     given.pages = prepared.pages_of.has_value();
     given.keep = loaded_;
   }
-  TROUPE_ASSIGN_OR_RETURN(prepared.rank, Rank::Open(config_.rank, prepared.part, progress, given));
+  TROUPE_ASSIGN_OR_RETURN(prepared.rank, Rank::Open(config_.rank, prepared.part, progress, std::move(given)));
   const std::vector<WeightPart> parts = HeldParts(*prepared.rank->model);
   Held held{prepared.rank->identity, PartsDigest(model.description, parts),
             prepared.rank->WeightDigests(), prepared.rank->read};
@@ -152,7 +154,13 @@ void RankMember::OnStateWritten(uint64_t session_epoch) {
 
 std::optional<ModelIdentity> RankMember::Known() const {
   const std::lock_guard lock(mutex_);
-  return checkpoint_;
+  return files_ != nullptr || config_.rank.dummy_weights ? checkpoint_ : std::nullopt;
+}
+
+ServedCheckpoint RankMember::Served() const {
+  const std::lock_guard lock(mutex_);
+  if (!checkpoint_.has_value()) return {};
+  return {files_, *checkpoint_};
 }
 
 void RankMember::Drop() {

@@ -27,6 +27,7 @@
 #include "worker/rank.h"
 #include "worker/rank_links.h"
 #include "worker/session_meeting.h"
+#include "worker/weight_service.h"
 
 namespace troupe {
 
@@ -67,7 +68,10 @@ class RankMember {
   // Loads what `map` gives to its rank `rank`, for the assignment that has the map's epoch, but for
   // parts that the rank has already, which both share. What was prepared before goes. One call at
   // a time.
-  absl::StatusOr<Held> Prepare(const v1::ShardMap& map, int rank, const Rank::Progress& progress);
+  absl::StatusOr<Held> Prepare(const v1::ShardMap& map, int rank, const Rank::Progress& progress,
+                               PeerPlan peers = {});
+  // The files that the rank which serves was loaded from, for peers; any thread.
+  ServedCheckpoint Served() const;
   // A session of this epoch writes state from now on.
   void OnStateWritten(uint64_t session_epoch);
   // Drops what was prepared for other maps than that of `keep_epoch`.
@@ -95,6 +99,7 @@ class RankMember {
   absl::Status Load(const Rank::Part& part, const Rank::Progress& progress);
   // Takes what was prepared for this part, if anything was. False: nothing was.
   absl::StatusOr<bool> TakePrepared(uint64_t epoch, const Rank::Part& part);
+  // What the folder's checkpoint is, once that was found out.
   std::optional<ModelIdentity> Known() const;
   void Drop();
   absl::Status Connect(const Rank::Progress& progress);
@@ -112,6 +117,7 @@ class RankMember {
   uint64_t epoch_ = 0;                 // of the map that rank_ was assigned last; 0: there is none
   std::optional<Rank::Part> serving_;  // part_
   std::optional<ModelIdentity> checkpoint_;  // of what was loaded first
+  std::shared_ptr<const Checkpoint> files_;  // that this is of; null: they are not here
   std::shared_ptr<const LoadedModel> loaded_;  // rank_'s
   std::optional<Prepared> prepared_;
 

@@ -3,7 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
-#include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -13,9 +13,33 @@
 #include "base/log.h"
 #include "rpc/rpc_status.h"
 #include "sharding/shard_map_proto.h"
+#include "worker/weight_peer_client.h"
 
 namespace troupe {
 namespace {
+
+// The plan's sources first; others may still stand in for one that fails.
+PeerPlan PlanOf(const v1::PrepareShardRequest& request) {
+  PeerPlan plan;
+  const auto& members = request.serving().members();
+  std::map<uint32_t, size_t> peers;  // by rank
+  for (int r = 0; r < members.size(); ++r) {
+    const auto self = static_cast<int>(request.rank());
+    const bool own = self < request.map().members_size() &&
+                     members[r].worker() == request.map().members(self).worker();
+    if (own || members[r].address().empty()) continue;
+    peers[static_cast<uint32_t>(r)] = plan.peers.size();
+    plan.peers.push_back(DialWeightPeer(members[r].worker(), members[r].address()));
+  }
+  for (const v1::PartSource& source : request.sources()) {
+    const auto peer = peers.find(source.rank());
+    if (peer == peers.end()) continue;
+    plan.sources[{.role = static_cast<WeightRole>(source.role()),
+                  .layer = source.layer(),
+                  .expert = source.expert()}] = peer->second;
+  }
+  return plan;
+}
 
 // Keeps itself alive until gRPC is done with it. Of progress only the newest waits to be sent.
 class PrepareCall final : public grpc::ServerWriteReactor<v1::PrepareShardReply>,
@@ -39,7 +63,8 @@ class PrepareCall final : public grpc::ServerWriteReactor<v1::PrepareShardReply>
         member->Prepare(request.map(), static_cast<int>(request.rank()),
                         [this](absl::string_view what, int64_t done, int64_t total) {
                           if (what == "weights") Report(done, total);
-                        });
+                        },
+                        PlanOf(request));
     if (!held.ok()) {
       End(held.status());
       return;

@@ -56,7 +56,9 @@ struct PrepareEnded {
   std::string worker;
   absl::StatusOr<std::string> digest;
   std::string identity;
-  std::vector<WeightPiece> weights;  // that it read
+  std::vector<WeightPiece> weights;  // that it holds
+  uint64_t peer_bytes = 0;           // that it read for it, as checkpoints store them
+  uint64_t disk_bytes = 0;
 };
 // It has let go of what it was told to, or could not be reached. From RankControl, once a call.
 struct RetireEnded {

@@ -167,6 +167,8 @@ void ReshardActor::On(const PrepareEnded& message) {
   const std::optional<size_t> member = MemberOf(message.worker);
   if (!member.has_value()) return;
   change_->calls.erase(message.worker);
+  change_->peer_bytes += message.peer_bytes;
+  change_->disk_bytes += message.disk_bytes;
   Observe(absl::StrCat("prepared ", message.worker));
   if (message.digest.ok()) {
     ranks_.OnPrepared(message.worker, message.epoch);
@@ -261,6 +263,8 @@ void ReshardActor::StartAsked() {
 
 void ReshardActor::FormFirst() {
   std::vector<std::string> names = Spares({});
+  // Nobody has anything yet that they could read.
+  std::erase_if(names, [&](const std::string& worker) { return ranks_.LacksWeights(worker); });
   const auto world = static_cast<size_t>(config_.layout.world());
   if (names.size() < world) return;
   names.resize(world);

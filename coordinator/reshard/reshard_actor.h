@@ -84,6 +84,8 @@ class ReshardActor final : public Actor<ReshardMessage> {
     std::unique_ptr<ReshardTransaction> transaction;
     std::map<std::string, std::unique_ptr<RankControl::Call>> calls;
     std::map<std::string, double> done;  // by worker, of what it loads
+    uint64_t peer_bytes = 0;             // that ranks have read
+    uint64_t disk_bytes = 0;
     ReshardPhase told_phase = ReshardPhase::kBeginning;
     uint32_t told_prepared = 0;
     int64_t told_us = 0;
@@ -124,6 +126,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   // for.
   absl::StatusOr<Change> PlanRequest(const v1::ReshardRequest& request) const;
   absl::StatusOr<Change> MakeChange(Placed to) const;
+  RankMatch Match(const std::vector<std::string>& members) const;
   v1::ExpertBalance BalanceWith(const ShardMap& map) const;
   void Start(Change change, int64_t deadline_us);
   void Apply(ReshardActions actions);

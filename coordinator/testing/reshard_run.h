@@ -52,6 +52,7 @@ struct Scenario {
   bool comes_back;          // a rank that was killed is started again
   double bytes_per_us = 0;  // of peers and disk; 0: the simulation's
   bool by_load = false;     // experts are placed by their loads, which are skewed
+  int have_weights = 100;   // machines with a checkpoint, the first ones; others read from peers
 };
 
 // One client: it asks again, with the same seed, when the coordinator it spoke to is gone, and
@@ -106,7 +107,10 @@ class ReshardRun {
         model_(std::make_shared<ModelDescription>(MoeModel(3, 8))),
         disk_(&sim_, [this](const std::string& what) { Event(what); }),
         ranks_(RanksConfig(), &sim_, [this](const std::string& what) { Event(what); }) {
-    for (int i = 0; i < scenario.machines; ++i) ranks_.Add(absl::StrCat("w", i));
+    for (int i = 0; i < scenario.machines; ++i) {
+      SimRank& rank = ranks_.Add(absl::StrCat("w", i));
+      if (i >= scenario.have_weights) rank.LacksWeights();
+    }
   }
   ~ReshardRun() { StopCoordinator(); }
 

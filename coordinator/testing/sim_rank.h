@@ -54,6 +54,9 @@ class SimRank {
   void LoseAPart() { lose_a_part_ = true; }
   // And one is read with another value than the checkpoint's.
   void DamageAPart() { damage_a_part_ = true; }
+  // Its folder holds no weights.
+  void LacksWeights() { lacks_weights_ = true; }
+  bool lacks_weights() const { return lacks_weights_; }
   // Its folder holds another model.
   void HasModel(const std::string& identity) { identity_ = identity; }
 
@@ -84,6 +87,7 @@ class SimRank {
   bool on_ = false;
   bool lose_a_part_ = false;
   bool damage_a_part_ = false;
+  bool lacks_weights_ = false;
   std::optional<std::string> identity_;  // empty: everybody's
   uint64_t incarnation_ = 0;
   std::map<uint64_t, std::set<WeightPart>> held_;  // by epoch
