@@ -117,9 +117,7 @@ class Planner {
         move.keep_bytes + move.drop_bytes + move.load_bytes() + Running(old_rank, new_rank);
   }
 
-  bool Lacks(int new_rank) const {
-    return !match_.new_lacks.empty() && match_.new_lacks[new_rank];
-  }
+  bool Lacks(int new_rank) const { return !match_.new_lacks.empty() && match_.new_lacks[new_rank]; }
 
   // From the holder that has been asked for least; one that has the checkpoint can cut anything.
   void AddLoad(const WeightPart& part, RankMove& move) {
@@ -152,10 +150,11 @@ class Planner {
   }
 
   absl::Status NobodyHas(const RankMove& move) const {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "rank ", move.new_rank, " of ", NameOf(to_.layout), " has a machine without weights: found ",
-        serving_.size(), " ranks that it can read ", GiB(move.disk_bytes),
-        " from, wanted one; put the checkpoint there, or start a rank that has it"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("rank ", move.new_rank, " of ", NameOf(to_.layout),
+                     " has a machine without weights: found ", serving_.size(),
+                     " ranks that it can read ", GiB(move.disk_bytes),
+                     " from, wanted one; put the checkpoint there, or start a rank that has it"));
   }
 
   absl::Status TooLarge(const RankMove& move) const {

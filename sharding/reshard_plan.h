@@ -2,13 +2,13 @@
 //
 // A part of the weights that a rank holds under both maps stays where it is. One that another rank
 // of the old map holds comes from there, the requests spread over its holders; any other comes from
-// the checkpoint, of another machine where this one has none. The old map serves until the new one is complete, so that at its peak a rank
-// holds both.
+// the checkpoint, of another machine where this one has none. The old map serves until the new one
+// is complete, so that at its peak a rank holds both.
 //
 // Thread model: plain values and pure functions: coordinator and ranks plan the same from the same
 // maps. Errors: InvalidArgument for a change that changes nothing or maps that do not fit the
-// model, ResourceExhausted, with the arithmetic, for what does not fit in memory, FailedPrecondition
-// for a rank that has no checkpoint and nobody to read from.
+// model, ResourceExhausted, with the arithmetic, for what does not fit in memory,
+// FailedPrecondition for a rank that has no checkpoint and nobody to read from.
 #ifndef TROUPE_SHARDING_RESHARD_PLAN_H_
 #define TROUPE_SHARDING_RESHARD_PLAN_H_
 

@@ -95,8 +95,9 @@ TEST(ReshardPlan, RanksWithoutWeightsReadFromPeersAlone) {
   match.old_serves = {false, false};
   const absl::Status refused = PlanReshard(model, &from, to, match, {}, {}).status();
   EXPECT_TRUE(absl::IsFailedPrecondition(refused));
-  EXPECT_THAT(refused.message(), HasSubstr("rank 3 of tp2 dp2 pp1 ep has a machine without weights: "
-                                           "found 0 ranks"));
+  EXPECT_THAT(refused.message(),
+              HasSubstr("rank 3 of tp2 dp2 pp1 ep has a machine without weights: "
+                        "found 0 ranks"));
 }
 
 TEST(ReshardPlan, EndsWithTheNewMapBetweenAllLayouts) {

@@ -225,8 +225,8 @@ absl::Status CheckAttention(absl::string_view layer, const AttentionDescription&
   return absl::OkStatus();
 }
 
-LoadedLayer LoadLayer(const RankShard& shard, int index, const LayerWeights& weights, PartSharing& parts,
-                      WeightLoader& loader) {
+LoadedLayer LoadLayer(const RankShard& shard, int index, const LayerWeights& weights,
+                      PartSharing& parts, WeightLoader& loader) {
   const LayerDescription& description = LayerOf(shard.description, index);
   const bool mtp = index == shard.description.mtp_layer_index();
   loader.Fail(
@@ -323,14 +323,16 @@ LoadedMtp LoadMtp(const RankShard& shard, const MtpWeights& weights, WeightLoade
 void LoadEnds(const ModelWeights& weights, bool embedding, PartSharing& parts, WeightLoader& loader,
               LoadedModel& model) {
   if (embedding) {
-    parts.Take({.role = WeightRole::kEmbedding},
-               [&](const LoadedModel& kept) { model.embedding = kept.embedding; },
-               [&] { model.embedding = loader.Table(weights.embedding); });
+    parts.Take(
+        {.role = WeightRole::kEmbedding},
+        [&](const LoadedModel& kept) { model.embedding = kept.embedding; },
+        [&] { model.embedding = loader.Table(weights.embedding); });
   }
   if (!model.shard.last_stage) return;
-  parts.Take({.role = WeightRole::kHead, .slice = model.shard.tensor},
-             [&](const LoadedModel& kept) { model.lm_head = kept.lm_head; },
-             [&] { model.lm_head = loader.HeadMatrix(weights.lm_head); });
+  parts.Take(
+      {.role = WeightRole::kHead, .slice = model.shard.tensor},
+      [&](const LoadedModel& kept) { model.lm_head = kept.lm_head; },
+      [&] { model.lm_head = loader.HeadMatrix(weights.lm_head); });
   parts.Take(
       {.role = WeightRole::kFinalNorms},
       [&](const LoadedModel& kept) {

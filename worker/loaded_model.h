@@ -82,10 +82,10 @@ struct LoadedNsa {
 // kept of a token.
 struct LoadedMla {
   MlaDims dims;
-  SharedMatrix q_up;  // [H * D, query latent]; null: `in` gives queries
-  DeviceTensor q_latent_norm;          // [query latent] f32
-  int64_t latent_column = 0;           // in LoadedAttention::in: the latent, the rotated key part
-  DeviceTensor latent_norm;            // [L] f32
+  SharedMatrix q_up;           // [H * D, query latent]; null: `in` gives queries
+  DeviceTensor q_latent_norm;  // [query latent] f32
+  int64_t latent_column = 0;   // in LoadedAttention::in: the latent, the rotated key part
+  DeviceTensor latent_norm;    // [L] f32
   std::vector<SharedMatrix> owned;
   std::vector<MlaHeadWeights> heads;  // [H], into `owned`
 };
@@ -96,10 +96,10 @@ struct LoadedAttention {
   SharedMatrix in;
   // [all ranks' H, head gate inner]: the rule may weigh all heads; null: heads are not gated.
   SharedMatrix head_gate_up;
-  int first_gate = 0;                 // of those, this rank's first head
-  SharedMatrix out;  // [d, H * Dv]
-  DeviceTensor in_bias;               // [in->outputs()] f32; empty: none
-  DeviceTensor out_bias;              // [d] f32; empty: none
+  int first_gate = 0;     // of those, this rank's first head
+  SharedMatrix out;       // [d, H * Dv]
+  DeviceTensor in_bias;   // [in->outputs()] f32; empty: none
+  DeviceTensor out_bias;  // [d] f32; empty: none
   int64_t head_gate_column = 0;
   DeviceTensor q_norm;             // [D] or, over all heads, [H * D] f32; empty without QK-norm
   DeviceTensor sinks;              // [H] f32; empty without
@@ -110,10 +110,10 @@ struct LoadedAttention {
 };
 
 struct LoadedSwiglu {
-  SharedMatrix gate_up;  // [2 * inner, d]
-  SharedMatrix down;     // [d, inner]
-  DeviceTensor gate_up_bias;              // [2 * inner] f32; empty: none
-  DeviceTensor down_bias;                 // [d] f32; empty: none
+  SharedMatrix gate_up;       // [2 * inner, d]
+  SharedMatrix down;          // [d, inner]
+  DeviceTensor gate_up_bias;  // [2 * inner] f32; empty: none
+  DeviceTensor down_bias;     // [d] f32; empty: none
 
   ExpertWeights view() const {
     return {gate_up.get(), down.get(), gate_up_bias.data(), down_bias.data()};
@@ -121,18 +121,18 @@ struct LoadedSwiglu {
 };
 
 struct LoadedMoe {
-  int index = 0;                         // among the model's MoE layers, the MTP module's last
-  SharedMatrix router;  // [E, d], products in f32 in every mode
-  DeviceTensor router_bias;              // [E] f32; empty: none
-  DeviceTensor correction_bias;          // [E] f32; empty: none
-  std::vector<LoadedSwiglu> owned;       // experts, then the shared one if there is one
-  std::vector<ExpertWeights> experts;    // those that are here, ascending, into `owned`
-  std::shared_ptr<const ExpertList> list;      // of `experts`
+  int index = 0;                           // among the model's MoE layers, the MTP module's last
+  SharedMatrix router;                     // [E, d], products in f32 in every mode
+  DeviceTensor router_bias;                // [E] f32; empty: none
+  DeviceTensor correction_bias;            // [E] f32; empty: none
+  std::vector<LoadedSwiglu> owned;         // experts, then the shared one if there is one
+  std::vector<ExpertWeights> experts;      // those that are here, ascending, into `owned`
+  std::shared_ptr<const ExpertList> list;  // of `experts`
   // Where ranks hold experts whole: copies of expert e are [begin[e], begin[e + 1]), and `local`
   // says which of `experts` each is, or -1 (kernels/moe_assign/moe_assign.h). Null: all are here.
   Buffer copies_begin;
   Buffer copies_local;
-  std::optional<ExpertWeights> shared;      // into `owned`
+  std::optional<ExpertWeights> shared;            // into `owned`
   std::shared_ptr<const ExpertList> shared_list;  // of `shared` alone; null: none
 };
 
@@ -152,10 +152,10 @@ struct LoadedLayer {
 };
 
 struct LoadedMtp {
-  DeviceTensor embedding_norm;          // [d] f32
-  DeviceTensor hidden_norm;             // [d] f32
-  SharedMatrix input;  // [d, 2 * d]
-  DeviceTensor head_norm;               // [d] f32
+  DeviceTensor embedding_norm;  // [d] f32
+  DeviceTensor hidden_norm;     // [d] f32
+  SharedMatrix input;           // [d, 2 * d]
+  DeviceTensor head_norm;       // [d] f32
   LoadedLayer layer;
 };
 
@@ -170,9 +170,9 @@ struct LoadedModel {
   ModelDescription description;  // the rank's, see RankShard
   RankShard shard;
   ComputeMode mode = ComputeMode::kF32;
-  DeviceTensor embedding;                 // [V, d] as stored: f32 or bf16; empty: other stages'
-  SharedMatrix lm_head;  // [V, d], or the rank's part of V; null: other stages'
-  DeviceTensor final_norm;                // [d] f32
+  DeviceTensor embedding;   // [V, d] as stored: f32 or bf16; empty: other stages'
+  SharedMatrix lm_head;     // [V, d], or the rank's part of V; null: other stages'
+  DeviceTensor final_norm;  // [d] f32
   std::vector<LoadedLayer> layers;
   std::vector<DeviceTensor> early_exit_norms;  // [d] f32, parallel to early_exit_layers
   std::optional<LoadedMtp> mtp;

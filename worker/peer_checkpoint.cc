@@ -82,7 +82,8 @@ absl::StatusOr<std::unique_ptr<PeerCheckpoint>> PeerCheckpoint::Open(
   }
   if (!first.has_value()) {
     std::string said;
-    for (const absl::Status& status : opened->failed_) absl::StrAppend(&said, "; ", status.message());
+    for (const absl::Status& status : opened->failed_)
+      absl::StrAppend(&said, "; ", status.message());
     return absl::UnavailableError(absl::StrCat("no peer has weights", said));
   }
   TROUPE_RETURN_IF_ERROR(opened->ReadHeaders(folder, *first));
@@ -110,8 +111,7 @@ absl::Status PeerCheckpoint::ReadHeaders(const std::string& folder,
           Fetch({{.file = index, .begin = kLengthBytes, .bytes = header}}, std::nullopt));
     }
     const std::span<const std::byte> bytes(image.data(), static_cast<size_t>(file.bytes));
-    TROUPE_ASSIGN_OR_RETURN(auto parsed,
-                            SafetensorsFile::Parse(path, bytes, images_.back()));
+    TROUPE_ASSIGN_OR_RETURN(auto parsed, SafetensorsFile::Parse(path, bytes, images_.back()));
     TROUPE_RETURN_IF_ERROR(ReadSmall(*parsed, index));
     files.push_back(std::move(parsed));
   }
@@ -150,9 +150,9 @@ absl::Status PeerCheckpoint::Bring(const WeightPart& part, absl::Span<const Weig
   WeightPart key = part;
   key.slice = Slice();
   const auto planned = plan_.sources.find(key);
-  return Annotate(Fetch(ranges, planned == plan_.sources.end() ? std::optional<size_t>()
-                                                               : planned->second),
-                  NameOf(part));
+  return Annotate(
+      Fetch(ranges, planned == plan_.sources.end() ? std::optional<size_t>() : planned->second),
+      NameOf(part));
 }
 
 void PeerCheckpoint::Release(absl::Span<const WeightPatch> patches) {
@@ -197,8 +197,8 @@ absl::Status PeerCheckpoint::FromPeer(size_t peer, absl::Span<const FileRange> r
       ++range;
     }
   };
-  failed_[peer] = Annotate(plan_.peers[peer]->Read(identity_, ranges, scatter),
-                           plan_.peers[peer]->Name());
+  failed_[peer] =
+      Annotate(plan_.peers[peer]->Read(identity_, ranges, scatter), plan_.peers[peer]->Name());
   if (!failed_[peer].ok()) {
     LOG(WARNING) << "a peer gives no weights, others will: " << failed_[peer];
   }

@@ -42,8 +42,8 @@ class MemoryPeer final : public WeightPeer {
     Files files{.checkpoint = checkpoint_->ComputeIdentity(1).value()};
     for (const auto& file : checkpoint_->files().files()) {
       const std::string& path = file->path();
-      files.files.push_back({path.substr(path.rfind('/') + 1),
-                             static_cast<int64_t>(file->bytes().size())});
+      files.files.push_back(
+          {path.substr(path.rfind('/') + 1), static_cast<int64_t>(file->bytes().size())});
     }
     return files;
   }
@@ -183,12 +183,11 @@ TEST_F(FailingPeers, FilesStandIn) {
 }
 
 TEST_F(FailingPeers, OtherPeersStandInWhereThereAreNoFiles) {
-  auto peers = PeerCheckpoint::Open(
-      files_.folder(),
-      PlanOf(All(std::make_unique<MemoryPeer>("w0", &files_, 0),
-                 std::make_unique<MemoryPeer>("w1", &files_, 60'000),
-                 std::make_unique<MemoryPeer>("w2", &files_))),
-      std::nullopt);
+  auto peers = PeerCheckpoint::Open(files_.folder(),
+                                    PlanOf(All(std::make_unique<MemoryPeer>("w0", &files_, 0),
+                                               std::make_unique<MemoryPeer>("w1", &files_, 60'000),
+                                               std::make_unique<MemoryPeer>("w2", &files_))),
+                                    std::nullopt);
   ASSERT_EQ(peers.status(), absl::OkStatus());
   const auto found = ReadAll(**peers, shard_);
   ASSERT_EQ(found.status(), absl::OkStatus());
@@ -196,11 +195,10 @@ TEST_F(FailingPeers, OtherPeersStandInWhereThereAreNoFiles) {
 }
 
 TEST_F(FailingPeers, NobodyIsAnErrorThatNamesAll) {
-  auto peers = PeerCheckpoint::Open(
-      files_.folder(),
-      PlanOf(All(std::make_unique<MemoryPeer>("w0", &files_, 60'000),
-                 std::make_unique<MemoryPeer>("w1", &files_, 0))),
-      std::nullopt);
+  auto peers = PeerCheckpoint::Open(files_.folder(),
+                                    PlanOf(All(std::make_unique<MemoryPeer>("w0", &files_, 60'000),
+                                               std::make_unique<MemoryPeer>("w1", &files_, 0))),
+                                    std::nullopt);
   ASSERT_EQ(peers.status(), absl::OkStatus());
   const absl::Status status = ReadAll(**peers, shard_).status();
   EXPECT_TRUE(absl::IsUnavailable(status)) << status;

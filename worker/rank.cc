@@ -190,7 +190,8 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
   rank->identity = ServingIdentity(rank->checkpoint, config.mode, quantize);
   load.threads = threads;
   std::optional<CheckpointReader> reader;
-  if (given.digests || weights.peers != nullptr) load.reader = &reader.emplace(checkpoint, shard, threads, weights.peers.get());
+  if (given.digests || weights.peers != nullptr)
+    load.reader = &reader.emplace(checkpoint, shard, threads, weights.peers.get());
   load.keep = given.keep.get();
   TROUPE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(checkpoint, rank->ops.get(), load));
   rank->model = std::make_shared<const LoadedModel>(std::move(model));
@@ -249,7 +250,8 @@ absl::Status Rank::Connect(RankLinks* to) {
   options.max_step_tokens = config.max_step_tokens;
   options.max_logit_tokens = config.max_rows;
   options.links = to;
-  TROUPE_ASSIGN_OR_RETURN(runner, ModelRunner::Create(model.get(), pages.get(), ops.get(), options));
+  TROUPE_ASSIGN_OR_RETURN(runner,
+                          ModelRunner::Create(model.get(), pages.get(), ops.get(), options));
   links = to;
   return absl::OkStatus();
 }

@@ -56,7 +56,7 @@ struct Rank {
     int64_t host_kv_memory_bytes = 0;  // for pages that make room on the device; 0: none
     int max_rows = 64;                 // sequences that live at once
     int max_step_tokens = 512;         // tokens of one step
-    bool load_from_peers = true;  // what they have; else from the folder, if it has weights
+    bool load_from_peers = true;       // what they have; else from the folder, if it has weights
     int max_context = 0;  // tokens a sequence may reach; 0: what the model was made for
   };
 
@@ -75,8 +75,7 @@ struct Rank {
   // `part`: empty for the whole model. A part has no forward pass before Connect.
   static absl::StatusOr<std::unique_ptr<Rank>> Open(const Config& config,
                                                     const std::optional<Part>& part,
-                                                    const Progress& progress,
-                                                    RankGiven given = {});
+                                                    const Progress& progress, RankGiven given = {});
 
   // Takes the other's pages with all that lies in them, and its host pages. REQUIRES: no forward
   // pass on either; both keep the same state.
@@ -98,7 +97,7 @@ struct Rank {
   Config config;  // max_context resolved
   ModelIdentity checkpoint;
   std::shared_ptr<const Checkpoint> files;  // of the folder; null: it has none, or they are random
-  std::string identity;  // 32 bytes, see ServingIdentity
+  std::string identity;                     // 32 bytes, see ServingIdentity
   // Under which its blocks lie in the cache service: identity, unless it holds a part of each
   // token's state.
   std::string cache_identity;

@@ -67,7 +67,7 @@ absl::Status RankMember::Become(const v1::Assignment& assignment,
     epoch_ = epoch;
     serving_ = part_;
     checkpoint_ = rank_->checkpoint;
-    if (files_ == nullptr) files_ = rank_->files;
+    if (served_.files == nullptr) served_ = {rank_->files, rank_->checkpoint};
     loaded_ = rank_->model;
   }
   TROUPE_RETURN_IF_ERROR(meeting->status());
@@ -110,7 +110,8 @@ absl::StatusOr<RankMember::Held> RankMember::Prepare(const v1::ShardMap& proto, 
     given.pages = prepared.pages_of.has_value();
     given.keep = loaded_;
   }
-  TROUPE_ASSIGN_OR_RETURN(prepared.rank, Rank::Open(config_.rank, prepared.part, progress, std::move(given)));
+  TROUPE_ASSIGN_OR_RETURN(prepared.rank,
+                          Rank::Open(config_.rank, prepared.part, progress, std::move(given)));
   const std::vector<WeightPart> parts = HeldParts(*prepared.rank->model);
   Held held{prepared.rank->identity, PartsDigest(model.description, parts),
             prepared.rank->WeightDigests(), prepared.rank->read};
@@ -154,13 +155,13 @@ void RankMember::OnStateWritten(uint64_t session_epoch) {
 
 std::optional<ModelIdentity> RankMember::Known() const {
   const std::lock_guard lock(mutex_);
-  return files_ != nullptr || config_.rank.dummy_weights ? checkpoint_ : std::nullopt;
+  if (served_.files != nullptr) return served_.identity;
+  return config_.rank.dummy_weights ? checkpoint_ : std::nullopt;
 }
 
 ServedCheckpoint RankMember::Served() const {
   const std::lock_guard lock(mutex_);
-  if (!checkpoint_.has_value()) return {};
-  return {files_, *checkpoint_};
+  return served_;
 }
 
 void RankMember::Drop() {

@@ -116,8 +116,8 @@ class RankMember {
   // All up to prepared_ are guarded by mutex_.
   uint64_t epoch_ = 0;                 // of the map that rank_ was assigned last; 0: there is none
   std::optional<Rank::Part> serving_;  // part_
-  std::optional<ModelIdentity> checkpoint_;  // of what was loaded first
-  std::shared_ptr<const Checkpoint> files_;  // that this is of; null: they are not here
+  std::optional<ModelIdentity> checkpoint_;    // of what was loaded first
+  ServedCheckpoint served_;                    // of the folder, once that was loaded and found out
   std::shared_ptr<const LoadedModel> loaded_;  // rank_'s
   std::optional<Prepared> prepared_;
 

@@ -14,8 +14,8 @@
 #include "sharding/layout_rules.h"
 #include "sharding/reshard_plan.h"
 #include "sharding/shard_map_proto.h"
-#include "worker/held_parts.h"
 #include "sharding/weight_ledger.h"
+#include "worker/held_parts.h"
 
 namespace troupe {
 namespace {
@@ -48,8 +48,7 @@ TEST(RankMember, PreparesWhatTheMapSays) {
       SCOPED_TRACE(absl::StrCat(text, " rank ", rank));
       const auto held = member->Prepare(ToProto(map), rank, nullptr);
       ASSERT_EQ(held.status(), absl::OkStatus());
-      EXPECT_EQ(held->parts_digest,
-                PartsDigest(model, PartsOf(ShardOf(model, map, rank), false)));
+      EXPECT_EQ(held->parts_digest, PartsDigest(model, PartsOf(ShardOf(model, map, rank), false)));
       EXPECT_THAT(member->MapEpochs(), ElementsAre(epoch));
       EXPECT_EQ(member->rank(), nullptr) << "what is prepared does not serve";
       ++prepared;

@@ -59,12 +59,12 @@ class PrepareCall final : public grpc::ServerWriteReactor<v1::PrepareShardReply>
   void Load(const v1::PrepareShardRequest& request, RankMember* member) {
     const uint64_t epoch = request.map().epoch();
     LOG(INFO) << "prepares a shard" << Field("map", epoch) << Field("rank", request.rank());
-    const absl::StatusOr<RankMember::Held> held =
-        member->Prepare(request.map(), static_cast<int>(request.rank()),
-                        [this](absl::string_view what, int64_t done, int64_t total) {
-                          if (what == "weights") Report(done, total);
-                        },
-                        PlanOf(request));
+    const absl::StatusOr<RankMember::Held> held = member->Prepare(
+        request.map(), static_cast<int>(request.rank()),
+        [this](absl::string_view what, int64_t done, int64_t total) {
+          if (what == "weights") Report(done, total);
+        },
+        PlanOf(request));
     if (!held.ok()) {
       End(held.status());
       return;

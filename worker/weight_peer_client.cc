@@ -20,8 +20,7 @@ constexpr std::chrono::milliseconds kPatience(10'000);
 
 bool IsIntact(const v1::WeightChunk& chunk) {
   std::array<uint8_t, SHA256_DIGEST_LENGTH> digest = {};
-  SHA256(reinterpret_cast<const uint8_t*>(chunk.data().data()), chunk.data().size(),
-         digest.data());
+  SHA256(reinterpret_cast<const uint8_t*>(chunk.data().data()), chunk.data().size(), digest.data());
   return chunk.sha256().size() == digest.size() &&
          std::equal(digest.begin(), digest.end(),
                     reinterpret_cast<const uint8_t*>(chunk.sha256().data()));
@@ -35,8 +34,9 @@ class GrpcWeightPeer final : public WeightPeer {
  public:
   GrpcWeightPeer(const std::string& name, const std::string& address)
       : name_(absl::StrCat(name, " at ", address)),
-        stub_(v1::Worker::NewStub(
-            grpc::CreateChannel(address, grpc::InsecureChannelCredentials()))) {}
+        stub_(
+            v1::Worker::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()))) {
+  }
 
   std::string Name() const override { return name_; }
 

@@ -89,8 +89,8 @@ absl::StatusOr<FileRange> FileIndex::Of(Bytes bytes, absl::string_view name) con
                      .begin = bytes.data() - file.data(),
                      .bytes = static_cast<int64_t>(bytes.size())};
   }
-  return absl::FailedPreconditionError(
-      absl::StrCat(name, ": found unaligned in its file, wanted aligned to be read from elsewhere"));
+  return absl::FailedPreconditionError(absl::StrCat(
+      name, ": found unaligned in its file, wanted aligned to be read from elsewhere"));
 }
 
 absl::StatusOr<std::vector<FileRange>> FileIndex::Of(const MatrixView& matrix) const {

@@ -28,8 +28,7 @@ namespace {
 using ::testing::HasSubstr;
 
 ServedCheckpoint Abacus() {
-  const std::string folder =
-      absl::StrCat(std::getenv("TROUPE_SOURCE_DIR"), "/models/abacus");
+  const std::string folder = absl::StrCat(std::getenv("TROUPE_SOURCE_DIR"), "/models/abacus");
   auto files = std::make_shared<const Checkpoint>(Checkpoint::Open(folder).value());
   return {files, files->ComputeIdentity(2).value()};
 }
@@ -112,7 +111,7 @@ TEST_F(WeightService, RefusesWhatItDoesNotHave) {
   for (const FileRange& range :
        {FileRange{.file = 99, .bytes = 1}, FileRange{.bytes = size + 1},
         FileRange{.begin = size, .bytes = 1}, FileRange{.begin = -1, .bytes = 1}, FileRange{},
-        FileRange{.bytes = 1, .stride = size / 2, .count = 3 },
+        FileRange{.bytes = 1, .stride = size / 2, .count = 3},
         FileRange{.bytes = 1, .stride = size, .count = int64_t{1} << 62}}) {
     EXPECT_TRUE(absl::IsInvalidArgument(peer->Read(served.identity, {range}, [](auto) {})))
         << range.begin << " " << range.bytes << " " << range.stride << " " << range.count;
@@ -177,8 +176,8 @@ TEST_F(WeightService, MakesARankWhereTheFolderHasNoWeights) {
                       .max_context = 1024};
   for (const char* layout : {"dp2 ep", "tp2"}) {
     SCOPED_TRACE(layout);
-    const Rank::Part part{
-        .map = BuildShardMap(model, ParseLayout(layout).value(), 0).value(), .rank = 1};
+    const Rank::Part part{.map = BuildShardMap(model, ParseLayout(layout).value(), 0).value(),
+                          .rank = 1};
     config.model = served.files->folder();
     const auto with = Rank::Open(config, part, nullptr, {.digests = true});
     ASSERT_EQ(with.status(), absl::OkStatus());

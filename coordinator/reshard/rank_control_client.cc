@@ -76,8 +76,7 @@ class PrepareStream final : public grpc::ClientReadReactor<v1::PrepareShardReply
       digest = absl::InternalError(absl::StrCat(rank_.address(), " ended without a digest"));
     }
     (void)owner_.TellReply(PrepareEnded{request_.map().epoch(), rank_.worker(), std::move(digest),
-                                        identity_, std::move(weights_), peer_bytes_,
-                                        disk_bytes_});
+                                        identity_, std::move(weights_), peer_bytes_, disk_bytes_});
     self_.reset();
   }
 

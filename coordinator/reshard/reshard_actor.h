@@ -44,7 +44,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   struct Config {
     std::string replica = "replica0";
     std::shared_ptr<const ModelDescription> model;
-    Layout layout;         // the first; not looked at once a map is decided
+    Layout layout;  // the first; not looked at once a map is decided
     Sizing sizing;
     ReshardRates rates;
     int64_t prepare_timeout_ms = 600'000;  // unless a request says otherwise

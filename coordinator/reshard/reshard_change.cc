@@ -206,11 +206,11 @@ absl::Status ReshardActor::CheckModel(const PrepareEnded& message) {
     who = wanted.worker.empty() ? "with which the layout that serves was decided"
                                 : absl::StrCat("with which rank ", wanted.worker, " serves");
   }
-  return absl::FailedPreconditionError(absl::StrCat(
-      "rank ", message.worker, " has prepared another model: found identity ",
-      absl::BytesToHexString(message.identity), ", wanted ",
-      absl::BytesToHexString(wanted.identity), ", ", who,
-      "; start all ranks with the same folder, dtype and quantisation"));
+  return absl::FailedPreconditionError(
+      absl::StrCat("rank ", message.worker, " has prepared another model: found identity ",
+                   absl::BytesToHexString(message.identity), ", wanted ",
+                   absl::BytesToHexString(wanted.identity), ", ", who,
+                   "; start all ranks with the same folder, dtype and quantisation"));
 }
 
 absl::Status ReshardActor::CheckWeights(const PrepareEnded& message) {

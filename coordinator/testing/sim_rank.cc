@@ -81,7 +81,8 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
           static_cast<double>(BytesOf(NumbersOf(ranks.config().model, part), WeightBits()));
       const bool peer = FromPeer(part);
       if (!peer && rank_->lacks_weights_) {
-        return End(absl::UnavailableError(absl::StrCat(NameOf(part), ": nobody has these weights")));
+        return End(
+            absl::UnavailableError(absl::StrCat(NameOf(part), ": nobody has these weights")));
       }
       us += bytes / (peer ? ranks.config().peer_bytes_per_us : ranks.config().disk_bytes_per_us);
       (peer ? peer_bytes_ : disk_bytes_) += static_cast<uint64_t>(bytes);
@@ -126,11 +127,10 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
     std::vector<WeightPiece> weights;
     for (const WeightPart& part : parts) weights.push_back(PieceOf(part));
     if (std::exchange(rank_->damage_a_part_, false)) ++weights.back().digest;
-    (void)owner_.TellReply(PrepareEnded{
-        request_.map().epoch(), rank_->name_,
-        PartsDigest(rank_->ranks_->config().model, parts),
-        rank_->identity_.value_or(rank_->ranks_->config().identity), std::move(weights), peer_bytes_,
-        disk_bytes_});
+    (void)owner_.TellReply(PrepareEnded{request_.map().epoch(), rank_->name_,
+                                        PartsDigest(rank_->ranks_->config().model, parts),
+                                        rank_->identity_.value_or(rank_->ranks_->config().identity),
+                                        std::move(weights), peer_bytes_, disk_bytes_});
   }
 
   SimRank* const rank_;
