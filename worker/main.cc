@@ -38,6 +38,9 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
                {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
                         "config.json alone.",
                 .choices = {"safetensors", "dummy"}});
+  program->Add("load_from_peers", &rank.load_from_peers,
+               {.help = "When the layout changes, read weights from ranks that have them before "
+                        "the disk."});
   AddRankOptions(/*note=*/"", &rank, program);
   AddMaxRows(&rank, program);
   program->Add("max_context", &rank.max_context,
