@@ -301,6 +301,7 @@ __device__ __forceinline__ void MultiplyFp8Tile(const Fp8Product& product, const
     scales_at[wave] = min(slab, slabs - 1) * product.blocks;
   }
   float total[Shape::kWaves][kColumns / 2] = {};
+#pragma unroll 1
   for (int block = 0; block < product.blocks; ++block) {
     float weight_scale[Shape::kWaves];
 #pragma unroll
@@ -343,9 +344,13 @@ __device__ __forceinline__ void MultiplyFp8Tiles(const Fp8Product& product,
                                                  Fp8Barriers<Shape>& barriers) {
   Fp8Cursor<Shape> cursor;
   const int tiles = Fp8Tiles<kGated, Shape>(product);
-  for (int index = static_cast<int>(blockIdx.x); index < tiles;
-       index += static_cast<int>(gridDim.x)) {
-    const Fp8Tile tile = Fp8TileAt<kGated, Shape>(product, index);
+  int index = static_cast<int>(blockIdx.x);
+  Fp8Tile next = index < tiles ? Fp8TileAt<kGated, Shape>(product, index) : Fp8Tile{};
+  while (index < tiles) {
+    const Fp8Tile tile = next;
+    index += static_cast<int>(gridDim.x);
+    // Asked for before it is needed.
+    if (index < tiles) next = Fp8TileAt<kGated, Shape>(product, index);
     const auto multiply = [&](auto columns) {
       MultiplyFp8Tile<decltype(columns)::value, kGated, Shape>(product, tile, stages, barriers,
                                                                cursor);
