@@ -1,5 +1,6 @@
 #include "base/check.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/kv_write/kv_codes.cuh"
 #include "kernels/kv_write/kv_write.cuh"
 #include "kernels/kv_write/kv_write_cuda.h"
 
@@ -16,6 +17,15 @@ void CheckKvWrite(const KvWriteParams& params) {
 void KvWriteCuda(const KvWriteParams& params, const CudaContext& context) {
   CheckKvWrite(params);
   if (params.batch.tokens == 0) return;
+  if (params.k_stream.dtype == DType::kE4M3) {
+    const int64_t warps = static_cast<int64_t>(params.batch.tokens) *
+                          (params.k_stream.kv_heads + params.v_stream.kv_heads);
+    Launch(KvWriteCodedKernel,
+           {.grid = static_cast<unsigned>(CeilDiv(warps * kWarpSize, kCodedWriteThreads)),
+            .threads = kCodedWriteThreads},
+           context, params);
+    return;
+  }
   constexpr int kThreads = 256;
   WithElement(params.k_stream.dtype, [&](auto element) {
     Launch(KvWriteKernel<decltype(element)>,
