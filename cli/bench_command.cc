@@ -54,6 +54,9 @@ void Declare(Settings* s, ProgramConfig* program) {
                {.help = "Folder of a model to run in this process, instead of --target."});
   program->Add("dtype", &s->cluster.dtype,
                {.help = "With --model: of products, keys and values.", .choices = {"f32", "bf16"}});
+  program->Add("kv_cache_dtype", &s->cluster.rank.kv_cache_dtype,
+               {.help = "With --model: of keys and values: auto, as dtype, or fp8, half as many bytes as bf16.",
+                .choices = {"auto", "fp8"}});
   program->Add("device", &s->cluster.rank.device,
                {.help = "With --model: what computes: cpu, cuda or cuda:N."});
   program->Add("quantize", &s->cluster.rank.quantize,

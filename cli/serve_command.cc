@@ -65,6 +65,9 @@ void Declare(Settings* s, ProgramConfig* program) {
       "elastic", &cluster.elastic,
       {.help = "Let `troupe reshard` change the layout while it serves; of more ranks than "
                "the layout has, some are spares."});
+  program->Add("kv_cache_dtype", &cluster.rank.kv_cache_dtype,
+               {.help = "Of keys and values: auto, as dtype, or fp8, half as many bytes as bf16.",
+                .choices = {"auto", "fp8"}});
   program->Add("device", &cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add(
       "quantize", &cluster.rank.quantize,

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <map>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -84,7 +85,7 @@ const std::vector<Sequence> kMixed = {{0, 33},  {37, 1},  {62, 5},  {128, 1}, {6
                                       {256, 2}, {319, 1}, {700, 9}, {0, 1},   {511, 2}};
 const std::vector<Sequence> kLong = {{3000, 3}, {5, 1}, {2047, 2}, {1023, 1}, {1500, 17}};
 // A step whose blocks of threads have two warpgroups each on a large device.
-const std::vector<Sequence> kPrompts = {{0, 700}, {300, 500}, {1030, 1}, {64, 300}};
+const std::vector<Sequence> kPrompts = {{0, 300}, {200, 130}, {1030, 1}};
 
 template <class Config>
 Case Make(std::string name, std::vector<Sequence> sequences, KvUse use,
@@ -181,6 +182,13 @@ Outputs RunOn(const Backend& backend, const Case& c, const std::vector<Step>& st
   return c.run({c.sequences, steps, device, Seed()});
 }
 
+const Outputs& Expected(const Case& c) {
+  static auto& known = *new std::map<std::string, Outputs>();
+  const auto [found, is_new] = known.try_emplace(c.name);
+  if (is_new) found->second = RunOn(ReferenceBackend(), c, InOneStep(c.sequences));
+  return found->second;
+}
+
 class KvFp8Test : public testing::TestWithParam<std::tuple<size_t, size_t>> {
  protected:
   const Backend& backend() const { return Candidates()[std::get<0>(GetParam())]; }
@@ -193,7 +201,7 @@ class KvFp8Test : public testing::TestWithParam<std::tuple<size_t, size_t>> {
 TEST_P(KvFp8Test, AgreesWithTheReference) {
   if (!Takes()) GTEST_SKIP() << "this device does not take such keys and values";
   const std::vector<Step> steps = InOneStep(test_case().sequences);
-  const Outputs want = RunOn(ReferenceBackend(), test_case(), steps);
+  const Outputs& want = Expected(test_case());
   const Outputs got = RunOn(backend(), test_case(), steps);
   for (size_t o = 0; o < want.size(); ++o) {
     if (want[o].only_between_runs) continue;

@@ -34,6 +34,10 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
   program->Add("dtype", &settings->dtype,
                {.help = "Of products, keys and values; one for all workers of a coordinator.",
                 .choices = {"f32", "bf16"}});
+  program->Add("kv_cache_dtype", &rank.kv_cache_dtype,
+               {.help = "Of keys and values: auto, as dtype, or fp8, half as many bytes as bf16; one "
+                        "for all workers of a coordinator.",
+                .choices = {"auto", "fp8"}});
   program->Add("device", &rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add(
       "quantize", &rank.quantize,

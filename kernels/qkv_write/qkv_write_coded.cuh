@@ -10,8 +10,7 @@
 namespace troupe {
 
 // rotated_dims of queries and keys are resolved.
-inline __global__ void __launch_bounds__(kCodedWriteThreads)
-    QkvWriteCodedKernel(QkvWriteParams params) {
+__global__ void __launch_bounds__(kCodedWriteThreads) QkvWriteCodedKernel(QkvWriteParams params) {
   LetNextKernelBegin();
   WaitForEarlierKernels();
   const int k_heads = params.kv.k_stream.kv_heads;
