@@ -241,6 +241,9 @@ std::vector<Case> RouterCases() {
       Make("moe_route/with router", kMixed, RunMoeRoute,
            MoeRouteCase{
                .experts = 128, .top_k = 8, .scoring = RouterScoring::kSoftmax, .inputs = 256}),
+      Make("moe_route/with router many tokens", {{0, 150}, {3, 20}}, RunMoeRoute,
+           MoeRouteCase{
+               .experts = 96, .top_k = 8, .scoring = RouterScoring::kSoftmax, .inputs = 256}),
       Make("moe_route/with router f32", kDecode, RunMoeRoute,
            MoeRouteCase{.experts = 19, .top_k = 3, .inputs = 44, .router_dtype = DType::kF32}),
       Make("moe_route/with router uneven", kMixed, RunMoeRoute,

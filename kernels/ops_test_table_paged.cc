@@ -13,6 +13,8 @@ std::vector<Case> AttentionCases() {
       Make("kv_write/f32 odd", kMixed, RunKvWrite,
            KvWriteCase{.kv_heads = 3, .head_dim = 37, .dtype = DType::kF32}),
       Make("qkv_write/bf16", kMixed, RunQkvWrite, QkvWriteCase{}),
+      Make("qkv_write/many tokens", {{5, 1030}, {0, 9}}, RunQkvWrite,
+           QkvWriteCase{.head_dim = 128}),
       Make("qkv_write/decode", kDecode, RunQkvWrite,
            QkvWriteCase{.heads = 32, .kv_heads = 4, .head_dim = 128}),
       Make("qkv_write/f32 some dims", kMixed, RunQkvWrite,

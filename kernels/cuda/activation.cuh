@@ -7,8 +7,8 @@
 
 namespace troupe {
 
-// Without the branches of an exact division, so that many of them run at once; within 3 units of the
-// last place.
+// Without the branches of an exact division, so that many of them run at once; within 3 units of
+// the last place.
 __device__ __forceinline__ float FastSigmoidTimes(float x, float factor) {
   return __fdividef(factor, 1.0F + expf(-x));
 }

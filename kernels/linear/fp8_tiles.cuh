@@ -284,15 +284,6 @@ __device__ __forceinline__ void StoreSums(const Fp8Product& product, const Fp8Ti
   }
 }
 
-// Two warpgroups take turns to start products, so that one adds up while the other's run. Barriers:
-// 1 and 2, a warpgroup's own.
-__device__ __forceinline__ void AwaitFp8Turn(int warpgroup) {
-  SyncThreads<kFp8Consumers>(1 + warpgroup);
-}
-__device__ __forceinline__ void PassFp8Turn(int warpgroup) {
-  ArriveThreads<kFp8Consumers>(2 - warpgroup);
-}
-
 template <int kColumns, bool kGated, class Shape>
 __device__ __forceinline__ void MultiplyFp8Tile(const Fp8Product& product, const Fp8Tile& tile,
                                                 const Fp8Stages<Shape>& stages,
@@ -322,14 +313,12 @@ __device__ __forceinline__ void MultiplyFp8Tile(const Fp8Product& product, const
       const uint64_t a = OperandDescriptor(SharedAddress(stages.Weights(cursor.stage)) +
                                            wave * kFp8WaveBytes + warpgroup * kFp8Slab * kFp8Block);
       float sums[kColumns / 2];
-      AwaitFp8Turn(warpgroup);
       BeginProducts();
 #pragma unroll
       for (int k = 0; k < kFp8Block / 32; ++k) {
         MultiplyFp8(sums, a + k * (32 >> 4), b + k * (32 >> 4), k > 0);
       }
       CommitProducts();
-      PassFp8Turn(warpgroup);
       WaitForProducts<0>();
       AddScaled<kColumns>(sums, SharedAddress(stages.Scales(cursor.stage) + lane % 4 * 2),
                           weight_scale[wave], total[wave]);
@@ -354,8 +343,6 @@ __device__ __forceinline__ void MultiplyFp8Tiles(const Fp8Product& product,
                                                  Fp8Barriers<Shape>& barriers) {
   Fp8Cursor<Shape> cursor;
   const int tiles = Fp8Tiles<kGated, Shape>(product);
-  const int warpgroup = static_cast<int>(threadIdx.x) / 128;
-  if (warpgroup == 1) PassFp8Turn(warpgroup);
   for (int index = static_cast<int>(blockIdx.x); index < tiles;
        index += static_cast<int>(gridDim.x)) {
     const Fp8Tile tile = Fp8TileAt<kGated, Shape>(product, index);
@@ -381,7 +368,6 @@ __device__ __forceinline__ void MultiplyFp8Tiles(const Fp8Product& product,
       }
     }
   }
-  if (warpgroup == 0) AwaitFp8Turn(warpgroup);
 }
 
 // Grid: as many blocks as there are multiprocessors. Dynamic shared memory: Shape::kSharedBytes.

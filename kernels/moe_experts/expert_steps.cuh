@@ -14,8 +14,8 @@ namespace troupe {
 bool SortIntoTiles(const MoeExpertsParams& params, int most_rows, int unit, ExpertTiles& tiles,
                    const CudaContext& context);
 
-// Sorted rows' results, [pairs, hidden]. Kernels of products in bf16 and FP8 round them to bf16, all
-// alike: half of what is written and read again.
+// Sorted rows' results, [pairs, hidden]. Kernels of products in bf16 and FP8 round them to bf16,
+// all alike: half of what is written and read again.
 struct ExpertResults {
   const void* rows = nullptr;
   DType dtype = DType::kF32;  // or kBf16
