@@ -44,6 +44,9 @@ void Declare(Settings* s, ProgramConfig* program) {
   s->request.Declare(program);
   program->Add("dtype", &s->cluster.dtype,
                {.help = "Of products, keys and values.", .choices = {"f32", "bf16"}});
+  program->Add("kv_cache_dtype", &s->cluster.rank.kv_cache_dtype,
+               {.help = "Of keys and values: auto, as dtype, or fp8, half as many bytes as bf16.",
+                .choices = {"auto", "fp8"}});
   program->Add("device", &s->cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
   program->Add(
       "quantize", &s->cluster.rank.quantize,

@@ -12,6 +12,11 @@ void AddRankOptions(absl::string_view note, Rank::Config* rank, ProgramConfig* p
                {.help = help("Plain weights become integers while they load, or FP8; with a8, and "
                              "with FP8, activations do too."),
                 .choices = IntegerFormatNames()});
+  program->Add(
+      "kv_cache_dtype", &rank->kv_cache_dtype,
+      {.help = help("Of keys and values, in all ranks of a replica: auto, as dtype, or fp8, "
+                    "half as many bytes as bf16."),
+       .choices = {"auto", "fp8"}});
   program->Add("threads", &rank->threads,
                {.help = help("Threads that compute; 0: the cores that this process may use."),
                 .min = 0,

@@ -10,7 +10,8 @@
 
 namespace troupe {
 
-// Declares device, quantize, threads, kv_memory_bytes, host_kv_memory_bytes and max_step_tokens.
+// Declares device, quantize, kv_cache_dtype, threads, kv_memory_bytes, host_kv_memory_bytes and
+// max_step_tokens.
 // `note` ends each help text, such as " With --model.".
 void AddRankOptions(absl::string_view note, Rank::Config* rank, ProgramConfig* program);
 
