@@ -5,7 +5,7 @@
 
 namespace troupe {
 
-void AddRankOptions(absl::string_view note, Rank::Config* rank, ProgramConfig* program) {
+void AddComputeOptions(absl::string_view note, Rank::Config* rank, ProgramConfig* program) {
   const auto help = [note](absl::string_view text) { return absl::StrCat(text, note); };
   program->Add("device", &rank->device, {.help = help("What computes: cpu, cuda or cuda:N.")});
   program->Add("quantize", &rank->quantize,
@@ -21,6 +21,10 @@ void AddRankOptions(absl::string_view note, Rank::Config* rank, ProgramConfig* p
                {.help = help("Threads that compute; 0: the cores that this process may use."),
                 .min = 0,
                 .max = 1024});
+}
+
+void AddSizeOptions(absl::string_view note, Rank::Config* rank, ProgramConfig* program) {
+  const auto help = [note](absl::string_view text) { return absl::StrCat(text, note); };
   program->Add("kv_memory_bytes", &rank->kv_memory_bytes,
                {.help = help("Memory for keys and values."), .unit = "bytes", .min = 1});
   program->Add("host_kv_memory_bytes", &rank->host_kv_memory_bytes,
