@@ -13,7 +13,7 @@
 //
 // Thread model: one caller at a time. Operations and copies run in the order of the calls; what
 // they wrote is visible to the caller after Synchronize().
-// Ownership: an Ops owns its threads; Buffers and PackedMatrix objects must not outlive it.
+// Ownership: an Ops owns its threads. Buffers and matrices outlive it, for others of its device.
 // Invariants: a token's results do not depend, bit for bit, on which other sequences share the
 // step, nor on how its own sequence was cut into steps. One operation keeps the first half only:
 // the form that MlaAttention chooses depends on the number of its sequence's tokens in the step,

@@ -78,6 +78,14 @@ std::vector<Backend> CandidateBackends() {
   return backends;
 }
 
+uint64_t TestSeed() {
+  static const uint64_t seed = [] {
+    const char* given = std::getenv("TROUPE_TEST_SEED");
+    return given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+  }();
+  return seed;
+}
+
 absl::Status CudaMissing() {
   static const auto& status = *new absl::Status(MakeCudaOps({}).status());
   return status;

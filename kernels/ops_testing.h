@@ -1,6 +1,6 @@
-// What the table of cases in kernels/ops_test.cc stands on: backends and their memory, batches of
-// sequences and the ways to cut them into steps, random inputs, and pages with poison around what
-// may be read.
+// What the tests of operations (kernels/ops_test_table.h) stand on: backends and their memory,
+// batches of sequences and the ways to cut them into steps, random inputs, and pages with poison
+// around what may be read.
 //
 // Thread model: for one test thread. Ownership: a TestDevice owns its Ops and all that is put on
 // it.
@@ -43,6 +43,10 @@ class TestRandom {
  private:
   uint64_t state_;
 };
+
+// TROUPE_TEST_SEED, or what the first call drew: inputs are new in each run, and one run can be
+// repeated.
+uint64_t TestSeed();
 
 // A device under test.
 struct Backend {

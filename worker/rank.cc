@@ -10,11 +10,11 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/log.h"
 #include "base/status_util.h"
 #include "kernels/device.h"
 #include "model/checkpoint.h"
 #include "sharding/rank_shard.h"
-#include "worker/weight_digests.h"
 
 namespace troupe {
 namespace {
@@ -93,18 +93,56 @@ std::string CacheIdentity(const std::string& identity, const std::optional<Rank:
                              " to ", part->map.first_layer[place.stage + 1], "\n"));
 }
 
-absl::StatusOr<Checkpoint> OpenCheckpoint(const Rank::Config& config) {
-  if (!config.dummy_weights) return Checkpoint::Open(config.model);
+absl::StatusOr<std::shared_ptr<const Checkpoint>> OpenCheckpoint(const Rank::Config& config) {
   DummyOptions options{.threads = config.threads};
   options.dtype = config.mode == ComputeMode::kF32 ? StoredDType::kF32 : StoredDType::kBF16;
-  return Checkpoint::OpenDummy(config.model, options);
+  absl::StatusOr<Checkpoint> opened = config.dummy_weights
+                                          ? Checkpoint::OpenDummy(config.model, options)
+                                          : Checkpoint::Open(config.model);
+  if (!opened.ok()) return opened.status();
+  return std::make_shared<const Checkpoint>(*std::move(opened));
+}
+
+// The checkpoint that a rank loads, and what brings its bytes.
+struct Weights {
+  std::shared_ptr<const Checkpoint> files;  // the folder's
+  std::unique_ptr<PeerCheckpoint> peers;    // null: `files` are all
+
+  const Checkpoint& checkpoint() const { return peers == nullptr ? *files : peers->checkpoint(); }
+};
+
+// Of the folder, of the peers that the plan names, or of any where the folder has none.
+absl::StatusOr<Weights> OpenWeights(
+    const Rank::Config& config, PeerPlan plan,
+    const std::function<absl::StatusOr<ModelIdentity>(const Checkpoint&)>& identify) {
+  Weights weights;
+  const bool lacks = !config.dummy_weights && !SafetensorsCheckpoint::IsIn(config.model);
+  if (!lacks || plan.peers.empty()) {
+    TROUPE_ASSIGN_OR_RETURN(weights.files, OpenCheckpoint(config));
+  }
+  const bool ask = !plan.sources.empty() && config.load_from_peers && !config.dummy_weights;
+  if (plan.peers.empty() || (!lacks && !ask)) return weights;
+  std::optional<PeerCheckpoint::Local> local;
+  if (weights.files != nullptr) {
+    local = {.files = weights.files.get(),
+             .identity = [identify, files = weights.files] { return identify(*files); }};
+  }
+  auto opened = PeerCheckpoint::Open(config.model, std::move(plan), local);
+  if (opened.ok()) {
+    weights.peers = *std::move(opened);
+  } else if (weights.files == nullptr) {
+    return opened.status();
+  } else {
+    LOG(WARNING) << "weights come from disk: " << opened.status();
+  }
+  return weights;
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
                                                  const std::optional<Part>& part,
-                                                 const Progress& progress, const RankGiven& given) {
+                                                 const Progress& progress, RankGiven given) {
   const auto report = [&progress](absl::string_view what) {
     return [&progress, what](int64_t done, int64_t total) {
       if (progress) progress(what, done, total);
@@ -112,7 +150,14 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
   };
   TROUPE_ASSIGN_OR_RETURN(const std::optional<IntegerFormat> quantize,
                           ParseIntegerFormat(config.quantize));
-  TROUPE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, OpenCheckpoint(config));
+  const int threads = config.threads > 0 ? config.threads : 2;
+  const auto identify = [&](const Checkpoint& files) -> absl::StatusOr<ModelIdentity> {
+    if (given.checkpoint.has_value()) return *given.checkpoint;
+    return files.ComputeIdentity(threads, report("identity"));
+  };
+  TROUPE_ASSIGN_OR_RETURN(const Weights weights,
+                          OpenWeights(config, std::move(given.peers), identify));
+  const Checkpoint& checkpoint = weights.checkpoint();
   auto rank = std::make_unique<Rank>();
   rank->config = config;
   TROUPE_RETURN_IF_ERROR(ResolveContext(checkpoint.description(), &rank->config.max_context));
@@ -141,25 +186,33 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
   }
   // Before the weights: that memory is short shows at once.
   if (!given.pages) TROUPE_RETURN_IF_ERROR(rank->MakePagesOf(shard));
-  const int threads = config.threads > 0 ? config.threads : 2;
-  if (given.checkpoint.has_value()) {
-    rank->checkpoint = *given.checkpoint;
+  if (weights.peers != nullptr) {
+    rank->checkpoint = weights.peers->identity();
   } else {
-    TROUPE_ASSIGN_OR_RETURN(rank->checkpoint,
-                            checkpoint.ComputeIdentity(threads, report("identity")));
+    TROUPE_ASSIGN_OR_RETURN(rank->checkpoint, identify(checkpoint));
+    if (!config.dummy_weights) rank->files = weights.files;
   }
   TROUPE_ASSIGN_OR_RETURN(const DType kv_dtype, ResolveKvDType(config.kv_cache_dtype, config.mode));
   rank->identity = ServingIdentity(rank->checkpoint, config.mode, quantize, kv_dtype);
   load.threads = threads;
-  // From the same mapping that is loaded next.
-  if (given.digests) {
-    rank->weight_digests =
-        DigestWeights(checkpoint.description(), checkpoint.weights(), shard, threads);
-  }
-  TROUPE_ASSIGN_OR_RETURN(rank->model, LoadModel(checkpoint, rank->ops.get(), load));
+  std::optional<CheckpointReader> reader;
+  if (given.digests || weights.peers != nullptr)
+    load.reader = &reader.emplace(checkpoint, shard, threads, weights.peers.get());
+  load.keep = given.keep.get();
+  TROUPE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(checkpoint, rank->ops.get(), load));
+  rank->model = std::make_shared<const LoadedModel>(std::move(model));
+  if (reader.has_value()) rank->read = reader->read();
   rank->cache_identity = CacheIdentity(rank->identity, part);
   if (!part.has_value()) TROUPE_RETURN_IF_ERROR(rank->Connect(/*links=*/nullptr));
   return rank;
+}
+
+std::vector<WeightPiece> Rank::WeightDigests() const {
+  std::vector<WeightPiece> all;
+  for (const auto& [part, loaded] : model->parts) {
+    all.insert(all.end(), loaded.pieces.begin(), loaded.pieces.end());
+  }
+  return all;
 }
 
 absl::Status Rank::TakePages(Rank& from) {
@@ -172,7 +225,7 @@ absl::Status Rank::TakePages(Rank& from) {
   return host_pages == nullptr ? absl::OkStatus() : MakeCopies();
 }
 
-absl::Status Rank::MakePages() { return MakePagesOf(model.shard); }
+absl::Status Rank::MakePages() { return MakePagesOf(model->shard); }
 
 absl::Status Rank::MakePagesOf(const RankShard& shard) {
   TROUPE_ASSIGN_OR_RETURN(pages, PagesOf(ops.get(), shard, config));
@@ -203,7 +256,8 @@ absl::Status Rank::Connect(RankLinks* to) {
   options.max_step_tokens = config.max_step_tokens;
   options.max_logit_tokens = config.max_rows;
   options.links = to;
-  TROUPE_ASSIGN_OR_RETURN(runner, ModelRunner::Create(&model, pages.get(), ops.get(), options));
+  TROUPE_ASSIGN_OR_RETURN(runner,
+                          ModelRunner::Create(model.get(), pages.get(), ops.get(), options));
   links = to;
   return absl::OkStatus();
 }
@@ -234,7 +288,7 @@ v1::WorkerInfo Rank::Describe() const {
   info.set_max_rows(config.max_rows);
   info.set_max_step_tokens(config.max_step_tokens);
   info.set_max_context(config.max_context);
-  info.set_heads_per_token(model.gated_heads());
+  info.set_heads_per_token(model->gated_heads());
   return info;
 }
 

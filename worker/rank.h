@@ -21,10 +21,12 @@
 #include "sharding/weight_ledger.h"
 #include "troupe/v1/worker.pb.h"
 #include "worker/calibration.h"
+#include "worker/checkpoint_reader.h"
 #include "worker/host_pages.h"
 #include "worker/kv_pages.h"
 #include "worker/loaded_model.h"
 #include "worker/model_runner.h"
+#include "worker/peer_checkpoint.h"
 #include "worker/rank_links.h"
 
 namespace troupe {
@@ -33,7 +35,10 @@ namespace troupe {
 struct RankGiven {
   std::optional<ModelIdentity> checkpoint;
   bool pages = false;    // of the same layers and heads: TakePages will bring them
-  bool digests = false;  // are wanted, of the weights that are read
+  bool digests = false;  // are wanted, of the weights
+  // Loaded alike from the same checkpoint: what it holds is shared. Null: nothing.
+  std::shared_ptr<const LoadedModel> keep;
+  PeerPlan peers;  // where weights come from; without peers: the folder
 };
 
 struct Rank {
@@ -53,6 +58,7 @@ struct Rank {
     int64_t host_kv_memory_bytes = 0;  // for pages that make room on the device; 0: none
     int max_rows = 64;                 // sequences that live at once
     int max_step_tokens = 512;         // tokens of one step
+    bool load_from_peers = true;       // what they have; else from the folder, if it has weights
     int max_context = 0;  // tokens a sequence may reach; 0: what the model was made for
   };
 
@@ -71,8 +77,7 @@ struct Rank {
   // `part`: empty for the whole model. A part has no forward pass before Connect.
   static absl::StatusOr<std::unique_ptr<Rank>> Open(const Config& config,
                                                     const std::optional<Part>& part,
-                                                    const Progress& progress,
-                                                    const RankGiven& given = {});
+                                                    const Progress& progress, RankGiven given = {});
 
   // Takes the other's pages with all that lies in them, and its host pages. REQUIRES: no forward
   // pass on either; both keep the same state.
@@ -85,20 +90,24 @@ struct Rank {
   absl::Status Connect(RankLinks* links);
   void Disconnect();
 
+  // Digests of all weights that are here, where RankGiven asked for them.
+  std::vector<WeightPiece> WeightDigests() const;
+
   // What the coordinator is told, but for name and addresses.
   v1::WorkerInfo Describe() const;
 
   Config config;  // max_context resolved
   ModelIdentity checkpoint;
-  std::string identity;  // 32 bytes, see ServingIdentity
+  std::shared_ptr<const Checkpoint> files;  // of the folder; null: it has none, or they are random
+  std::string identity;                     // 32 bytes, see ServingIdentity
   // Under which its blocks lie in the cache service: identity, unless it holds a part of each
   // token's state.
   std::string cache_identity;
   float gate_threshold = 0;  // the model's default
   // Destroyed after everything that lies on it.
   std::unique_ptr<Ops> ops;
-  LoadedModel model;
-  std::vector<WeightPiece> weight_digests;  // where RankGiven asked for them
+  std::shared_ptr<const LoadedModel> model;
+  WeightBytes read;  // where RankGiven asked for digests
   std::unique_ptr<KvPages> pages;
   std::unique_ptr<SideCopies> copies;
   std::unique_ptr<HostPages> host_pages;  // null: none

@@ -11,7 +11,7 @@ namespace {
 
 // Fewer experts a block while that leaves multiprocessors idle.
 constexpr int kMostTokensSpread = 128;
-constexpr int kManyExpertTiles = 2;
+constexpr int kManyExpertTiles = 4;
 
 bool IsForUnits(const MoeRouteParams& params, const CudaMatrix& router) {
   return router.dtype() == DType::kBf16 && router.precision() == Precision::kF32 &&

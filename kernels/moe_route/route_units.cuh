@@ -170,7 +170,7 @@ __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_tok
   __shared__ __align__(16) float norm_weight[kFours > 0 ? kMostNormedCols : 4];
   if constexpr (kFours > 0) BringNormWeights(params, norm_weight);
   // Loads of kAhead steps go out together; of experts also before x is there.
-  constexpr int kAhead = kExpertTiles == 1 ? 4 : 2;
+  constexpr int kAhead = kExpertTiles == 1 ? 4 : kExpertTiles == 2 ? 2 : 1;
   for (int step = begin; step < end; step += kAhead) {
     uint4 weights[kAhead][kExpertTiles];
     float values[kAhead][2][8];

@@ -30,8 +30,18 @@ void QkvWriteCuda(const QkvWriteParams& params, const CudaContext& context) {
     return RotatesWhole(resolved.q, own) && RotatesWhole(resolved.k, own) &&
            params.kv.v_stream.head_dim == own * kWarpSize;
   };
+  const bool alike = resolved.q.inverse_frequency == resolved.k.inverse_frequency &&
+                     resolved.q.position == resolved.k.position &&
+                     resolved.q.amplitude == resolved.k.amplitude;
+  const int64_t tokens = params.q.x.rows;
   WithElement(params.kv.k_stream.dtype, [&](auto element) {
     using Element = decltype(element);
+    if (tokens >= kLeastTokensWithOwnBlocks && alike && (takes(4) || takes(2))) {
+      Launch(takes(4) ? QkvWriteTokensKernel<Element, 4> : QkvWriteTokensKernel<Element, 2>,
+             {.grid = static_cast<unsigned>(tokens), .threads = kQkvWriteThreads}, context,
+             resolved);
+      return;
+    }
     Launch(takes(4)   ? QkvWriteWholeKernel<Element, 4>
            : takes(2) ? QkvWriteWholeKernel<Element, 2>
                       : QkvWriteKernel<Element>,
