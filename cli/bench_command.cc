@@ -58,7 +58,8 @@ void Declare(Settings* s, ProgramConfig* program) {
                {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
                         "config.json alone. With --model.",
                 .choices = {"safetensors", "dummy"}});
-  AddRankOptions(" With --model.", &s->cluster.rank, program);
+  AddComputeOptions(" With --model.", &s->cluster.rank, program);
+  AddSizeOptions(" With --model.", &s->cluster.rank, program);
   program->Add("max_context", &s->cluster.rank.max_context,
                {.help = "Most tokens of a sequence; 0: what the requests need. With --model.",
                 .unit = "tokens",

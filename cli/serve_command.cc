@@ -52,7 +52,8 @@ void Declare(Settings* s, ProgramConfig* program) {
       "elastic", &cluster.elastic,
       {.help = "Let `troupe reshard` change the layout while it serves; of more ranks than "
                "the layout has, some are spares."});
-  AddRankOptions(/*note=*/"", &cluster.rank, program);
+  AddComputeOptions(/*note=*/"", &cluster.rank, program);
+  AddSizeOptions(/*note=*/"", &cluster.rank, program);
   AddMaxRows(&cluster.rank, program);
   program->Add("gate_threshold", &cluster.gate_threshold,
                {.help = "Attention heads whose gate is below are skipped; -1: "

@@ -105,6 +105,9 @@ class Ops {
   // then rounding them costs nothing.
   virtual bool TakesRounded(const PackedMatrix& /*w*/, int64_t /*rows*/) const { return false; }
 
+  // Whether operations take keys and values of DType::kE4M3 so used. Others must not be asked to.
+  virtual bool TakesE4M3(const KvUse& /*use*/) const { return true; }
+
   // The queue that operations run in, for libraries that order their own work among them: a
   // cudaStream_t. Null: operations are over when they return.
   virtual void* Queue() { return nullptr; }

@@ -189,11 +189,15 @@ class TestPages {
   OnDevice Put(TestDevice& device) const;
   // All elements of all pages as they are on the device; NaN reads as a number of its own.
   std::vector<float> Get(TestDevice& device, const OnDevice& on_device) const;
+  // All bytes of all pages there.
+  std::vector<float> GetBytes(TestDevice& device, const OnDevice& on_device) const;
 
  private:
   int64_t StreamBytes(bool is_key) const;
   int64_t ValueOffset() const { return StreamBytes(/*is_key=*/true) + kGapBytes; }
-  const std::byte* Find(uint32_t slot, int64_t entry, int head, bool is_key) const;
+  // The key stream, or that of values, of pages that lie at `pages`.
+  KvStream StreamAt(std::byte* pages, bool is_key) const;
+  uint32_t PageOf(uint32_t slot, int64_t entry) const;
 
   // After each stream, as between the layers of a group.
   static constexpr int64_t kGapBytes = 64;

@@ -41,7 +41,8 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
   program->Add("load_from_peers", &rank.load_from_peers,
                {.help = "When the layout changes, read weights from ranks that have them before "
                         "the disk."});
-  AddRankOptions(/*note=*/"", &rank, program);
+  AddComputeOptions(/*note=*/"", &rank, program);
+  AddSizeOptions(/*note=*/"", &rank, program);
   AddMaxRows(&rank, program);
   program->Add("max_context", &rank.max_context,
                {.help = "Most tokens of a sequence; 0: what the model was made for.",

@@ -54,11 +54,16 @@ absl::Status ResolveContext(const ModelDescription& description, int* max_contex
 absl::StatusOr<std::unique_ptr<KvPages>> PagesOf(Ops* ops, const RankShard& shard,
                                                  const Rank::Config& config) {
   KvPages::Options options;
-  options.dtype = KvDType(config.mode);
+  TROUPE_ASSIGN_OR_RETURN(options.dtype, ResolveKvDType(config.kv_cache_dtype, config.mode));
+  if (options.dtype == DType::kE4M3) {
+    const auto takes = [ops](const KvUse& use) { return ops->TakesE4M3(use); };
+    TROUPE_RETURN_IF_ERROR(CheckFp8Kv(takes, shard, config.device));
+  }
   options.slots = config.max_rows;
   options.max_context_tokens = config.max_context;
   std::vector<StateGroup> groups =
-      ShardStateGroups(shard, {.kv_bytes_per_element = static_cast<int>(BytesOf(options.dtype))});
+      ShardStateGroups(shard, {.kv_bytes_per_element = static_cast<int>(BytesOf(options.dtype)),
+                               .kv_scale_bytes = static_cast<int>(ScaleBytesOf(options.dtype))});
   auto page_count = PlanPages(groups, {.budget_bytes = config.kv_memory_bytes,
                                        .max_context_tokens = config.max_context,
                                        .sequences = config.max_rows,
@@ -187,7 +192,8 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
     TROUPE_ASSIGN_OR_RETURN(rank->checkpoint, identify(checkpoint));
     if (!config.dummy_weights) rank->files = weights.files;
   }
-  rank->identity = ServingIdentity(rank->checkpoint, config.mode, quantize);
+  TROUPE_ASSIGN_OR_RETURN(const DType kv_dtype, ResolveKvDType(config.kv_cache_dtype, config.mode));
+  rank->identity = ServingIdentity(rank->checkpoint, config.mode, quantize, kv_dtype);
   load.threads = threads;
   std::optional<CheckpointReader> reader;
   if (given.digests || weights.peers != nullptr)
@@ -287,11 +293,42 @@ v1::WorkerInfo Rank::Describe() const {
 }
 
 std::string ServingIdentity(const ModelIdentity& checkpoint, ComputeMode mode,
-                            const std::optional<IntegerFormat>& quantize) {
+                            const std::optional<IntegerFormat>& quantize, DType kv_dtype) {
   return Sha256(absl::StrCat("troupe worker\n", checkpoint.Hex(), "\n",
                              mode == ComputeMode::kF32 ? "f32" : "bf16", "\nquantize ",
                              NameOf(quantize), "\nlayout ", kPageLayoutVersion, "\nblock ",
-                             kBlockTokens, "\n"));
+                             kBlockTokens, "\n", kv_dtype == DType::kE4M3 ? "kv e4m3\n" : ""));
+}
+
+absl::StatusOr<DType> ResolveKvDType(const std::string& name, ComputeMode mode) {
+  if (name == "auto") return KvDType(mode);
+  if (name == "fp8") return DType::kE4M3;
+  return absl::InvalidArgumentError(
+      absl::StrCat("kv_cache_dtype: found \"", name, "\", wanted auto or fp8"));
+}
+
+absl::Status CheckFp8Kv(absl::FunctionRef<bool(const KvUse&)> takes, const RankShard& shard,
+                        absl::string_view device) {
+  for (const StateGroup& group : ShardStateGroups(shard, {})) {
+    for (const StateStream& stream : group.streams) {
+      KvUse use = {.key_dim = stream.key_dim, .value_dim = stream.value_dim};
+      const char* attention = "full or sliding";
+      if (stream.branch == KvBranch::kMlaLatent) {
+        use.reader = KvReader::kLatentAttention;
+        attention = "latent";
+      } else if (stream.branch != KvBranch::kSelf) {
+        use.reader = KvReader::kNsa;
+        attention = "sparse";
+      }
+      if (takes(use)) continue;
+      return absl::UnimplementedError(absl::StrCat(
+          "kv_cache_dtype: found fp8 for ", attention, " attention with keys of ", stream.key_dim,
+          " and values of ", stream.value_dim, " in layer ", stream.layer, " on ", device,
+          ", wanted full or sliding attention with sizes that are multiples of 16 up to 256, which "
+          "is what this device reads in FP8; start with kv_cache_dtype auto"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<float> ResolveGateThreshold(std::optional<float> configured, const char* environment,

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/ops.h"
@@ -45,8 +46,9 @@ struct Rank {
     std::string model;           // the checkpoint's folder
     bool dummy_weights = false;  // random ones, of what its config.json says
     ComputeMode mode = ComputeMode::kBf16;
-    std::string device = "cpu";     // see MakeOps
-    std::string quantize = "none";  // plain weights, while loading; see ParseIntegerFormat
+    std::string device = "cpu";           // see MakeOps
+    std::string quantize = "none";        // plain weights, while loading; see ParseIntegerFormat
+    std::string kv_cache_dtype = "auto";  // of keys and values: as `mode` says, or fp8
     // Puts something around what computes, for tests; null: nothing.
     std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)> wrap_ops;
     // Observes the model's inputs; null: nobody does. Must outlive the rank.
@@ -118,10 +120,18 @@ struct Rank {
 };
 
 // The key of compatibility between workers and of cached blocks: SHA-256 over the checkpoint's
-// identity, the compute dtype, how weights are quantised, the version of the pages' layout and the
-// tokens of a block.
+// identity, the compute dtype, how weights are quantised, the dtype of keys and values, the version
+// of the pages' layout and the tokens of a block.
 std::string ServingIdentity(const ModelIdentity& checkpoint, ComputeMode mode,
-                            const std::optional<IntegerFormat>& quantize);
+                            const std::optional<IntegerFormat>& quantize, DType kv_dtype);
+
+// What Config::kv_cache_dtype says. InvalidArgument where it is neither auto nor fp8.
+absl::StatusOr<DType> ResolveKvDType(const std::string& name, ComputeMode mode);
+
+// Unimplemented, naming the layer and what to do instead, where the device does not take keys and
+// values in FP8 as one of the shard's layers uses them; see Ops::TakesE4M3.
+absl::Status CheckFp8Kv(absl::FunctionRef<bool(const KvUse&)> takes, const RankShard& shard,
+                        absl::string_view device);
 
 // The threshold under which attention heads are skipped where a request asks for nothing else:
 // `configured`, else `environment` (the text of DYNAMIC_ATTENTION_THRESHOLD; null or empty: not

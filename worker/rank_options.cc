@@ -5,17 +5,26 @@
 
 namespace troupe {
 
-void AddRankOptions(absl::string_view note, Rank::Config* rank, ProgramConfig* program) {
+void AddComputeOptions(absl::string_view note, Rank::Config* rank, ProgramConfig* program) {
   const auto help = [note](absl::string_view text) { return absl::StrCat(text, note); };
   program->Add("device", &rank->device, {.help = help("What computes: cpu, cuda or cuda:N.")});
   program->Add("quantize", &rank->quantize,
                {.help = help("Plain weights become integers while they load, or FP8; with a8, and "
                              "with FP8, activations do too."),
                 .choices = IntegerFormatNames()});
+  program->Add(
+      "kv_cache_dtype", &rank->kv_cache_dtype,
+      {.help = help("Of keys and values, in all ranks of a replica: auto, as dtype, or fp8, "
+                    "half as many bytes as bf16."),
+       .choices = {"auto", "fp8"}});
   program->Add("threads", &rank->threads,
                {.help = help("Threads that compute; 0: the cores that this process may use."),
                 .min = 0,
                 .max = 1024});
+}
+
+void AddSizeOptions(absl::string_view note, Rank::Config* rank, ProgramConfig* program) {
+  const auto help = [note](absl::string_view text) { return absl::StrCat(text, note); };
   program->Add("kv_memory_bytes", &rank->kv_memory_bytes,
                {.help = help("Memory for keys and values."), .unit = "bytes", .min = 1});
   program->Add("host_kv_memory_bytes", &rank->host_kv_memory_bytes,

@@ -10,9 +10,12 @@
 
 namespace troupe {
 
-// Declares device, quantize, threads, kv_memory_bytes, host_kv_memory_bytes and max_step_tokens.
-// `note` ends each help text, such as " With --model.".
-void AddRankOptions(absl::string_view note, Rank::Config* rank, ProgramConfig* program);
+// Declares device, quantize, kv_cache_dtype and threads. `note` ends each help text, such as
+// " With --model.".
+void AddComputeOptions(absl::string_view note, Rank::Config* rank, ProgramConfig* program);
+
+// Declares kv_memory_bytes, host_kv_memory_bytes and max_step_tokens.
+void AddSizeOptions(absl::string_view note, Rank::Config* rank, ProgramConfig* program);
 
 // Declares max_rows, where it does not follow from another option.
 void AddMaxRows(Rank::Config* rank, ProgramConfig* program);
