@@ -20,8 +20,8 @@
 #include "cli/load_generator.h"
 #include "cli/request_flags.h"
 #include "config/program_config.h"
-#include "model/weight_quantizer.h"
 #include "nlohmann/json.hpp"
+#include "worker/rank_options.h"
 
 namespace troupe {
 namespace {
@@ -53,35 +53,19 @@ void Declare(Settings* s, ProgramConfig* program) {
   program->Add("model", &s->cluster.model,
                {.help = "Folder of a model to run in this process, instead of --target."});
   program->Add("dtype", &s->cluster.dtype,
-               {.help = "With --model: of products, keys and values.", .choices = {"f32", "bf16"}});
-  program->Add("device", &s->cluster.rank.device,
-               {.help = "With --model: what computes: cpu, cuda or cuda:N."});
-  program->Add("quantize", &s->cluster.rank.quantize,
-               {.help = "With --model: plain weights become integers while they load, or FP8; "
-                        "with a8, and with FP8, activations do too.",
-                .choices = IntegerFormatNames()});
+               {.help = "Of products, keys and values. With --model.", .choices = {"f32", "bf16"}});
   program->Add("load_format", &s->cluster.load_format,
-               {.help = "With --model: where weights come from; dummy: random ones, for a folder "
-                        "that may hold a "
-                        "config.json alone.",
+               {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
+                        "config.json alone. With --model.",
                 .choices = {"safetensors", "dummy"}});
-  program->Add("threads", &s->cluster.rank.threads,
-               {.help = "With --model: threads that compute; 0: all cores.", .min = 0});
-  program->Add("kv_memory_bytes", &s->cluster.rank.kv_memory_bytes,
-               {.help = "With --model: memory for keys and values.", .unit = "bytes", .min = 1});
-  program->Add("host_kv_memory_bytes", &s->cluster.rank.host_kv_memory_bytes,
-               {.help = "With --model: host memory for keys and values that make room on the "
-                        "device; 0: none.",
-                .unit = "bytes",
-                .min = 0});
+  AddComputeOptions(" With --model.", &s->cluster.rank, program);
+  AddSizeOptions(" With --model.", &s->cluster.rank, program);
   program->Add("max_context", &s->cluster.rank.max_context,
-               {.help = "With --model: most tokens of a sequence; 0: what the requests need.",
+               {.help = "Most tokens of a sequence; 0: what the requests need. With --model.",
                 .unit = "tokens",
                 .min = 0});
-  program->Add("max_step_tokens", &s->cluster.rank.max_step_tokens,
-               {.help = "With --model: most tokens in one step.", .unit = "tokens", .min = 1});
   program->Add("max_batch_size", &s->cluster.fleet.scheduler.max_batch_size,
-               {.help = "With --model: sequences that run at once.", .min = 1, .max = 4096});
+               {.help = "Sequences that run at once. With --model.", .min = 1, .max = 4096});
   program->Add("concurrency", &s->concurrency,
                {.help = "Streams; each sends one request after another.", .min = 1, .max = 1024});
   program->Add("requests", &s->requests, {.help = "Requests in all.", .min = 1});

@@ -32,10 +32,9 @@ double BytesPerToken(const StateGroup& group) {
   return static_cast<double>(group.page_bytes) / kBlockTokens;
 }
 
-Json DescribeGroups(const ModelDescription& model, int kv_bytes_per_element) {
+Json DescribeGroups(const ModelDescription& model, const StateGroupOptions& options) {
   Json groups = Json::array();
-  for (const StateGroup& group :
-       StateGroups(model, {.kv_bytes_per_element = kv_bytes_per_element})) {
+  for (const StateGroup& group : StateGroups(model, options)) {
     groups.push_back({{"name", group.name},
                       {"window_tokens", group.window_tokens},
                       {"page_bytes", group.page_bytes},
@@ -146,7 +145,8 @@ Json Describe(const Checkpoint& checkpoint, const ModelIdentity& identity) {
           {"active_parameters", parameters.active},
           {"stored_bytes", bytes},
           {"bytes_by_format", DescribeFormats(parameters)},
-          {"kv_bf16", DescribeGroups(model, 2)},
+          {"kv_bf16", DescribeGroups(model, {.kv_bytes_per_element = 2})},
+          {"kv_fp8", DescribeGroups(model, {.kv_bytes_per_element = 1, .kv_scale_bytes = 1})},
           {"machines", DescribeMachines(model, parameters)}};
 }
 
@@ -195,9 +195,12 @@ void PrintText(const Json& json) {
   for (const auto& [format, bytes] : json["bytes_by_format"].items()) {
     line(absl::StrCat("loaded as ", format), HumanBytes(bytes.get<double>()));
   }
-  for (const Json& group : json["kv_bf16"]) {
+  for (size_t g = 0; g < json["kv_bf16"].size(); ++g) {
+    const Json& group = json["kv_bf16"][g];
     line(absl::StrCat("KV ", group["name"].get<std::string>()),
-         absl::StrFormat("%.0f bytes a token in bf16%s", group["bytes_per_token"].get<double>(),
+         absl::StrFormat("%.0f bytes a token in bf16, %.0f in FP8%s",
+                         group["bytes_per_token"].get<double>(),
+                         json["kv_fp8"][g]["bytes_per_token"].get<double>(),
                          group["window_tokens"].get<int>() > 0 ? ", within its window" : ""));
   }
   PrintMachines(json["machines"]);

@@ -41,6 +41,12 @@ void PrintPlan(const v1::ReshardPlan& plan) {
                                  MiB(rank.peer_bytes()), MiB(rank.disk_bytes()),
                                  MiB(rank.drop_bytes()), MiB(rank.peak_bytes()), rank.seconds());
   }
+  for (const v1::RankMove& rank : plan.ranks()) {
+    for (const v1::PeerRead& read : rank.reads()) {
+      std::cout << absl::StrFormat("%s reads %.1f from %s\n", rank.worker(), MiB(read.bytes()),
+                                   read.worker());
+    }
+  }
   if (plan.has_balance_before() && plan.has_balance_after()) {
     std::cout << absl::StrFormat(
         "experts: the busiest rank computes %.2f times the mean (worst layer %.2f), then %.2f "
@@ -64,9 +70,12 @@ void PrintEvent(const v1::ReshardEvent& event) {
   }
   if (event.has_outcome()) {
     const v1::ReshardOutcome& outcome = event.outcome();
-    std::cout << absl::StrFormat("done: epoch %d serves; prepared in %.2f s, switched in %.3f s\n",
-                                 outcome.epoch(), static_cast<double>(outcome.prepare_us()) / 1e6,
-                                 static_cast<double>(outcome.switch_us()) / 1e6);
+    std::cout << absl::StrFormat(
+        "done: epoch %d serves; prepared in %.2f s, switched in %.3f s; %.1f MiB read from peers, "
+        "%.1f MiB from disk\n",
+        outcome.epoch(), static_cast<double>(outcome.prepare_us()) / 1e6,
+        static_cast<double>(outcome.switch_us()) / 1e6, MiB(outcome.peer_bytes()),
+        MiB(outcome.disk_bytes()));
   }
   std::cout << std::flush;
 }

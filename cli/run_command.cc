@@ -19,8 +19,8 @@
 #include "cli/interrupts.h"
 #include "cli/request_flags.h"
 #include "config/program_config.h"
-#include "model/weight_quantizer.h"
 #include "nlohmann/json.hpp"
+#include "worker/rank_options.h"
 
 namespace troupe {
 namespace {
@@ -44,14 +44,7 @@ void Declare(Settings* s, ProgramConfig* program) {
   s->request.Declare(program);
   program->Add("dtype", &s->cluster.dtype,
                {.help = "Of products, keys and values.", .choices = {"f32", "bf16"}});
-  program->Add("device", &s->cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
-  program->Add(
-      "quantize", &s->cluster.rank.quantize,
-      {.help = "Plain weights become integers while they load, or FP8; with a8, and with FP8, "
-               "activations do too.",
-       .choices = IntegerFormatNames()});
-  program->Add("threads", &s->cluster.rank.threads,
-               {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
+  AddComputeOptions(/*note=*/"", &s->cluster.rank, program);
   program->Add("load_format", &s->cluster.load_format,
                {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
                         "config.json alone.",

@@ -11,7 +11,7 @@
 #include "cli/commands.h"
 #include "cli/embedded_cluster.h"
 #include "config/program_config.h"
-#include "model/weight_quantizer.h"
+#include "worker/rank_options.h"
 
 namespace troupe {
 namespace {
@@ -22,19 +22,6 @@ struct Settings {
   int64_t shutdown_grace_ms = 10000;
   std::string log_level = "info";
 };
-
-void DeclareSizes(Rank::Config& rank, ProgramConfig* program) {
-  program->Add("kv_memory_bytes", &rank.kv_memory_bytes,
-               {.help = "Memory for keys and values.", .unit = "bytes", .min = 1});
-  program->Add("host_kv_memory_bytes", &rank.host_kv_memory_bytes,
-               {.help = "Host memory, pinned for a GPU, for keys and values that make room on the "
-                        "device; 0: none.",
-                .unit = "bytes",
-                .min = 0});
-  program->Add("max_step_tokens", &rank.max_step_tokens,
-               {.help = "Most tokens in one step.", .unit = "tokens", .min = 1});
-  program->Add("max_rows", &rank.max_rows, {.help = "Most sequences that live at once.", .min = 1});
-}
 
 void Declare(Settings* s, ProgramConfig* program) {
   EmbeddedCluster::Config& cluster = s->cluster;
@@ -65,15 +52,9 @@ void Declare(Settings* s, ProgramConfig* program) {
       "elastic", &cluster.elastic,
       {.help = "Let `troupe reshard` change the layout while it serves; of more ranks than "
                "the layout has, some are spares."});
-  program->Add("device", &cluster.rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
-  program->Add(
-      "quantize", &cluster.rank.quantize,
-      {.help = "Plain weights become integers while they load, or FP8; with a8, and with FP8, "
-               "activations do too.",
-       .choices = IntegerFormatNames()});
-  program->Add("threads", &cluster.rank.threads,
-               {.help = "Threads that compute; 0: the cores this process may use.", .min = 0});
-  DeclareSizes(cluster.rank, program);
+  AddComputeOptions(/*note=*/"", &cluster.rank, program);
+  AddSizeOptions(/*note=*/"", &cluster.rank, program);
+  AddMaxRows(&cluster.rank, program);
   program->Add("gate_threshold", &cluster.gate_threshold,
                {.help = "Attention heads whose gate is below are skipped; -1: "
                         "DYNAMIC_ATTENTION_THRESHOLD in the environment, else the model's.",

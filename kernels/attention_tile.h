@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "kernels/attention_task.h"
+#include "kernels/kv_rows.h"
 #include "kernels/simd/simd.h"
 #include "kernels/simd/transpose.h"
 #include "kernels/tensor.h"
@@ -195,16 +196,16 @@ inline void WriteClosedHead(const HeadMix& mix, const Tensor& out, int token, in
 // ---- One block ----
 
 // Elements [c, c + kLanes) of an entry of `size`, zeros behind its end.
-template <class Elem>
-Vec LoadChannels(const Elem* entry, int c, int size) {
+template <class Row>
+Vec LoadChannels(Row entry, int c, int size) {
   return c + kLanes <= size ? Load(entry + c) : Load(entry + c, size - c);
 }
 
 // Transposes kLanes entries, the first at column `to`, of a block's keys.
-template <class Elem>
-void PackKeyLanes(const Elem* const* rows, int head_dim, float* to) {
+template <class Row>
+void PackKeyLanes(const Row* rows, int head_dim, float* to) {
   int c = 0;
-  if constexpr (sizeof(Elem) == 2) {
+  if constexpr (!kIsFloats<Row> && !kIsCoded<Row>) {
     // Two channels of bf16 move as one.
     for (; c + 2 * kLanes <= head_dim; c += 2 * kLanes) {
       Vec m[kLanes];
@@ -230,17 +231,17 @@ void PackKeyLanes(const Elem* const* rows, int head_dim, float* to) {
 
 // Elements of a stream's entries in a block; entries outside [begin, end), which may not exist,
 // stand for a neighbour.
-template <class Elem>
+template <class Row>
 void BlockRows(const KvStream& stream, const CachedHead& cached, int64_t block, int begin, int end,
-               const Elem** rows) {
+               Row* rows) {
   const int per_page = stream.entries_per_page;
   for (int first = 0; first < kKeyBlock; first += per_page) {
     if (first + per_page <= begin || first >= end) continue;
     const uint32_t page = cached.pages[(block * kKeyBlock + first) / per_page];
-    const auto* head = reinterpret_cast<const Elem*>(stream.Head(page, cached.kv_head));
+    const HeadRows<Row> head(stream, page, cached.kv_head);
     const int64_t offset = (block * kKeyBlock + first) % per_page;
     const int count = per_page < kKeyBlock ? per_page : kKeyBlock;
-    for (int i = 0; i < count; ++i) rows[first + i] = head + (offset + i) * stream.head_dim;
+    for (int i = 0; i < count; ++i) rows[first + i] = head.At(offset + i);
   }
   for (int i = 0; i < begin; ++i) rows[i] = rows[begin];
   for (int i = end; i < kKeyBlock; ++i) rows[i] = rows[end - 1];
@@ -265,15 +266,15 @@ inline void PrefetchBlock(const CachedHead& cached, int64_t block, int end) {
   if (cached.v->base != cached.k->base) PrefetchRows(*cached.v, cached, block, end);
 }
 
-template <class Elem>
-void PackKeys(const Elem* const* rows, int begin, int end, int head_dim, float* keys) {
+template <class Row>
+void PackKeys(const Row* rows, int begin, int end, int head_dim, float* keys) {
   for (int lane = begin / kLanes * kLanes; lane < end; lane += kLanes) {
     PackKeyLanes(rows + lane, head_dim, keys + lane);
   }
 }
 
-template <class Elem>
-void PackValues(const Elem* const* rows, int begin, int end, const QueryTile& tile) {
+template <class Row>
+void PackValues(const Row* rows, int begin, int end, const QueryTile& tile) {
   const int size = tile.value_dim;
   for (int i = begin; i < end; ++i) {
     float* to = tile.values + int64_t{i} * tile.value_stride;
@@ -367,15 +368,15 @@ void ScoreRows(QueryTile& tile, const int* rows, int64_t block) {
 }
 
 // Values of a block: entry e's begin at data + e * stride.
-template <class Elem>
+template <class Row>
 struct BlockValues {
-  const Elem* data;
+  Row data;
   int64_t stride;
 };
 
 // Adds the weighted values of entries [begin, end) to N vectors of channels of M queries.
-template <int M, int N, class Elem>
-void WeighValues(const QueryTile& tile, const int* rows, const BlockValues<Elem>& values,
+template <int M, int N, class Row>
+void WeighValues(const QueryTile& tile, const int* rows, const BlockValues<Row>& values,
                  int channel, int begin, int end) {
   const int64_t size = tile.value_stride;
   const float* p[M];
@@ -406,8 +407,8 @@ void WeighValues(const QueryTile& tile, const int* rows, const BlockValues<Elem>
   }
 }
 
-template <int M, class Elem>
-void WeighRows(const QueryTile& tile, const int* rows, const BlockValues<Elem>& values) {
+template <int M, class Row>
+void WeighRows(const QueryTile& tile, const int* rows, const BlockValues<Row>& values) {
   const int begin = tile.query[rows[0]].begin;
   const int end = tile.query[rows[0]].end;
   int c = 0;
@@ -429,8 +430,8 @@ inline void WithCount(int count, const Function& one) {
 }
 
 // Scores all rows against the packed keys, then adds the values.
-template <class Elem>
-void AttendBlock(QueryTile& tile, int64_t block, const BlockValues<Elem>& values) {
+template <class Row>
+void AttendBlock(QueryTile& tile, int64_t block, const BlockValues<Row>& values) {
   int rows[kTileQueries];
   int count = 0;
   const auto score = [&] {
@@ -480,23 +481,25 @@ inline BlockRange VisibleRange(const QueryTile& tile) {
 }
 
 // Loads a block and attends to it, after each query's begin and end have been set.
-template <class Elem>
+template <class Row>
 void LoadAndAttend(QueryTile& tile, const CachedHead& cached, int64_t block) {
   const auto [begin, end] = VisibleRange(tile);
   if (begin >= end) return;
-  const Elem* rows[kKeyBlock];
+  Row rows[kKeyBlock];
   BlockRows(*cached.k, cached, block, begin, end, rows);
   PackKeys(rows, begin, end, tile.key_dim, tile.keys);
   BlockRows(*cached.v, cached, block, begin, end, rows);
-  // Few queries: widening where the values are used is cheaper than packing them.
-  if (cached.v->entries_per_page >= kKeyBlock && tile.value_dim == tile.value_stride &&
-      (sizeof(Elem) == sizeof(float) || tile.rows <= kTileQueries)) {
-    const int64_t stride = cached.v->head_dim;
-    AttendBlock(tile, block, BlockValues<Elem>{rows[begin] - begin * stride, stride});
-  } else {
-    PackValues(rows, begin, end, tile);
-    AttendBlock(tile, block, BlockValues<float>{tile.values, tile.value_stride});
+  if constexpr (!kIsCoded<Row>) {
+    // Few queries: widening where the values are used is cheaper than packing them.
+    if (cached.v->entries_per_page >= kKeyBlock && tile.value_dim == tile.value_stride &&
+        (kIsFloats<Row> || tile.rows <= kTileQueries)) {
+      const int64_t stride = cached.v->head_dim;
+      AttendBlock(tile, block, BlockValues<Row>{rows[begin] - begin * stride, stride});
+      return;
+    }
   }
+  PackValues(rows, begin, end, tile);
+  AttendBlock(tile, block, BlockValues<const float*>{tile.values, tile.value_stride});
 }
 
 // Walks the key blocks [first_block, end_block): sets which entries of each the queries see, calls
@@ -522,13 +525,22 @@ void WalkBlocks(QueryTile& tile, const VisibleEntries& visible, const int32_t* p
 }
 
 // Attends to the visible entries in the key blocks [first_block, end_block) of a cache.
-template <class Elem>
+template <class Row>
 void AttendBlocks(QueryTile& tile, const CachedHead& cached, const VisibleEntries& visible,
                   const int32_t* position, int64_t first_block, int64_t end_block, float* part) {
   WalkBlocks(tile, visible, position, first_block, end_block, part, [&](int64_t block) {
     // Not the last one, of which some entries may not exist.
     if (block + 2 < end_block) PrefetchBlock(cached, block + 1, kKeyBlock);
-    LoadAndAttend<Elem>(tile, cached, block);
+    LoadAndAttend<Row>(tile, cached, block);
+  });
+}
+
+// AttendBlocks for the dtype of the cache.
+inline void AttendCache(QueryTile& tile, const CachedHead& cached, const VisibleEntries& visible,
+                        const int32_t* position, int64_t first_block, int64_t end_block,
+                        float* part) {
+  WithRows(cached.k->dtype, [&]<class Row>() {
+    AttendBlocks<Row>(tile, cached, visible, position, first_block, end_block, part);
   });
 }
 

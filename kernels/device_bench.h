@@ -88,9 +88,9 @@ struct BenchPages {
   int turns() const { return static_cast<int>(k.size()); }
 };
 
-// bf16, in random order; as many turns as make them too many for a cache.
+// bf16 or kE4M3, in random order; as many turns as make them too many for a cache.
 BenchPages MakePages(Bench& bench, int sequences, int blocks, int kv_heads, int head_dim,
-                     int page_entries = kBlockTokens);
+                     int page_entries = kBlockTokens, DType dtype = DType::kBf16);
 
 // `count` new tokens for each sequence; they end after `length` tokens, each sequence `stagger`
 // tokens before the one in front of it.

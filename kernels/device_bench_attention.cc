@@ -8,14 +8,20 @@ namespace troupe {
 namespace {
 
 // The last `count` tokens of each sequence, 32 query and 4 KV heads of 128.
-void TimeAttention(Bench& bench, int sequences, int length, int count) {
+void TimeAttention(Bench& bench, int sequences, int length, int count,
+                   DType dtype = DType::kBf16) {
   constexpr int kHeads = 32;
   constexpr int kKvHeads = 4;
   constexpr int kHeadDim = 128;
   const std::string name =
-      absl::StrCat("paged_attention ", sequences, " x ", length, ", ", count, " new");
+      absl::StrCat("paged_attention ", sequences, " x ", length, ", ", count, " new",
+                   dtype == DType::kE4M3 ? ", fp8 kv" : "");
   if (!bench.Wants(name)) return;
-  const BenchPages pages = MakePages(bench, sequences, length / kBlockTokens, kKvHeads, kHeadDim);
+  if (dtype == DType::kE4M3 && !bench.ops().TakesE4M3({.key_dim = kHeadDim, .value_dim = kHeadDim})) {
+    return;
+  }
+  const BenchPages pages =
+      MakePages(bench, sequences, length / kBlockTokens, kKvHeads, kHeadDim, kBlockTokens, dtype);
   const int64_t tokens = int64_t{sequences} * count;
   PagedAttentionParams params = {.batch = MakeBatch(bench, sequences, length, count),
                                  .heads = kHeads,
@@ -27,7 +33,10 @@ void TimeAttention(Bench& bench, int sequences, int length, int count) {
   const int64_t seen =
       int64_t{sequences} * (int64_t{count} * length - int64_t{count} * (count - 1) / 2);
   bench.Time(
-      name, int64_t{sequences} * length * kKvHeads * kHeadDim * 4, 4 * seen * kHeads * kHeadDim,
+      name,
+      2 * int64_t{sequences} * length * kKvHeads *
+          (kHeadDim * BytesOf(dtype) + ScaleBytesOf(dtype)),
+      4 * seen * kHeads * kHeadDim,
       [&](int i) {
         params.k = pages.k[i % pages.turns()];
         params.v = pages.v[i % pages.turns()];
@@ -82,6 +91,11 @@ void BenchAttention(Bench& bench) {
   for (const int length : {1024, 2048, 4096}) TimeAttention(bench, 1, length, 1);
   for (const int length : {2048, 8192, 32768}) TimeAttention(bench, 1, length, length);
   TimeAttention(bench, 1, 8192, 512);
+  for (const int sequences : {1, 8, 64}) {
+    TimeAttention(bench, sequences, 8192, 1, DType::kE4M3);
+  }
+  TimeAttention(bench, 256, 1152, 1, DType::kE4M3);
+  TimeAttention(bench, 1, 8192, 8192, DType::kE4M3);
   TimeLatentAttention(bench, 1, 8192);
   TimeLatentAttention(bench, 64, 8192);
   TimeLatentAttention(bench, 256, 1152);

@@ -160,16 +160,35 @@ void Bench::TimeCopies() {
   Forget();
 }
 
+// Codes of numbers around one, and scales, for all pages.
+void FillCodes(Bench& bench, std::byte* memory, int64_t pages, int64_t stream_bytes,
+               int64_t code_bytes) {
+  std::mt19937 random(5);
+  std::vector<std::byte> page(2 * stream_bytes);
+  for (size_t i = 0; i < page.size(); ++i) {
+    const bool is_code = static_cast<int64_t>(i) % stream_bytes < code_bytes;
+    page[i] = is_code ? std::byte(0x38 | (random() & 0x87)) : std::byte{127};
+  }
+  for (int64_t i = 0; i < pages; ++i) {
+    bench.ops().Upload(memory + i * 2 * stream_bytes, page.data(), 2 * stream_bytes);
+  }
+}
+
 BenchPages MakePages(Bench& bench, int sequences, int blocks, int kv_heads, int head_dim,
-                     int page_entries) {
+                     int page_entries, DType dtype) {
   constexpr int64_t kCacheBytes = 300 * kMib;
   constexpr int64_t kMostTurns = 32;
-  const int64_t stream_bytes = int64_t{kv_heads} * page_entries * head_dim * 2;
+  const int64_t rows = int64_t{kv_heads} * page_entries;
+  const int64_t stream_bytes = rows * (head_dim * BytesOf(dtype) + ScaleBytesOf(dtype));
   const int64_t pages = int64_t{sequences} * blocks;
   const int64_t turn_bytes = pages * 2 * stream_bytes;
   const int64_t turns = std::clamp<int64_t>(kCacheBytes / turn_bytes, 1, kMostTurns);
   auto* memory = static_cast<std::byte*>(bench.New(turns * turn_bytes));
-  bench.Fill(memory, turns * turn_bytes / 2, DType::kBf16, 1);
+  if (dtype == DType::kE4M3) {
+    FillCodes(bench, memory, turns * pages, stream_bytes, rows * head_dim);
+  } else {
+    bench.Fill(memory, turns * turn_bytes / 2, DType::kBf16, 1);
+  }
   std::vector<uint32_t> table(pages);
   std::iota(table.begin(), table.end(), 0);
   std::shuffle(table.begin(), table.end(), std::mt19937(3));
@@ -180,7 +199,7 @@ BenchPages MakePages(Bench& bench, int sequences, int blocks, int kv_heads, int 
                       .entries_per_page = page_entries,
                       .kv_heads = kv_heads,
                       .head_dim = head_dim,
-                      .dtype = DType::kBf16});
+                      .dtype = dtype});
     made.v.push_back(made.k.back());
     made.v.back().base += stream_bytes;
   }

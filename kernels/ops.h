@@ -13,7 +13,7 @@
 //
 // Thread model: one caller at a time. Operations and copies run in the order of the calls; what
 // they wrote is visible to the caller after Synchronize().
-// Ownership: an Ops owns its threads; Buffers and PackedMatrix objects must not outlive it.
+// Ownership: an Ops owns its threads. Buffers and matrices outlive it, for others of its device.
 // Invariants: a token's results do not depend, bit for bit, on which other sequences share the
 // step, nor on how its own sequence was cut into steps. One operation keeps the first half only:
 // the form that MlaAttention chooses depends on the number of its sequence's tokens in the step,
@@ -104,6 +104,9 @@ class Ops {
   // Whether Linear with this matrix takes so many rows of x as bf16 too, and Swiglu gives them:
   // then rounding them costs nothing.
   virtual bool TakesRounded(const PackedMatrix& /*w*/, int64_t /*rows*/) const { return false; }
+
+  // Whether operations take keys and values of DType::kE4M3 so used. Others must not be asked to.
+  virtual bool TakesE4M3(const KvUse& /*use*/) const { return true; }
 
   // The queue that operations run in, for libraries that order their own work among them: a
   // cudaStream_t. Null: operations are over when they return.

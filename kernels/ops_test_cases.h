@@ -1,6 +1,6 @@
 // One runner for each operation: random inputs from a seed, the operation over some steps on a
 // device, and what came out, so that any two devices, or two ways to cut the same tokens into
-// steps, can be compared. The table itself is in kernels/ops_test.cc.
+// steps, can be compared. The table itself is in kernels/ops_test_table.h.
 #ifndef TROUPE_KERNELS_OPS_TEST_CASES_H_
 #define TROUPE_KERNELS_OPS_TEST_CASES_H_
 

@@ -28,6 +28,12 @@ Matrix RandomFactors(int tokens, int heads, int branches, double closed, TestRan
   return factors;
 }
 
+// By how much two roundings of nearly the same number may differ, relative to it.
+float RoundingOf(DType dtype, float exact) {
+  if (dtype == DType::kE4M3) return 0x1p-3F;
+  return dtype == DType::kBf16 ? 0x1p-7F : exact;
+}
+
 // The last of `branches` factors of each head.
 HeadMix MixOf(const Tensor& factors, int branches, bool accumulate) {
   return {.factor = factors.f32() + branches - 1,
@@ -154,7 +160,7 @@ Outputs RunKvWrite(const KvWriteCase& c, const Run& run) {
                               .tables = cache.tables});
   }
   // All pages: nothing else may change. Exact, since rounding to nearest even has one answer.
-  return {{"pages", pages.Get(run.device, cache), 0}};
+  return {{"pages", pages.GetBytes(run.device, cache), 0}};
 }
 
 Outputs RunQkvWrite(const QkvWriteCase& c, const Run& run) {
@@ -197,7 +203,7 @@ Outputs RunQkvWrite(const QkvWriteCase& c, const Run& run) {
     run.device.ops().QkvWrite(params);
     queries.Put(batch.tokens, run.device.Get(params.q.x).values);
   }
-  const float tolerance = c.dtype == DType::kBf16 ? 1.0F / 128 : 4e-6F;
+  const float tolerance = RoundingOf(c.dtype, 4e-6F);
   return {queries.output(), {"pages", pages.Get(run.device, cache), tolerance}};
 }
 
@@ -285,7 +291,7 @@ Outputs RunNsaCompress(const NsaCase& c, const Run& run) {
                                   .tables = cache.tables});
   }
   // f32: two products of `size` terms and a softmax. bf16: rounding may fall to the next value.
-  const float tolerance = c.dtype == DType::kF32 ? 2e-5F : 0x1p-7F;
+  const float tolerance = RoundingOf(c.dtype, 2e-5F);
   return {{"pages", compressed.Get(run.device, cache), tolerance}};
 }
 

@@ -11,11 +11,13 @@
 #include "base/check.h"
 #include "kernels/cpu_isa.h"
 #include "kernels/element.h"
+#include "kernels/kv_entry.h"
 
 namespace troupe {
 namespace {
 
 constexpr float kPoison = std::numeric_limits<float>::quiet_NaN();
+constexpr std::byte kPoisonByte{0xff};  // NaN as a code and as a scale
 constexpr uint32_t kNoPage = std::numeric_limits<uint32_t>::max();
 // What NaN reads as, so that poison compares equal to itself.
 constexpr float kReadNan = 1e30F;
@@ -76,6 +78,14 @@ std::vector<Backend> CandidateBackends() {
   return backends;
 }
 
+uint64_t TestSeed() {
+  static const uint64_t seed = [] {
+    const char* given = std::getenv("TROUPE_TEST_SEED");
+    return given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+  }();
+  return seed;
+}
+
 absl::Status CudaMissing() {
   static const auto& status = *new absl::Status(MakeCudaOps({}).status());
   return status;
@@ -98,7 +108,7 @@ float TestDevice::AttentionTolerance(DType dtype) const {
   // Of values of 3 standard deviations: a weight rounded to 8 bits, and one of a score whose query
   // was.
   constexpr float kRounded = 0x1p-6F;
-  return rounds_attention_ && dtype == DType::kBf16 ? kRounded : kExact;
+  return rounds_attention_ && dtype != DType::kF32 ? kRounded : kExact;
 }
 
 void* TestDevice::New(int64_t bytes) {
@@ -241,8 +251,12 @@ TestPages::TestPages(const Shape& shape, const std::vector<uint32_t>& slots, int
   page_bytes_ = ValueOffset() + StreamBytes(/*is_key=*/false) + kGapBytes;
   const auto pages = static_cast<uint32_t>(slots.size() * blocks + 3);
   pages_.resize(pages * page_bytes_);
-  for (int64_t i = 0; i < static_cast<int64_t>(pages_.size()) / BytesOf(shape.dtype); ++i) {
-    StoreElement(pages_.data(), shape.dtype, i, kPoison);
+  if (shape.dtype == DType::kE4M3) {
+    std::fill(pages_.begin(), pages_.end(), kPoisonByte);
+  } else {
+    for (int64_t i = 0; i < static_cast<int64_t>(pages_.size()) / BytesOf(shape.dtype); ++i) {
+      StoreElement(pages_.data(), shape.dtype, i, kPoison);
+    }
   }
   std::vector<uint32_t> order(pages);
   std::iota(order.begin(), order.end(), 0);
@@ -257,29 +271,34 @@ TestPages::TestPages(const Shape& shape, const std::vector<uint32_t>& slots, int
 }
 
 int64_t TestPages::StreamBytes(bool is_key) const {
-  return int64_t{shape_.kv_heads} * shape_.entries_per_page * shape_.Dim(is_key) *
-         BytesOf(shape_.dtype);
+  return int64_t{shape_.kv_heads} * shape_.entries_per_page *
+         (shape_.Dim(is_key) * BytesOf(shape_.dtype) + ScaleBytesOf(shape_.dtype));
 }
 
-const std::byte* TestPages::Find(uint32_t slot, int64_t entry, int head, bool is_key) const {
+KvStream TestPages::StreamAt(std::byte* pages, bool is_key) const {
+  return {.base = pages + (is_key ? 0 : ValueOffset()),
+          .page_bytes = page_bytes_,
+          .entries_per_page = shape_.entries_per_page,
+          .kv_heads = shape_.kv_heads,
+          .head_dim = shape_.Dim(is_key),
+          .dtype = shape_.dtype};
+}
+
+uint32_t TestPages::PageOf(uint32_t slot, int64_t entry) const {
   const uint32_t page = tables_[slot * stride_ + entry / shape_.entries_per_page];
   CHECK_NE(page, kNoPage);
-  const int64_t row = int64_t{head} * shape_.entries_per_page + entry % shape_.entries_per_page;
-  return pages_.data() + page * page_bytes_ + (is_key ? 0 : ValueOffset()) +
-         row * shape_.Dim(is_key) * BytesOf(shape_.dtype);
+  return page;
 }
 
 std::vector<float> TestPages::Entry(uint32_t slot, int64_t entry, int head, bool is_key) const {
-  std::vector<float> values(shape_.Dim(is_key));
-  const std::byte* from = Find(slot, entry, head, is_key);
-  for (int c = 0; c < shape_.Dim(is_key); ++c) values[c] = LoadElement(from, shape_.dtype, c);
-  return values;
+  return LoadKvEntry(StreamAt(const_cast<std::byte*>(pages_.data()), is_key), PageOf(slot, entry),
+                     head, entry % shape_.entries_per_page);
 }
 
 void TestPages::SetEntry(uint32_t slot, int64_t entry, int head, bool is_key,
                          const std::vector<float>& values) {
-  auto* to = const_cast<std::byte*>(Find(slot, entry, head, is_key));
-  for (int c = 0; c < shape_.Dim(is_key); ++c) StoreElement(to, shape_.dtype, c, values[c]);
+  StoreKvEntry(StreamAt(pages_.data(), is_key), PageOf(slot, entry), head,
+               entry % shape_.entries_per_page, values.data());
 }
 
 void TestPages::FillEntries(uint32_t slot, int64_t begin, int64_t end, TestRandom& random) {
@@ -297,27 +316,43 @@ void TestPages::Forget(uint32_t slot, int block) { tables_[slot * stride_ + bloc
 TestPages::OnDevice TestPages::Put(TestDevice& device) const {
   OnDevice out;
   out.pages = device.Put(pages_);
-  out.k = {.base = out.pages,
-           .page_bytes = page_bytes_,
-           .entries_per_page = shape_.entries_per_page,
-           .kv_heads = shape_.kv_heads,
-           .head_dim = shape_.head_dim,
-           .dtype = shape_.dtype};
-  out.v = out.k;
-  out.v.base += ValueOffset();
-  out.v.head_dim = shape_.Dim(/*is_key=*/false);
+  out.k = StreamAt(out.pages, /*is_key=*/true);
+  out.v = StreamAt(out.pages, /*is_key=*/false);
   out.tables = {device.Put(tables_), stride_};
   return out;
 }
 
 std::vector<float> TestPages::Get(TestDevice& device, const OnDevice& on_device) const {
-  const std::vector<std::byte> host = device.Get(on_device.pages, pages_.size());
-  std::vector<float> values(host.size() / BytesOf(shape_.dtype));
-  for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = LoadElement(host.data(), shape_.dtype, static_cast<int64_t>(i));
-    if (std::isnan(values[i])) values[i] = kReadNan;
+  std::vector<std::byte> host = device.Get(on_device.pages, pages_.size());
+  std::vector<float> values;
+  if (shape_.dtype == DType::kE4M3) {
+    for (const bool is_key : {true, false}) {
+      const KvStream stream = StreamAt(host.data(), is_key);
+      for (int64_t row = 0; row < static_cast<int64_t>(host.size()) / page_bytes_ *
+                                      shape_.kv_heads * shape_.entries_per_page;
+           ++row) {
+        const int64_t head = row / shape_.entries_per_page;
+        const std::vector<float> entry = LoadKvEntry(
+            stream, static_cast<uint32_t>(head / shape_.kv_heads),
+            static_cast<int>(head % shape_.kv_heads), row % shape_.entries_per_page);
+        values.insert(values.end(), entry.begin(), entry.end());
+      }
+    }
+  } else {
+    for (size_t i = 0; i < host.size() / BytesOf(shape_.dtype); ++i) {
+      values.push_back(LoadElement(host.data(), shape_.dtype, static_cast<int64_t>(i)));
+    }
+  }
+  for (float& value : values) {
+    if (std::isnan(value)) value = kReadNan;
   }
   return values;
+}
+
+std::vector<float> TestPages::GetBytes(TestDevice& device, const OnDevice& on_device) const {
+  const auto bytes =
+      device.Get(reinterpret_cast<const uint8_t*>(on_device.pages), pages_.size());
+  return {bytes.begin(), bytes.end()};
 }
 
 }  // namespace troupe

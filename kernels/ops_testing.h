@@ -1,6 +1,6 @@
-// What the table of cases in kernels/ops_test.cc stands on: backends and their memory, batches of
-// sequences and the ways to cut them into steps, random inputs, and pages with poison around what
-// may be read.
+// What the tests of operations (kernels/ops_test_table.h) stand on: backends and their memory,
+// batches of sequences and the ways to cut them into steps, random inputs, and pages with poison
+// around what may be read.
 //
 // Thread model: for one test thread. Ownership: a TestDevice owns its Ops and all that is put on
 // it.
@@ -43,6 +43,10 @@ class TestRandom {
  private:
   uint64_t state_;
 };
+
+// TROUPE_TEST_SEED, or what the first call drew: inputs are new in each run, and one run can be
+// repeated.
+uint64_t TestSeed();
 
 // A device under test.
 struct Backend {
@@ -185,11 +189,15 @@ class TestPages {
   OnDevice Put(TestDevice& device) const;
   // All elements of all pages as they are on the device; NaN reads as a number of its own.
   std::vector<float> Get(TestDevice& device, const OnDevice& on_device) const;
+  // All bytes of all pages there.
+  std::vector<float> GetBytes(TestDevice& device, const OnDevice& on_device) const;
 
  private:
   int64_t StreamBytes(bool is_key) const;
   int64_t ValueOffset() const { return StreamBytes(/*is_key=*/true) + kGapBytes; }
-  const std::byte* Find(uint32_t slot, int64_t entry, int head, bool is_key) const;
+  // The key stream, or that of values, of pages that lie at `pages`.
+  KvStream StreamAt(std::byte* pages, bool is_key) const;
+  uint32_t PageOf(uint32_t slot, int64_t entry) const;
 
   // After each stream, as between the layers of a group.
   static constexpr int64_t kGapBytes = 64;

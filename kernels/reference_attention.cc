@@ -4,18 +4,16 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/element.h"
+#include "kernels/kv_entry.h"
 
 namespace troupe {
 
 std::vector<double> LoadEntry(const KvStream& stream, const BlockTables& tables, uint32_t slot,
                               int64_t entry, int kv_head) {
   const uint32_t page = tables.pages[slot * tables.stride + entry / stream.entries_per_page];
-  const std::byte* head = stream.Head(page, kv_head);
-  const int64_t first = entry % stream.entries_per_page * stream.head_dim;
-  std::vector<double> values(stream.head_dim);
-  for (int c = 0; c < stream.head_dim; ++c) values[c] = LoadElement(head, stream.dtype, first + c);
-  return values;
+  const std::vector<float> values =
+      LoadKvEntry(stream, page, kv_head, entry % stream.entries_per_page);
+  return {values.begin(), values.end()};
 }
 
 std::vector<double> AttentionWeights(const float* q, double scale, const KvStream& k,

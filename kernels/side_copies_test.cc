@@ -4,7 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <set>
@@ -15,11 +14,6 @@
 
 namespace troupe {
 namespace {
-
-uint64_t Seed() {
-  const char* given = std::getenv("TROUPE_TEST_SEED");
-  return given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-}
 
 std::vector<Backend> Backends() {
   std::vector<Backend> backends = CandidateBackends();
@@ -151,7 +145,7 @@ class Simulation {
 };
 
 TEST(SideCopies, ComeAsTheirCallsAreOrdered) {
-  const uint64_t seed = Seed();
+  const uint64_t seed = TestSeed();
   for (const Backend& backend : Backends()) {
     SCOPED_TRACE(testing::Message() << backend.name << ", TROUPE_TEST_SEED=" << seed);
     // Odd ones, and one of which a section takes few.

@@ -16,9 +16,16 @@
 
 namespace troupe {
 
-enum class DType : uint8_t { kF32, kBf16 };
+// kE4M3: only keys and values in pages, see KvStream.
+enum class DType : uint8_t { kF32, kBf16, kE4M3 };
 
-constexpr int64_t BytesOf(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
+constexpr int64_t BytesOf(DType dtype) {
+  if (dtype == DType::kE4M3) return 1;
+  return dtype == DType::kF32 ? 4 : 2;
+}
+
+// Of the scale that each row of a KvStream has beside its elements.
+constexpr int64_t ScaleBytesOf(DType dtype) { return dtype == DType::kE4M3 ? 1 : 0; }
 
 // [rows, cols], row-major; `stride` elements from one row to the next.
 struct Tensor {
@@ -56,6 +63,9 @@ struct BlockTables {
 // The keys, or the values, of one branch of one layer in the pages of a state group. Entry e of a
 // page, KV head g: D elements at base + page * page_bytes + (g * entries_per_page + e) * D
 // elements.
+//
+// kE4M3: the elements are codes, and behind those of all heads lies a byte for each row, in the
+// same order: the power of two that its codes are multiplied with (kernels/e4m3.h).
 struct KvStream {
   std::byte* base = nullptr;
   int64_t page_bytes = 0;
@@ -68,6 +78,18 @@ struct KvStream {
     return base + page * page_bytes +
            static_cast<int64_t>(head) * entries_per_page * head_dim * BytesOf(dtype);
   }
+  // kE4M3: the scales of the head's entries.
+  std::byte* Scales(uint32_t page, int head) const {
+    return Head(page, kv_heads) + static_cast<int64_t>(head) * entries_per_page;
+  }
+};
+
+// What keys and values are for, and their sizes.
+enum class KvReader : uint8_t { kPagedAttention, kLatentAttention, kNsa };
+struct KvUse {
+  KvReader reader = KvReader::kPagedAttention;
+  int key_dim = 0;
+  int value_dim = 0;
 };
 
 // Tokens a KV block covers, in every group.

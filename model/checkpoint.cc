@@ -122,6 +122,15 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& folder) {
   return checkpoint;
 }
 
+absl::StatusOr<Checkpoint> Checkpoint::OpenOver(const std::string& folder,
+                                                SafetensorsCheckpoint files) {
+  Checkpoint checkpoint;
+  checkpoint.folder_ = folder;
+  TROUPE_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(folder));
+  TROUPE_RETURN_IF_ERROR(checkpoint.Bind(config, std::move(files)));
+  return checkpoint;
+}
+
 absl::StatusOr<Checkpoint> Checkpoint::OpenDummy(const std::string& folder,
                                                  const DummyOptions& options) {
   Checkpoint checkpoint;

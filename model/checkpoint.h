@@ -175,6 +175,10 @@ class Checkpoint {
   static absl::StatusOr<Checkpoint> OpenDummy(const std::string& folder,
                                               const DummyOptions& options);
 
+  // Reads the configs alone; `files` are what the folder's own would be.
+  static absl::StatusOr<Checkpoint> OpenOver(const std::string& folder,
+                                             SafetensorsCheckpoint files);
+
   const std::string& folder() const { return folder_; }
   const ModelDescription& description() const { return description_; }
   const GenerationDefaults& generation_defaults() const { return generation_defaults_; }

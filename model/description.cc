@@ -214,11 +214,13 @@ class GroupBuilder {
   void AddStream(StateGroupKind kind, int window_tokens, int stride_tokens, StateStream stream) {
     StateGroup& group = Find(kind, window_tokens, stride_tokens);
     if (stream.layer < options_.first_layer || stream.layer >= options_.end_layer) return;
-    const int64_t rows =
-        int64_t{stream.kv_heads} * group.entries_per_block * options_.kv_bytes_per_element;
+    const int64_t rows = int64_t{stream.kv_heads} * group.entries_per_block;
+    const auto bytes = [&](int64_t dim) {
+      return dim == 0 ? 0 : rows * (dim * options_.kv_bytes_per_element + options_.kv_scale_bytes);
+    };
     stream.key_offset_bytes = group.page_bytes;
-    stream.value_offset_bytes = stream.key_offset_bytes + rows * stream.key_dim;
-    group.page_bytes = stream.value_offset_bytes + rows * stream.value_dim;
+    stream.value_offset_bytes = stream.key_offset_bytes + bytes(stream.key_dim);
+    group.page_bytes = stream.value_offset_bytes + bytes(stream.value_dim);
     group.streams.push_back(stream);
   }
 

@@ -223,6 +223,7 @@ struct StateStream {
 // THE LAYOUT of a page, for each stream in order, without padding between streams:
 //     K [kv_heads][entries_per_block][key_dim]
 //     V [kv_heads][entries_per_block][value_dim]
+// each followed by its scales [kv_heads][entries_per_block] where rows have one (kernels/tensor.h),
 // so that one KV head's rows are contiguous. Token t's entry of a full or window group is row
 // t % 64 of the page of block t / 64. Keys are stored as attention uses them: after QK-norm and
 // rope, except kNsaRaw, which is stored as projected.
@@ -254,6 +255,7 @@ inline int64_t CompressedEntries(const NsaDescription& nsa, int64_t tokens) {
 
 struct StateGroupOptions {
   int kv_bytes_per_element = 2;
+  int kv_scale_bytes = 0;  // beside each row, behind the rows of all heads
   bool with_mtp = false;  // the MTP layer keeps state too
   // Only these layers, [first_layer, end_layer), keep state here, as on a rank that has no others;
   // the groups are those of the whole model all the same, perhaps without streams.

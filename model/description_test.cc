@@ -37,6 +37,22 @@ ModelDescription Example() {
   return model;
 }
 
+// In FP8 a row is a code for each channel, and behind the rows of all heads a scale for each.
+TEST(StateGroupsTest, HaveRoomForScales) {
+  const StateGroupOptions options = {.kv_bytes_per_element = 1, .kv_scale_bytes = 1};
+  const auto plain = StateGroups(Example(), {.kv_bytes_per_element = 1});
+  const auto scaled = StateGroups(Example(), options);
+  for (size_t g = 0; g < scaled.size(); ++g) {
+    int64_t rows = 0;
+    for (const StateStream& stream : scaled[g].streams) {
+      const int64_t own = int64_t{stream.kv_heads} * scaled[g].entries_per_block;
+      EXPECT_EQ(stream.value_offset_bytes - stream.key_offset_bytes, own * (stream.key_dim + 1));
+      rows += 2 * own;
+    }
+    EXPECT_EQ(scaled[g].page_bytes, plain[g].page_bytes + rows);
+  }
+}
+
 TEST(StateGroupsTest, AreFullWindowsThenCompressed) {
   const auto groups = StateGroups(Example(), {.kv_bytes_per_element = 2, .with_mtp = false});
   ASSERT_EQ(groups.size(), 4);

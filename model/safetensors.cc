@@ -329,6 +329,19 @@ SafetensorsCheckpoint SafetensorsCheckpoint::Of(std::shared_ptr<const Safetensor
   return checkpoint;
 }
 
+absl::StatusOr<SafetensorsCheckpoint> SafetensorsCheckpoint::Of(
+    std::vector<std::shared_ptr<const SafetensorsFile>> files) {
+  SafetensorsCheckpoint checkpoint;
+  for (auto& file : files) TROUPE_RETURN_IF_ERROR(checkpoint.AddFile(std::move(file)));
+  return checkpoint;
+}
+
+bool SafetensorsCheckpoint::IsIn(const std::string& folder) {
+  std::error_code ignored;
+  return std::filesystem::exists(absl::StrCat(folder, "/", kSingleFile), ignored) ||
+         std::filesystem::exists(absl::StrCat(folder, "/", kIndexFile), ignored);
+}
+
 absl::StatusOr<SafetensorsCheckpoint> SafetensorsCheckpoint::OpenFolder(const std::string& folder) {
   SafetensorsCheckpoint checkpoint;
   const std::string single = absl::StrCat(folder, "/", kSingleFile);

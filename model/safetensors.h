@@ -132,6 +132,10 @@ class SafetensorsCheckpoint {
   // `folder` holds one model.safetensors, or an index with its shards.
   static absl::StatusOr<SafetensorsCheckpoint> OpenFolder(const std::string& folder);
   static SafetensorsCheckpoint Of(std::shared_ptr<const SafetensorsFile> file);
+  static absl::StatusOr<SafetensorsCheckpoint> Of(
+      std::vector<std::shared_ptr<const SafetensorsFile>> files);
+  // Whether OpenFolder would look for tensors there.
+  static bool IsIn(const std::string& folder);
 
   const std::vector<std::shared_ptr<const SafetensorsFile>>& files() const { return files_; }
   // By name, over all shards.

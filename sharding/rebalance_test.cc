@@ -78,7 +78,8 @@ TEST(Rebalance, MovesTheLayersThatFitAndTheOthersNextTime) {
   ASSERT_EQ(all->layers_moved, 8);
   // Between what the map takes and what all moves would take at once.
   int64_t peak = 0;
-  for (const RankMove& move : PlanReshard(model, &map, all->map, Same(4), {}, {})->ranks) {
+  const auto whole = PlanReshard(model, &map, all->map, Same(4), {}, {});
+  for (const RankMove& move : whole->ranks) {
     peak = std::max(peak, move.peak_bytes);
   }
   int64_t needed = 0;
@@ -91,7 +92,8 @@ TEST(Rebalance, MovesTheLayersThatFitAndTheOthersNextTime) {
     ASSERT_EQ(change.status(), absl::OkStatus());
     EXPECT_EQ(change->layers_moved + change->layers_left, left);
     EXPECT_LT(change->layers_moved, 8);
-    for (const RankMove& move : PlanReshard(model, &map, change->map, Same(4), sizing, {})->ranks) {
+    const auto plan = PlanReshard(model, &map, change->map, Same(4), sizing, {});
+    for (const RankMove& move : plan->ranks) {
       EXPECT_LE(move.peak_bytes, sizing.memory_bytes);
     }
     left = change->layers_left;

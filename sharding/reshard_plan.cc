@@ -68,10 +68,15 @@ class Planner {
     sent_.assign(old_world, 0);
     for (int r = 0; r < old_world; ++r) {
       held_.push_back(PartsOfRank(model_, from_, r, sizing_.with_mtp));
-      if (!match_.old_alive[r]) continue;
+      if (!match_.Serves(r)) continue;
+      serving_.push_back(r);
       for (const WeightPart& part : held_.back()) holders_[part].push_back(r);
     }
-    for (int r = 0; r < to_.layout.world(); ++r) AddRank(match_.old_of_new[r], r);
+    for (int r = 0; r < to_.layout.world(); ++r) {
+      AddRank(match_.old_of_new[r], r);
+      const RankMove& move = plan_.ranks.back();
+      if (move.disk_bytes > 0 && Lacks(r)) return NobodyHas(move);
+    }
     for (int r = 0; r < old_world; ++r) {
       const auto& taken = match_.old_of_new;
       if (match_.old_alive[r] && std::find(taken.begin(), taken.end(), r) == taken.end()) {
@@ -112,17 +117,21 @@ class Planner {
         move.keep_bytes + move.drop_bytes + move.load_bytes() + Running(old_rank, new_rank);
   }
 
-  // From the holder that has been asked for least.
+  bool Lacks(int new_rank) const { return !match_.new_lacks.empty() && match_.new_lacks[new_rank]; }
+
+  // From the holder that has been asked for least; one that has the checkpoint can cut anything.
   void AddLoad(const WeightPart& part, RankMove& move) {
     PartLoad& load = move.loads.emplace_back();
     load.part = part;
     load.bytes = sizes_.Of(part);
     const auto found = holders_.find(part);
-    if (found == holders_.end()) {
+    const bool held = found != holders_.end();
+    if (!held && (!Lacks(move.new_rank) || serving_.empty())) {
       move.disk_bytes += load.bytes;
       return;
     }
-    load.from_old_rank = *std::min_element(found->second.begin(), found->second.end(),
+    const std::vector<int>& from = held ? found->second : serving_;
+    load.from_old_rank = *std::min_element(from.begin(), from.end(),
                                            [&](int a, int b) { return sent_[a] < sent_[b]; });
     sent_[load.from_old_rank] += load.bytes;
     move.peer_bytes += load.bytes;
@@ -138,6 +147,14 @@ class Planner {
                        KeepSameState(model_, *from_, old_rank, to_, new_rank);
     return std::max(before.activations, after.activations) +
            (stays ? after.kv_longest : before.kv_longest + after.kv_longest);
+  }
+
+  absl::Status NobodyHas(const RankMove& move) const {
+    return absl::FailedPreconditionError(
+        absl::StrCat("rank ", move.new_rank, " of ", NameOf(to_.layout),
+                     " has a machine without weights: found ", serving_.size(),
+                     " ranks that it can read ", GiB(move.disk_bytes),
+                     " from, wanted one; put the checkpoint there, or start a rank that has it"));
   }
 
   absl::Status TooLarge(const RankMove& move) const {
@@ -160,6 +177,7 @@ class Planner {
   Sizes sizes_;
   std::vector<std::vector<WeightPart>> held_;       // by old rank
   std::map<WeightPart, std::vector<int>> holders_;  // old ranks that can be read from
+  std::vector<int> serving_;                        // old ranks that can be read from
   std::vector<int64_t> sent_;                       // by old rank
   ReshardPlan plan_;
 };
@@ -198,11 +216,9 @@ absl::StatusOr<ReshardPlan> PlanReshard(const ModelDescription& model, const Sha
   return Planner(model, from, to, match, sizing, rates).Run();
 }
 
-std::string PartsDigest(const ModelDescription& model, absl::string_view identity,
-                        absl::Span<const WeightPart> parts) {
+std::string PartsDigest(const ModelDescription& model, absl::Span<const WeightPart> parts) {
   SHA256_CTX context;
   SHA256_Init(&context);
-  SHA256_Update(&context, identity.data(), identity.size());
   for (const WeightPart& part : parts) {
     const PartNumbers numbers = NumbersOf(model, part);
     const std::string line =

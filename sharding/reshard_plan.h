@@ -2,12 +2,13 @@
 //
 // A part of the weights that a rank holds under both maps stays where it is. One that another rank
 // of the old map holds comes from there, the requests spread over its holders; any other comes from
-// the checkpoint. The old map serves until the new one is complete, so that at its peak a rank
-// holds both.
+// the checkpoint, of another machine where this one has none. The old map serves until the new one
+// is complete, so that at its peak a rank holds both.
 //
 // Thread model: plain values and pure functions: coordinator and ranks plan the same from the same
 // maps. Errors: InvalidArgument for a change that changes nothing or maps that do not fit the
-// model, ResourceExhausted, with the arithmetic, for what does not fit in memory.
+// model, ResourceExhausted, with the arithmetic, for what does not fit in memory,
+// FailedPrecondition for a rank that has no checkpoint and nobody to read from.
 #ifndef TROUPE_SHARDING_RESHARD_PLAN_H_
 #define TROUPE_SHARDING_RESHARD_PLAN_H_
 
@@ -16,7 +17,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "sharding/layout_plan.h"
 #include "sharding/shard_map.h"
@@ -30,7 +30,15 @@ inline constexpr int kNoRank = -1;
 struct RankMatch {
   std::vector<int>
       old_of_new;  // by new rank: what that machine is in the old map; kNoRank: nothing
-  std::vector<bool> old_alive;  // by old rank: it can be read from
+  std::vector<bool> old_alive;  // by old rank
+  // By old rank: weights can be read from it; empty: from all that are alive.
+  std::vector<bool> old_serves = {};
+  // By new rank: its machine has no checkpoint, all that it lacks comes from peers; empty: none.
+  std::vector<bool> new_lacks = {};
+
+  bool Serves(int old_rank) const {
+    return old_alive[old_rank] && (old_serves.empty() || old_serves[old_rank]);
+  }
 };
 
 // The same names are the same machines; `alive` says of each old name whether it is there.
@@ -77,10 +85,9 @@ absl::StatusOr<ReshardPlan> PlanReshard(const ModelDescription& model, const Sha
                                         const ShardMap& to, const RankMatch& match,
                                         const Sizing& sizing, const ReshardRates& rates);
 
-// SHA-256 over the checkpoint's identity and the parts, with their sizes: what a rank that has
+// SHA-256 over the parts, with their sizes: what a rank that has
 // prepared answers, from what lies in its memory, and what the coordinator expects, from the map.
-std::string PartsDigest(const ModelDescription& model, absl::string_view identity,
-                        absl::Span<const WeightPart> parts);
+std::string PartsDigest(const ModelDescription& model, absl::Span<const WeightPart> parts);
 
 }  // namespace troupe
 

@@ -72,6 +72,34 @@ void CheckPlan(const ModelDescription& model, const ShardMap& from, const ShardM
   }
 }
 
+// A rank whose machine has no checkpoint reads all from ranks that have it, also what none of them
+// holds as it is; without any the plan is refused.
+TEST(ReshardPlan, RanksWithoutWeightsReadFromPeersAlone) {
+  const ModelDescription model = MoeModel(3, 8);
+  const ShardMap from = Map(model, "dp2 ep", 1);
+  const ShardMap to = Map(model, "tp2 dp2 ep", 2);
+  RankMatch match = SameMachines(2, 4);
+  const auto plain = PlanReshard(model, &from, to, match, {}, {});
+  ASSERT_EQ(plain.status(), absl::OkStatus());
+  EXPECT_GT(plain->ranks[3].disk_bytes, 0) << "half of the heads are nowhere";
+  match.new_lacks = {false, false, false, true};
+  match.old_serves = {false, true};
+  const auto plan = PlanReshard(model, &from, to, match, {}, {});
+  ASSERT_EQ(plan.status(), absl::OkStatus());
+  EXPECT_EQ(plan->ranks[3].disk_bytes, 0);
+  EXPECT_EQ(plan->ranks[3].peer_bytes, plain->ranks[3].load_bytes());
+  EXPECT_EQ(plan->ranks[2].load_bytes(), plain->ranks[2].load_bytes());
+  for (const RankMove& move : plan->ranks) {
+    for (const PartLoad& load : move.loads) EXPECT_NE(load.from_old_rank, 0) << "it serves nobody";
+  }
+  match.old_serves = {false, false};
+  const absl::Status refused = PlanReshard(model, &from, to, match, {}, {}).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused));
+  EXPECT_THAT(refused.message(),
+              HasSubstr("rank 3 of tp2 dp2 pp1 ep has a machine without weights: "
+                        "found 0 ranks"));
+}
+
 TEST(ReshardPlan, EndsWithTheNewMapBetweenAllLayouts) {
   const ModelDescription model = MoeModel(4, 8);
   const char* const kLayouts[] = {"tp1",        "tp2",       "tp4",       "dp2 ep",
@@ -167,15 +195,14 @@ TEST(ReshardPlan, DigestsTellPartsApart) {
   const ModelDescription model = MoeModel(3, 8);
   const ShardMap map = Map(model, "dp2 ep", 1);
   const std::vector<WeightPart> parts = PartsOf(ShardOf(model, map, 0), false);
-  const std::string digest = PartsDigest(model, "identity", parts);
+  const std::string digest = PartsDigest(model, parts);
   EXPECT_EQ(digest.size(), 32u);
-  EXPECT_EQ(digest, PartsDigest(model, "identity", parts));
-  EXPECT_NE(digest, PartsDigest(model, "another", parts));
-  EXPECT_NE(digest, PartsDigest(model, "identity", PartsOf(ShardOf(model, map, 1), false)));
+  EXPECT_EQ(digest, PartsDigest(model, parts));
+  EXPECT_NE(digest, PartsDigest(model, PartsOf(ShardOf(model, map, 1), false)));
   for (size_t missing = 0; missing < parts.size(); ++missing) {
     std::vector<WeightPart> fewer = parts;
     fewer.erase(fewer.begin() + static_cast<ptrdiff_t>(missing));
-    EXPECT_NE(digest, PartsDigest(model, "identity", fewer)) << NameOf(parts[missing]);
+    EXPECT_NE(digest, PartsDigest(model, fewer)) << NameOf(parts[missing]);
   }
 }
 

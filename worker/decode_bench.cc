@@ -86,7 +86,7 @@ class DecodeBench {
     for (uint32_t slot = first; slot < end; ++slot) {
       v1::NewSequence& sequence = *plan.add_new_sequences();
       sequence.set_slot(slot);
-      const auto vocabulary = static_cast<uint32_t>(rank_->model.description.vocab_size);
+      const auto vocabulary = static_cast<uint32_t>(rank_->model->description.vocab_size);
       for (uint32_t i = 0; i < prompt_; ++i) sequence.add_tokens(random_() % vocabulary);
       sequence.set_prompt_tokens(prompt_);
       sequence.mutable_sampling()->set_temperature(0);

@@ -7,10 +7,19 @@
 #include "absl/strings/str_cat.h"
 #include "sharding/layout_rules.h"
 #include "sharding/weight_parts.h"
+#include "worker/part_sharing.h"
 #include "worker/weight_loader.h"
 
 namespace troupe {
 namespace {
+
+const LoadedLayer& LayerIn(const LoadedModel& model, int index) {
+  return model.layers[index - model.shard.first_layer];
+}
+
+const LoadedMoe& MoeIn(const LoadedModel& model, int index) {
+  return std::get<LoadedMoe>(LayerIn(model, index).ffn);
+}
 
 LoadedSwiglu LoadSwiglu(const SwigluWeights& weights, WeightLoader& loader) {
   LoadedSwiglu ffn;
@@ -19,6 +28,10 @@ LoadedSwiglu LoadSwiglu(const SwigluWeights& weights, WeightLoader& loader) {
   ffn.gate_up_bias = loader.Bias({weights.gate_proj, weights.up_proj});
   ffn.down_bias = loader.Bias({weights.down_proj});
   return ffn;
+}
+
+LoadedNorms LoadNorms(const SublayerNorms& weights, WeightLoader& loader) {
+  return {loader.Norm(weights.before), loader.Norm(weights.after)};
 }
 
 // Layers with experts before layer `layer`.
@@ -43,24 +56,52 @@ void LoadCopies(const RankShard& shard, int layer, WeightLoader& loader, LoadedM
   moe.copies_local = loader.Integers(local);
 }
 
-LoadedMoe LoadMoe(const RankShard& shard, int layer, const MoeWeights& weights,
-                  WeightLoader& loader) {
+LoadedSwiglu ExpertIn(const LoadedModel& model, int layer, int expert) {
+  const std::vector<int>& held = model.shard.experts[layer];
+  const auto at = std::lower_bound(held.begin(), held.end(), expert) - held.begin();
+  return MoeIn(model, layer).owned[at];
+}
+
+LoadedMoe LoadMoe(const RankShard& shard, int layer, const LayerWeights& from, PartSharing& parts,
+                  WeightLoader& loader, LoadedNorms& norms) {
+  const auto& weights = std::get<MoeWeights>(from.ffn);
   LoadedMoe moe;
   moe.index = MoeIndex(shard.description, layer);
-  moe.router = loader.ExactMatrix({weights.router});
-  moe.router_bias = loader.Bias({weights.router});
-  moe.correction_bias = loader.Floats(weights.correction_bias);
+  parts.Take(
+      {.role = WeightRole::kRouter, .layer = layer},
+      [&](const LoadedModel& kept) {
+        const LoadedMoe& same = MoeIn(kept, layer);
+        norms = LayerIn(kept, layer).ffn_norms;
+        moe.router = same.router;
+        moe.router_bias = same.router_bias;
+        moe.correction_bias = same.correction_bias;
+      },
+      [&] {
+        norms = LoadNorms(from.ffn_norms, loader);
+        moe.router = loader.ExactMatrix({weights.router});
+        moe.router_bias = loader.Bias({weights.router});
+        moe.correction_bias = loader.Floats(weights.correction_bias);
+      });
   LoadCopies(shard, layer, loader, moe);
   for (const int expert : shard.experts[layer]) {
-    moe.owned.push_back(LoadSwiglu(weights.experts[expert], loader));
-    moe.experts.push_back(moe.owned.back().view());
+    LoadedSwiglu& own = moe.owned.emplace_back();
+    parts.Take(
+        {.role = WeightRole::kExpert, .layer = layer, .expert = expert, .slice = shard.expert},
+        [&](const LoadedModel& kept) { own = ExpertIn(kept, layer, expert); },
+        [&] { own = LoadSwiglu(weights.experts[expert], loader); });
+    moe.experts.push_back(own.view());
   }
-  moe.list = loader.ListExperts(moe.experts);
   if (weights.shared.has_value()) {
-    moe.owned.push_back(LoadSwiglu(*weights.shared, loader));
-    moe.shared = moe.owned.back().view();
-    moe.shared_list = loader.ListExperts({&*moe.shared, 1});
+    LoadedSwiglu& own = moe.owned.emplace_back();
+    parts.Take(
+        {.role = WeightRole::kShared, .layer = layer, .slice = shard.tensor},
+        [&](const LoadedModel& kept) { own = MoeIn(kept, layer).owned.back(); },
+        [&] { own = LoadSwiglu(*weights.shared, loader); });
+    moe.shared = own.view();
   }
+  if (!loader.status().ok()) return moe;
+  moe.list = loader.ListExperts(moe.experts);
+  if (moe.shared.has_value()) moe.shared_list = loader.ListExperts({&*moe.shared, 1});
   return moe;
 }
 
@@ -98,7 +139,7 @@ LoadedMla LoadMla(const AttentionDescription& description, const AttentionWeight
     mla.q_latent_norm = loader.Norm(from.q_a_norm);
   }
   mla.latent_norm = loader.Norm(from.kv_a_norm);
-  const auto keep = [&](std::unique_ptr<PackedMatrix> matrix) {
+  const auto keep = [&](SharedMatrix matrix) {
     mla.owned.push_back(std::move(matrix));
     return mla.owned.back().get();
   };
@@ -166,10 +207,6 @@ LoadedAttention LoadAttention(const AttentionDescription& description,
   return attention;
 }
 
-LoadedNorms LoadNorms(const SublayerNorms& weights, WeightLoader& loader) {
-  return {loader.Norm(weights.before), loader.Norm(weights.after)};
-}
-
 // Unimplemented where the kernels lack a combination of features.
 absl::Status CheckAttention(absl::string_view layer, const AttentionDescription& attention) {
   if (attention.kind == AttentionKind::kNsa &&
@@ -189,7 +226,7 @@ absl::Status CheckAttention(absl::string_view layer, const AttentionDescription&
 }
 
 LoadedLayer LoadLayer(const RankShard& shard, int index, const LayerWeights& weights,
-                      WeightLoader& loader) {
+                      PartSharing& parts, WeightLoader& loader) {
   const LayerDescription& description = LayerOf(shard.description, index);
   const bool mtp = index == shard.description.mtp_layer_index();
   loader.Fail(
@@ -197,14 +234,31 @@ LoadedLayer LoadLayer(const RankShard& shard, int index, const LayerWeights& wei
   LoadedLayer layer;
   layer.index = index;
   layer.description = description;
-  layer.attention_norms = LoadNorms(weights.attention_norms, loader);
-  layer.ffn_norms = LoadNorms(weights.ffn_norms, loader);
-  layer.attention = LoadAttention(description.attention, weights.attention, shard.tensor, loader);
-  if (const auto* moe = std::get_if<MoeWeights>(&weights.ffn)) {
-    layer.ffn = LoadMoe(shard, index, *moe, loader);
-  } else {
-    layer.ffn = LoadSwiglu(std::get<SwigluWeights>(weights.ffn), loader);
+  parts.Take(
+      {.role = WeightRole::kAttention, .layer = index, .slice = shard.tensor},
+      [&](const LoadedModel& kept) {
+        layer.attention_norms = LayerIn(kept, index).attention_norms;
+        layer.attention = LayerIn(kept, index).attention;
+      },
+      [&] {
+        layer.attention_norms = LoadNorms(weights.attention_norms, loader);
+        layer.attention =
+            LoadAttention(description.attention, weights.attention, shard.tensor, loader);
+      });
+  if (std::holds_alternative<MoeWeights>(weights.ffn)) {
+    layer.ffn = LoadMoe(shard, index, weights, parts, loader, layer.ffn_norms);
+    return layer;
   }
+  parts.Take(
+      {.role = WeightRole::kDenseFfn, .layer = index, .slice = shard.tensor},
+      [&](const LoadedModel& kept) {
+        layer.ffn_norms = LayerIn(kept, index).ffn_norms;
+        layer.ffn = std::get<LoadedSwiglu>(LayerIn(kept, index).ffn);
+      },
+      [&] {
+        layer.ffn_norms = LoadNorms(weights.ffn_norms, loader);
+        layer.ffn = LoadSwiglu(std::get<SwigluWeights>(weights.ffn), loader);
+      });
   return layer;
 }
 
@@ -236,17 +290,21 @@ int LoadedModel::gated_heads() const {
 namespace {
 
 // Stored bytes of what a rank loads, about: its share of the model's numbers.
-int64_t BytesToLoad(const Checkpoint& checkpoint, const RankShard& shard) {
+int64_t BytesToLoad(const Checkpoint& checkpoint, const RankShard& shard, const LoadedModel* keep) {
   int64_t bytes = 0;
   for (const auto& [name, view] : checkpoint.files().tensors()) {
     bytes += static_cast<int64_t>(view.bytes.size());
   }
   const ModelDescription& model = checkpoint.description();
-  const auto numbers = [&](const RankShard& of) {
-    return static_cast<double>(BytesOf(model, PartsOf(of, /*with_mtp=*/true), WeightBits()));
+  const auto numbers = [&](std::vector<WeightPart> parts) {
+    return static_cast<double>(BytesOf(model, parts, WeightBits()));
   };
-  const double share = numbers(shard) / numbers(WholeModel(model));
-  return static_cast<int64_t>(share * static_cast<double>(bytes));
+  std::vector<WeightPart> parts = PartsOf(shard, /*with_mtp=*/true);
+  if (keep != nullptr) {
+    std::erase_if(parts, [&](const WeightPart& part) { return keep->parts.contains(part); });
+  }
+  const double whole = numbers(PartsOf(WholeModel(model), /*with_mtp=*/true));
+  return static_cast<int64_t>(numbers(std::move(parts)) / whole * static_cast<double>(bytes));
 }
 
 LoadedMtp LoadMtp(const RankShard& shard, const MtpWeights& weights, WeightLoader& loader) {
@@ -255,8 +313,38 @@ LoadedMtp LoadMtp(const RankShard& shard, const MtpWeights& weights, WeightLoade
   mtp.hidden_norm = loader.Norm(weights.hidden_norm);
   mtp.input = loader.Matrix({weights.input_proj});
   mtp.head_norm = loader.Norm(weights.head_norm);
-  mtp.layer = LoadLayer(shard, shard.description.mtp_layer_index(), weights.layer, loader);
+  LoadedModel unrecorded;
+  PartSharing parts({}, loader, unrecorded);
+  mtp.layer = LoadLayer(shard, shard.description.mtp_layer_index(), weights.layer, parts, loader);
   return mtp;
+}
+
+// Embedding, head and the norms before it.
+void LoadEnds(const ModelWeights& weights, bool embedding, PartSharing& parts, WeightLoader& loader,
+              LoadedModel& model) {
+  if (embedding) {
+    parts.Take(
+        {.role = WeightRole::kEmbedding},
+        [&](const LoadedModel& kept) { model.embedding = kept.embedding; },
+        [&] { model.embedding = loader.Table(weights.embedding); });
+  }
+  if (!model.shard.last_stage) return;
+  parts.Take(
+      {.role = WeightRole::kHead, .slice = model.shard.tensor},
+      [&](const LoadedModel& kept) { model.lm_head = kept.lm_head; },
+      [&] { model.lm_head = loader.HeadMatrix(weights.lm_head); });
+  parts.Take(
+      {.role = WeightRole::kFinalNorms},
+      [&](const LoadedModel& kept) {
+        model.final_norm = kept.final_norm;
+        model.early_exit_norms = kept.early_exit_norms;
+      },
+      [&] {
+        model.final_norm = loader.Norm(weights.final_norm);
+        for (const TensorView& norm : weights.early_exit_norms) {
+          model.early_exit_norms.push_back(loader.Norm(norm));
+        }
+      });
 }
 
 }  // namespace
@@ -268,7 +356,7 @@ absl::StatusOr<LoadedModel> LoadModel(const Checkpoint& checkpoint, Ops* ops,
   const RankShard& shard = model.shard;
   WeightLoader::Progress progress;
   if (options.progress) {
-    progress = [&, total = BytesToLoad(checkpoint, shard)](int64_t bytes_done) {
+    progress = [&, total = BytesToLoad(checkpoint, shard, options.keep)](int64_t bytes_done) {
       options.progress(bytes_done, total);
     };
   }
@@ -279,19 +367,13 @@ absl::StatusOr<LoadedModel> LoadModel(const Checkpoint& checkpoint, Ops* ops,
   const bool mtp = options.with_mtp && weights.mtp.has_value();
   model.description = description;
   model.mode = options.mode;
-  if (shard.first_stage || mtp) model.embedding = loader.Table(weights.embedding);
+  PartSharing parts(options, loader, model);
+  LoadEnds(weights, shard.first_stage || mtp, parts, loader, model);
   for (int i = shard.first_layer; i < shard.end_layer; ++i) {
-    model.layers.push_back(LoadLayer(shard, i, weights.layers[i], loader));
-  }
-  if (shard.last_stage) {
-    model.lm_head = loader.HeadMatrix(weights.lm_head);
-    model.final_norm = loader.Norm(weights.final_norm);
-    for (const TensorView& norm : weights.early_exit_norms) {
-      model.early_exit_norms.push_back(loader.Norm(norm));
-    }
+    model.layers.push_back(LoadLayer(shard, i, weights.layers[i], parts, loader));
   }
   if (mtp) model.mtp = LoadMtp(shard, *weights.mtp, loader);
-  model.weight_bytes = loader.device_bytes();
+  model.weight_bytes = loader.device_bytes() + model.kept_bytes;
   if (!loader.status().ok()) return loader.status();
   return model;
 }

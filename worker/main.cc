@@ -11,7 +11,7 @@
 #include "base/shutdown_signals.h"
 #include "base/terminal.h"
 #include "config/program_config.h"
-#include "model/weight_quantizer.h"
+#include "worker/rank_options.h"
 #include "worker/server.h"
 
 namespace troupe {
@@ -34,31 +34,16 @@ void DeclareModel(Settings* settings, ProgramConfig* program) {
   program->Add("dtype", &settings->dtype,
                {.help = "Of products, keys and values; one for all workers of a coordinator.",
                 .choices = {"f32", "bf16"}});
-  program->Add("device", &rank.device, {.help = "What computes: cpu, cuda or cuda:N."});
-  program->Add(
-      "quantize", &rank.quantize,
-      {.help = "Plain weights become integers while they load, or FP8; with a8, and with FP8, "
-               "activations do too.",
-       .choices = IntegerFormatNames()});
   program->Add("load_format", &settings->load_format,
                {.help = "Where weights come from; dummy: random ones, for a folder that may hold a "
                         "config.json alone.",
                 .choices = {"safetensors", "dummy"}});
-  program->Add("threads", &rank.threads,
-               {.help = "Threads that compute; 0: the cores that this process may use.",
-                .min = 0,
-                .max = 1024});
-  program->Add("kv_memory_bytes", &rank.kv_memory_bytes,
-               {.help = "Memory for keys and values.", .unit = "bytes", .min = 1});
-  program->Add("host_kv_memory_bytes", &rank.host_kv_memory_bytes,
-               {.help = "Host memory, pinned for a GPU, for keys and values that make room on the "
-                        "device; 0: none.",
-                .unit = "bytes",
-                .min = 0});
-  program->Add("max_step_tokens", &rank.max_step_tokens,
-               {.help = "Most tokens in one step.", .unit = "tokens", .min = 1, .max = 1 << 20});
-  program->Add("max_rows", &rank.max_rows,
-               {.help = "Most sequences that live at once.", .min = 1, .max = 4096});
+  program->Add("load_from_peers", &rank.load_from_peers,
+               {.help = "When the layout changes, read weights from ranks that have them before "
+                        "the disk."});
+  AddComputeOptions(/*note=*/"", &rank, program);
+  AddSizeOptions(/*note=*/"", &rank, program);
+  AddMaxRows(&rank, program);
   program->Add("max_context", &rank.max_context,
                {.help = "Most tokens of a sequence; 0: what the model was made for.",
                 .unit = "tokens",

@@ -10,11 +10,11 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/log.h"
 #include "base/status_util.h"
 #include "kernels/device.h"
 #include "model/checkpoint.h"
 #include "sharding/rank_shard.h"
-#include "worker/weight_digests.h"
 
 namespace troupe {
 namespace {
@@ -54,11 +54,16 @@ absl::Status ResolveContext(const ModelDescription& description, int* max_contex
 absl::StatusOr<std::unique_ptr<KvPages>> PagesOf(Ops* ops, const RankShard& shard,
                                                  const Rank::Config& config) {
   KvPages::Options options;
-  options.dtype = KvDType(config.mode);
+  TROUPE_ASSIGN_OR_RETURN(options.dtype, ResolveKvDType(config.kv_cache_dtype, config.mode));
+  if (options.dtype == DType::kE4M3) {
+    const auto takes = [ops](const KvUse& use) { return ops->TakesE4M3(use); };
+    TROUPE_RETURN_IF_ERROR(CheckFp8Kv(takes, shard, config.device));
+  }
   options.slots = config.max_rows;
   options.max_context_tokens = config.max_context;
   std::vector<StateGroup> groups =
-      ShardStateGroups(shard, {.kv_bytes_per_element = static_cast<int>(BytesOf(options.dtype))});
+      ShardStateGroups(shard, {.kv_bytes_per_element = static_cast<int>(BytesOf(options.dtype)),
+                               .kv_scale_bytes = static_cast<int>(ScaleBytesOf(options.dtype))});
   auto page_count = PlanPages(groups, {.budget_bytes = config.kv_memory_bytes,
                                        .max_context_tokens = config.max_context,
                                        .sequences = config.max_rows,
@@ -88,18 +93,56 @@ std::string CacheIdentity(const std::string& identity, const std::optional<Rank:
                              " to ", part->map.first_layer[place.stage + 1], "\n"));
 }
 
-absl::StatusOr<Checkpoint> OpenCheckpoint(const Rank::Config& config) {
-  if (!config.dummy_weights) return Checkpoint::Open(config.model);
+absl::StatusOr<std::shared_ptr<const Checkpoint>> OpenCheckpoint(const Rank::Config& config) {
   DummyOptions options{.threads = config.threads};
   options.dtype = config.mode == ComputeMode::kF32 ? StoredDType::kF32 : StoredDType::kBF16;
-  return Checkpoint::OpenDummy(config.model, options);
+  absl::StatusOr<Checkpoint> opened = config.dummy_weights
+                                          ? Checkpoint::OpenDummy(config.model, options)
+                                          : Checkpoint::Open(config.model);
+  if (!opened.ok()) return opened.status();
+  return std::make_shared<const Checkpoint>(*std::move(opened));
+}
+
+// The checkpoint that a rank loads, and what brings its bytes.
+struct Weights {
+  std::shared_ptr<const Checkpoint> files;  // the folder's
+  std::unique_ptr<PeerCheckpoint> peers;    // null: `files` are all
+
+  const Checkpoint& checkpoint() const { return peers == nullptr ? *files : peers->checkpoint(); }
+};
+
+// Of the folder, of the peers that the plan names, or of any where the folder has none.
+absl::StatusOr<Weights> OpenWeights(
+    const Rank::Config& config, PeerPlan plan,
+    const std::function<absl::StatusOr<ModelIdentity>(const Checkpoint&)>& identify) {
+  Weights weights;
+  const bool lacks = !config.dummy_weights && !SafetensorsCheckpoint::IsIn(config.model);
+  if (!lacks || plan.peers.empty()) {
+    TROUPE_ASSIGN_OR_RETURN(weights.files, OpenCheckpoint(config));
+  }
+  const bool ask = !plan.sources.empty() && config.load_from_peers && !config.dummy_weights;
+  if (plan.peers.empty() || (!lacks && !ask)) return weights;
+  std::optional<PeerCheckpoint::Local> local;
+  if (weights.files != nullptr) {
+    local = {.files = weights.files.get(),
+             .identity = [identify, files = weights.files] { return identify(*files); }};
+  }
+  auto opened = PeerCheckpoint::Open(config.model, std::move(plan), local);
+  if (opened.ok()) {
+    weights.peers = *std::move(opened);
+  } else if (weights.files == nullptr) {
+    return opened.status();
+  } else {
+    LOG(WARNING) << "weights come from disk: " << opened.status();
+  }
+  return weights;
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
                                                  const std::optional<Part>& part,
-                                                 const Progress& progress, const RankGiven& given) {
+                                                 const Progress& progress, RankGiven given) {
   const auto report = [&progress](absl::string_view what) {
     return [&progress, what](int64_t done, int64_t total) {
       if (progress) progress(what, done, total);
@@ -107,7 +150,14 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
   };
   TROUPE_ASSIGN_OR_RETURN(const std::optional<IntegerFormat> quantize,
                           ParseIntegerFormat(config.quantize));
-  TROUPE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, OpenCheckpoint(config));
+  const int threads = config.threads > 0 ? config.threads : 2;
+  const auto identify = [&](const Checkpoint& files) -> absl::StatusOr<ModelIdentity> {
+    if (given.checkpoint.has_value()) return *given.checkpoint;
+    return files.ComputeIdentity(threads, report("identity"));
+  };
+  TROUPE_ASSIGN_OR_RETURN(const Weights weights,
+                          OpenWeights(config, std::move(given.peers), identify));
+  const Checkpoint& checkpoint = weights.checkpoint();
   auto rank = std::make_unique<Rank>();
   rank->config = config;
   TROUPE_RETURN_IF_ERROR(ResolveContext(checkpoint.description(), &rank->config.max_context));
@@ -136,24 +186,33 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Open(const Config& config,
   }
   // Before the weights: that memory is short shows at once.
   if (!given.pages) TROUPE_RETURN_IF_ERROR(rank->MakePagesOf(shard));
-  const int threads = config.threads > 0 ? config.threads : 2;
-  if (given.checkpoint.has_value()) {
-    rank->checkpoint = *given.checkpoint;
+  if (weights.peers != nullptr) {
+    rank->checkpoint = weights.peers->identity();
   } else {
-    TROUPE_ASSIGN_OR_RETURN(rank->checkpoint,
-                            checkpoint.ComputeIdentity(threads, report("identity")));
+    TROUPE_ASSIGN_OR_RETURN(rank->checkpoint, identify(checkpoint));
+    if (!config.dummy_weights) rank->files = weights.files;
   }
-  rank->identity = ServingIdentity(rank->checkpoint, config.mode, quantize);
+  TROUPE_ASSIGN_OR_RETURN(const DType kv_dtype, ResolveKvDType(config.kv_cache_dtype, config.mode));
+  rank->identity = ServingIdentity(rank->checkpoint, config.mode, quantize, kv_dtype);
   load.threads = threads;
-  // From the same mapping that is loaded next.
-  if (given.digests) {
-    rank->weight_digests =
-        DigestWeights(checkpoint.description(), checkpoint.weights(), shard, threads);
-  }
-  TROUPE_ASSIGN_OR_RETURN(rank->model, LoadModel(checkpoint, rank->ops.get(), load));
+  std::optional<CheckpointReader> reader;
+  if (given.digests || weights.peers != nullptr)
+    load.reader = &reader.emplace(checkpoint, shard, threads, weights.peers.get());
+  load.keep = given.keep.get();
+  TROUPE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(checkpoint, rank->ops.get(), load));
+  rank->model = std::make_shared<const LoadedModel>(std::move(model));
+  if (reader.has_value()) rank->read = reader->read();
   rank->cache_identity = CacheIdentity(rank->identity, part);
   if (!part.has_value()) TROUPE_RETURN_IF_ERROR(rank->Connect(/*links=*/nullptr));
   return rank;
+}
+
+std::vector<WeightPiece> Rank::WeightDigests() const {
+  std::vector<WeightPiece> all;
+  for (const auto& [part, loaded] : model->parts) {
+    all.insert(all.end(), loaded.pieces.begin(), loaded.pieces.end());
+  }
+  return all;
 }
 
 absl::Status Rank::TakePages(Rank& from) {
@@ -166,7 +225,7 @@ absl::Status Rank::TakePages(Rank& from) {
   return host_pages == nullptr ? absl::OkStatus() : MakeCopies();
 }
 
-absl::Status Rank::MakePages() { return MakePagesOf(model.shard); }
+absl::Status Rank::MakePages() { return MakePagesOf(model->shard); }
 
 absl::Status Rank::MakePagesOf(const RankShard& shard) {
   TROUPE_ASSIGN_OR_RETURN(pages, PagesOf(ops.get(), shard, config));
@@ -197,7 +256,8 @@ absl::Status Rank::Connect(RankLinks* to) {
   options.max_step_tokens = config.max_step_tokens;
   options.max_logit_tokens = config.max_rows;
   options.links = to;
-  TROUPE_ASSIGN_OR_RETURN(runner, ModelRunner::Create(&model, pages.get(), ops.get(), options));
+  TROUPE_ASSIGN_OR_RETURN(runner,
+                          ModelRunner::Create(model.get(), pages.get(), ops.get(), options));
   links = to;
   return absl::OkStatus();
 }
@@ -228,16 +288,47 @@ v1::WorkerInfo Rank::Describe() const {
   info.set_max_rows(config.max_rows);
   info.set_max_step_tokens(config.max_step_tokens);
   info.set_max_context(config.max_context);
-  info.set_heads_per_token(model.gated_heads());
+  info.set_heads_per_token(model->gated_heads());
   return info;
 }
 
 std::string ServingIdentity(const ModelIdentity& checkpoint, ComputeMode mode,
-                            const std::optional<IntegerFormat>& quantize) {
+                            const std::optional<IntegerFormat>& quantize, DType kv_dtype) {
   return Sha256(absl::StrCat("troupe worker\n", checkpoint.Hex(), "\n",
                              mode == ComputeMode::kF32 ? "f32" : "bf16", "\nquantize ",
                              NameOf(quantize), "\nlayout ", kPageLayoutVersion, "\nblock ",
-                             kBlockTokens, "\n"));
+                             kBlockTokens, "\n", kv_dtype == DType::kE4M3 ? "kv e4m3\n" : ""));
+}
+
+absl::StatusOr<DType> ResolveKvDType(const std::string& name, ComputeMode mode) {
+  if (name == "auto") return KvDType(mode);
+  if (name == "fp8") return DType::kE4M3;
+  return absl::InvalidArgumentError(
+      absl::StrCat("kv_cache_dtype: found \"", name, "\", wanted auto or fp8"));
+}
+
+absl::Status CheckFp8Kv(absl::FunctionRef<bool(const KvUse&)> takes, const RankShard& shard,
+                        absl::string_view device) {
+  for (const StateGroup& group : ShardStateGroups(shard, {})) {
+    for (const StateStream& stream : group.streams) {
+      KvUse use = {.key_dim = stream.key_dim, .value_dim = stream.value_dim};
+      const char* attention = "full or sliding";
+      if (stream.branch == KvBranch::kMlaLatent) {
+        use.reader = KvReader::kLatentAttention;
+        attention = "latent";
+      } else if (stream.branch != KvBranch::kSelf) {
+        use.reader = KvReader::kNsa;
+        attention = "sparse";
+      }
+      if (takes(use)) continue;
+      return absl::UnimplementedError(absl::StrCat(
+          "kv_cache_dtype: found fp8 for ", attention, " attention with keys of ", stream.key_dim,
+          " and values of ", stream.value_dim, " in layer ", stream.layer, " on ", device,
+          ", wanted full or sliding attention with sizes that are multiples of 16 up to 256, which "
+          "is what this device reads in FP8; start with kv_cache_dtype auto"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<float> ResolveGateThreshold(std::optional<float> configured, const char* environment,

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/ops.h"
@@ -20,10 +21,12 @@
 #include "sharding/weight_ledger.h"
 #include "troupe/v1/worker.pb.h"
 #include "worker/calibration.h"
+#include "worker/checkpoint_reader.h"
 #include "worker/host_pages.h"
 #include "worker/kv_pages.h"
 #include "worker/loaded_model.h"
 #include "worker/model_runner.h"
+#include "worker/peer_checkpoint.h"
 #include "worker/rank_links.h"
 
 namespace troupe {
@@ -32,7 +35,10 @@ namespace troupe {
 struct RankGiven {
   std::optional<ModelIdentity> checkpoint;
   bool pages = false;    // of the same layers and heads: TakePages will bring them
-  bool digests = false;  // are wanted, of the weights that are read
+  bool digests = false;  // are wanted, of the weights
+  // Loaded alike from the same checkpoint: what it holds is shared. Null: nothing.
+  std::shared_ptr<const LoadedModel> keep;
+  PeerPlan peers;  // where weights come from; without peers: the folder
 };
 
 struct Rank {
@@ -42,6 +48,7 @@ struct Rank {
     ComputeMode mode = ComputeMode::kBf16;
     std::string device = "cpu";     // see MakeOps
     std::string quantize = "none";  // plain weights, while loading; see ParseIntegerFormat
+    std::string kv_cache_dtype = "auto";  // of keys and values: as `mode` says, or fp8
     // Puts something around what computes, for tests; null: nothing.
     std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)> wrap_ops;
     // Observes the model's inputs; null: nobody does. Must outlive the rank.
@@ -51,6 +58,7 @@ struct Rank {
     int64_t host_kv_memory_bytes = 0;  // for pages that make room on the device; 0: none
     int max_rows = 64;                 // sequences that live at once
     int max_step_tokens = 512;         // tokens of one step
+    bool load_from_peers = true;       // what they have; else from the folder, if it has weights
     int max_context = 0;  // tokens a sequence may reach; 0: what the model was made for
   };
 
@@ -69,8 +77,7 @@ struct Rank {
   // `part`: empty for the whole model. A part has no forward pass before Connect.
   static absl::StatusOr<std::unique_ptr<Rank>> Open(const Config& config,
                                                     const std::optional<Part>& part,
-                                                    const Progress& progress,
-                                                    const RankGiven& given = {});
+                                                    const Progress& progress, RankGiven given = {});
 
   // Takes the other's pages with all that lies in them, and its host pages. REQUIRES: no forward
   // pass on either; both keep the same state.
@@ -83,20 +90,24 @@ struct Rank {
   absl::Status Connect(RankLinks* links);
   void Disconnect();
 
+  // Digests of all weights that are here, where RankGiven asked for them.
+  std::vector<WeightPiece> WeightDigests() const;
+
   // What the coordinator is told, but for name and addresses.
   v1::WorkerInfo Describe() const;
 
   Config config;  // max_context resolved
   ModelIdentity checkpoint;
-  std::string identity;  // 32 bytes, see ServingIdentity
+  std::shared_ptr<const Checkpoint> files;  // of the folder; null: it has none, or they are random
+  std::string identity;                     // 32 bytes, see ServingIdentity
   // Under which its blocks lie in the cache service: identity, unless it holds a part of each
   // token's state.
   std::string cache_identity;
   float gate_threshold = 0;  // the model's default
   // Destroyed after everything that lies on it.
   std::unique_ptr<Ops> ops;
-  LoadedModel model;
-  std::vector<WeightPiece> weight_digests;  // where RankGiven asked for them
+  std::shared_ptr<const LoadedModel> model;
+  WeightBytes read;  // where RankGiven asked for digests
   std::unique_ptr<KvPages> pages;
   std::unique_ptr<SideCopies> copies;
   std::unique_ptr<HostPages> host_pages;  // null: none
@@ -109,10 +120,18 @@ struct Rank {
 };
 
 // The key of compatibility between workers and of cached blocks: SHA-256 over the checkpoint's
-// identity, the compute dtype, how weights are quantised, the version of the pages' layout and the
-// tokens of a block.
+// identity, the compute dtype, how weights are quantised, the dtype of keys and values, the version
+// of the pages' layout and the tokens of a block.
 std::string ServingIdentity(const ModelIdentity& checkpoint, ComputeMode mode,
-                            const std::optional<IntegerFormat>& quantize);
+                            const std::optional<IntegerFormat>& quantize, DType kv_dtype);
+
+// What Config::kv_cache_dtype says. InvalidArgument where it is neither auto nor fp8.
+absl::StatusOr<DType> ResolveKvDType(const std::string& name, ComputeMode mode);
+
+// Unimplemented, naming the layer and what to do instead, where the device does not take keys and
+// values in FP8 as one of the shard's layers uses them; see Ops::TakesE4M3.
+absl::Status CheckFp8Kv(absl::FunctionRef<bool(const KvUse&)> takes, const RankShard& shard,
+                        absl::string_view device);
 
 // The threshold under which attention heads are skipped where a request asks for nothing else:
 // `configured`, else `environment` (the text of DYNAMIC_ATTENTION_THRESHOLD; null or empty: not

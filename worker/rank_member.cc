@@ -67,6 +67,8 @@ absl::Status RankMember::Become(const v1::Assignment& assignment,
     epoch_ = epoch;
     serving_ = part_;
     checkpoint_ = rank_->checkpoint;
+    if (served_.files == nullptr) served_ = {rank_->files, rank_->checkpoint};
+    loaded_ = rank_->model;
   }
   TROUPE_RETURN_IF_ERROR(meeting->status());
   meeting_ = std::move(meeting);
@@ -82,7 +84,8 @@ absl::Status RankMember::Load(const Rank::Part& part, const Rank::Progress& prog
 }
 
 absl::StatusOr<RankMember::Held> RankMember::Prepare(const v1::ShardMap& proto, int rank,
-                                                     const Rank::Progress& progress) {
+                                                     const Rank::Progress& progress,
+                                                     PeerPlan peers) {
   if (!takes_assignment_) {
     return absl::FailedPreconditionError("the worker has loaded the whole model for life");
   }
@@ -96,7 +99,7 @@ absl::StatusOr<RankMember::Held> RankMember::Prepare(const v1::ShardMap& proto, 
   Prepared prepared;
   prepared.epoch = std::exchange(map.epoch, 0);
   prepared.part = {.map = std::move(map), .rank = rank};
-  RankGiven given{.checkpoint = Known(), .digests = true};
+  RankGiven given{.checkpoint = Known(), .digests = true, .peers = std::move(peers)};
   {
     const std::lock_guard lock(mutex_);
     prepared_.reset();  // makes room
@@ -105,11 +108,13 @@ absl::StatusOr<RankMember::Held> RankMember::Prepare(const v1::ShardMap& proto, 
       prepared.pages_of = serving_;
     }
     given.pages = prepared.pages_of.has_value();
+    given.keep = loaded_;
   }
-  TROUPE_ASSIGN_OR_RETURN(prepared.rank, Rank::Open(config_.rank, prepared.part, progress, given));
-  const std::vector<WeightPart> parts = HeldParts(prepared.rank->model);
-  Held held{PartsDigest(model.description, /*identity=*/"", parts),
-            std::move(prepared.rank->weight_digests)};
+  TROUPE_ASSIGN_OR_RETURN(prepared.rank,
+                          Rank::Open(config_.rank, prepared.part, progress, std::move(given)));
+  const std::vector<WeightPart> parts = HeldParts(*prepared.rank->model);
+  Held held{prepared.rank->identity, PartsDigest(model.description, parts),
+            prepared.rank->WeightDigests(), prepared.rank->read};
   const std::lock_guard lock(mutex_);
   prepared_ = std::move(prepared);
   return held;
@@ -150,7 +155,13 @@ void RankMember::OnStateWritten(uint64_t session_epoch) {
 
 std::optional<ModelIdentity> RankMember::Known() const {
   const std::lock_guard lock(mutex_);
-  return checkpoint_;
+  if (served_.files != nullptr) return served_.identity;
+  return config_.rank.dummy_weights ? checkpoint_ : std::nullopt;
+}
+
+ServedCheckpoint RankMember::Served() const {
+  const std::lock_guard lock(mutex_);
+  return served_;
 }
 
 void RankMember::Drop() {
@@ -159,6 +170,7 @@ void RankMember::Drop() {
   kept_epoch_ = 0;
   const std::lock_guard lock(mutex_);
   serving_.reset();
+  loaded_.reset();
 }
 
 void RankMember::RetirePrepared(uint64_t keep_epoch) {

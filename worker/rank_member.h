@@ -27,6 +27,7 @@
 #include "worker/rank.h"
 #include "worker/rank_links.h"
 #include "worker/session_meeting.h"
+#include "worker/weight_service.h"
 
 namespace troupe {
 
@@ -56,15 +57,21 @@ class RankMember {
   // which guards the communicator until Leave.
   absl::Status Become(const v1::Assignment& assignment, std::shared_ptr<SessionMeeting> meeting,
                       const Rank::Progress& progress);
-  // What was prepared: PartsDigest of what lies in memory, and digests of the weights that were
-  // read for it.
+  // What was prepared: of which model (Rank::identity), PartsDigest of what lies in memory, digests
+  // of its weights, and how many bytes were read for it.
   struct Held {
+    std::string identity;
     std::string parts_digest;
     std::vector<WeightPiece> weights;
+    WeightBytes read;
   };
-  // Loads what `map` gives to its rank `rank`, for the assignment that has the map's epoch. What
-  // was prepared before goes. One call at a time.
-  absl::StatusOr<Held> Prepare(const v1::ShardMap& map, int rank, const Rank::Progress& progress);
+  // Loads what `map` gives to its rank `rank`, for the assignment that has the map's epoch, but for
+  // parts that the rank has already, which both share. What was prepared before goes. One call at
+  // a time.
+  absl::StatusOr<Held> Prepare(const v1::ShardMap& map, int rank, const Rank::Progress& progress,
+                               PeerPlan peers = {});
+  // The files that the rank which serves was loaded from, for peers; any thread.
+  ServedCheckpoint Served() const;
   // A session of this epoch writes state from now on.
   void OnStateWritten(uint64_t session_epoch);
   // Drops what was prepared for other maps than that of `keep_epoch`.
@@ -92,6 +99,7 @@ class RankMember {
   absl::Status Load(const Rank::Part& part, const Rank::Progress& progress);
   // Takes what was prepared for this part, if anything was. False: nothing was.
   absl::StatusOr<bool> TakePrepared(uint64_t epoch, const Rank::Part& part);
+  // What the folder's checkpoint is, once that was found out.
   std::optional<ModelIdentity> Known() const;
   void Drop();
   absl::Status Connect(const Rank::Progress& progress);
@@ -108,7 +116,9 @@ class RankMember {
   // All up to prepared_ are guarded by mutex_.
   uint64_t epoch_ = 0;                 // of the map that rank_ was assigned last; 0: there is none
   std::optional<Rank::Part> serving_;  // part_
-  std::optional<ModelIdentity> checkpoint_;  // of what was loaded first
+  std::optional<ModelIdentity> checkpoint_;    // of what was loaded first
+  ServedCheckpoint served_;                    // of the folder, once that was loaded and found out
+  std::shared_ptr<const LoadedModel> loaded_;  // rank_'s
   std::optional<Prepared> prepared_;
 
   // Whose state rank_'s pages hold: the session and its home. 0: nobody's.

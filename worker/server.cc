@@ -81,7 +81,9 @@ WorkerServer::WorkerServer(const Config& config)
       device_executor_({.name = "device", .thread_count = 1}),
       control_executor_({.name = "control", .thread_count = 1}),
       loader_(std::make_unique<ThreadExecutor>(
-          ThreadExecutor::Options{.name = "loader", .thread_count = 1})) {}
+          ThreadExecutor::Options{.name = "loader", .thread_count = 1})),
+      sender_(std::make_unique<ThreadExecutor>(
+          ThreadExecutor::Options{.name = "sender", .thread_count = 1})) {}
 
 absl::Status WorkerServer::Serve(const Config& config, const Rank::Progress& progress) {
   const RankMember::Config member{.rank = config.rank,
@@ -108,7 +110,7 @@ absl::Status WorkerServer::Serve(const Config& config, const Rank::Progress& pro
   if (!config.sharded) info_ = member_->Describe();
   info_.set_worker(config.name.empty() ? address_ : config.name);
   if (config.sharded) {
-    service_->AllowShards(member_.get(), loader_.get());
+    service_->AllowShards(member_.get(), loader_.get(), sender_.get());
     service_->OpenForAssignments(info_.worker());
   } else {
     service_->Open(info_);
@@ -126,6 +128,8 @@ void WorkerServer::Announce(const Config& config) {
   request.set_takes_assignment(config.sharded);
   request.set_node(HostName());
   request.set_device(config.rank.device);
+  request.set_lacks_weights(!config.rank.dummy_weights &&
+                            !SafetensorsCheckpoint::IsIn(config.rank.model));
   // Before anything is loaded. What a GPU has is not known here.
   if (config.rank.device == "cpu") request.set_memory_bytes(AvailableMemoryBytes());
   registration_ = DialCoordinator(config.coordinator);
@@ -134,6 +138,7 @@ void WorkerServer::Announce(const Config& config) {
       registration_.get(), [this](v1::RegisterWorkerRequest& announced) {
         const std::vector<uint64_t> epochs = member_->MapEpochs();
         announced.mutable_map_epochs()->Assign(epochs.begin(), epochs.end());
+        announced.set_serves_weights(member_->Served().files != nullptr);
       });
 }
 
@@ -154,6 +159,7 @@ void WorkerServer::Shutdown(absl::Duration grace) {
     executor_ = {};
   }
   if (loader_ != nullptr) std::exchange(loader_, nullptr)->Shutdown();
+  if (sender_ != nullptr) std::exchange(sender_, nullptr)->Shutdown();
 }
 
 }  // namespace troupe

@@ -79,6 +79,7 @@ class WorkerServer {
   ThreadExecutor device_executor_;          // one thread, which steps block
   ThreadExecutor control_executor_;         // never blocked
   std::unique_ptr<ThreadExecutor> loader_;  // one thread, which loading shards blocks
+  std::unique_ptr<ThreadExecutor> sender_;  // one thread, which reading weights for peers blocks
   ActorHandle<ExecutorMessage> executor_;
   std::string address_;
   v1::WorkerInfo info_;

@@ -3,7 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
-#include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -13,9 +13,33 @@
 #include "base/log.h"
 #include "rpc/rpc_status.h"
 #include "sharding/shard_map_proto.h"
+#include "worker/weight_peer_client.h"
 
 namespace troupe {
 namespace {
+
+// The plan's sources first; others may still stand in for one that fails.
+PeerPlan PlanOf(const v1::PrepareShardRequest& request) {
+  PeerPlan plan;
+  const auto& members = request.serving().members();
+  std::map<uint32_t, size_t> peers;  // by rank
+  for (int r = 0; r < members.size(); ++r) {
+    const auto self = static_cast<int>(request.rank());
+    const bool own = self < request.map().members_size() &&
+                     members[r].worker() == request.map().members(self).worker();
+    if (own || members[r].address().empty()) continue;
+    peers[static_cast<uint32_t>(r)] = plan.peers.size();
+    plan.peers.push_back(DialWeightPeer(members[r].worker(), members[r].address()));
+  }
+  for (const v1::PartSource& source : request.sources()) {
+    const auto peer = peers.find(source.rank());
+    if (peer == peers.end()) continue;
+    plan.sources[{.role = static_cast<WeightRole>(source.role()),
+                  .layer = source.layer(),
+                  .expert = source.expert()}] = peer->second;
+  }
+  return plan;
+}
 
 // Keeps itself alive until gRPC is done with it. Of progress only the newest waits to be sent.
 class PrepareCall final : public grpc::ServerWriteReactor<v1::PrepareShardReply>,
@@ -35,11 +59,12 @@ class PrepareCall final : public grpc::ServerWriteReactor<v1::PrepareShardReply>
   void Load(const v1::PrepareShardRequest& request, RankMember* member) {
     const uint64_t epoch = request.map().epoch();
     LOG(INFO) << "prepares a shard" << Field("map", epoch) << Field("rank", request.rank());
-    const absl::StatusOr<RankMember::Held> held =
-        member->Prepare(request.map(), static_cast<int>(request.rank()),
-                        [this](absl::string_view what, int64_t done, int64_t total) {
-                          if (what == "weights") Report(done, total);
-                        });
+    const absl::StatusOr<RankMember::Held> held = member->Prepare(
+        request.map(), static_cast<int>(request.rank()),
+        [this](absl::string_view what, int64_t done, int64_t total) {
+          if (what == "weights") Report(done, total);
+        },
+        PlanOf(request));
     if (!held.ok()) {
       End(held.status());
       return;
@@ -49,7 +74,10 @@ class PrepareCall final : public grpc::ServerWriteReactor<v1::PrepareShardReply>
     {
       const std::lock_guard lock(mutex_);
       reply = last_;
+      reply.set_identity(held->identity);
       reply.set_digest(held->parts_digest);
+      reply.set_peer_bytes(held->read.peers);
+      reply.set_disk_bytes(held->read.disk);
       for (const WeightPiece& piece : held->weights) *reply.add_pieces() = ToProto(piece);
       unsent_ = std::move(reply);
       if (!end_.has_value()) end_ = absl::OkStatus();

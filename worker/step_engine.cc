@@ -42,7 +42,7 @@ StepEngine::StepEngine(Rank* rank, const Clock* clock)
       clock_(clock),
       limits_(LimitsOf(*rank)),
       sequences_({.slots = limits_.max_rows,
-                  .vocab_size = static_cast<uint32_t>(rank->model.description.vocab_size),
+                  .vocab_size = static_cast<uint32_t>(rank->model->description.vocab_size),
                   .max_context = static_cast<uint32_t>(rank->config.max_context)}),
       input_(rank->config.max_rows, rank->config.max_step_tokens) {
   if (rank->links == nullptr || rank->links->pp->size() == 1) return;
@@ -171,7 +171,7 @@ absl::Status StepEngine::Finish(const Launched& step, v1::StepResult& result) {
   CountExperts(step.output.expert_tokens, result);
   if (step.ahead) {
     ReportDrawn(step, result);
-  } else if (rank_->model.shard.last_stage) {
+  } else if (rank_->model->shard.last_stage) {
     DrawOnHost(step, result);
     SendTokens(result);
   } else {

@@ -294,12 +294,28 @@ TEST(RankTest, IdentityTellsModelAndDtypeApart) {
   ModelIdentity a;
   ModelIdentity b;
   b.sha256[31] = 1;
-  EXPECT_EQ(ServingIdentity(a, ComputeMode::kF32, {}), ServingIdentity(a, ComputeMode::kF32, {}));
-  EXPECT_NE(ServingIdentity(a, ComputeMode::kF32, {}), ServingIdentity(b, ComputeMode::kF32, {}));
-  EXPECT_NE(ServingIdentity(a, ComputeMode::kF32, {}), ServingIdentity(a, ComputeMode::kBf16, {}));
-  EXPECT_NE(ServingIdentity(a, ComputeMode::kF32, {}),
-            ServingIdentity(a, ComputeMode::kF32, IntegerFormat{.bits = 8}));
-  EXPECT_EQ(ServingIdentity(a, ComputeMode::kBf16, {}).size(), 32U);
+  const std::string plain = ServingIdentity(a, ComputeMode::kF32, {}, DType::kF32);
+  EXPECT_EQ(plain.size(), 32U);
+  EXPECT_EQ(ServingIdentity(a, ComputeMode::kF32, {}, DType::kF32), plain);
+  EXPECT_NE(ServingIdentity(b, ComputeMode::kF32, {}, DType::kF32), plain);
+  EXPECT_NE(ServingIdentity(a, ComputeMode::kBf16, {}, DType::kBf16), plain);
+  EXPECT_NE(ServingIdentity(a, ComputeMode::kF32, IntegerFormat{.bits = 8}, DType::kF32), plain);
+  EXPECT_NE(ServingIdentity(a, ComputeMode::kF32, {}, DType::kE4M3), plain);
+}
+
+TEST_F(StepEngineTest, RefusesFp8WhereTheDeviceCannotReadIt) {
+  const RankShard& shard = rank_->model.shard;
+  EXPECT_TRUE(CheckFp8Kv([](const KvUse&) { return true; }, shard, "cpu").ok());
+  const absl::Status status = CheckFp8Kv(
+      [](const KvUse& use) { return use.reader == KvReader::kPagedAttention; }, shard, "cuda:1");
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  for (const char* part : {"kv_cache_dtype", "sparse", "layer 4", "cuda:1", "auto"}) {
+    EXPECT_NE(status.message().find(part), std::string::npos) << status;
+  }
+  EXPECT_EQ(ResolveKvDType("auto", ComputeMode::kBf16).value(), DType::kBf16);
+  EXPECT_EQ(ResolveKvDType("fp8", ComputeMode::kBf16).value(), DType::kE4M3);
+  EXPECT_EQ(ResolveKvDType("fp4", ComputeMode::kBf16).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(RankTest, GateThresholdComesFromConfigThenEnvironmentThenModel) {

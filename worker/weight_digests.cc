@@ -7,12 +7,12 @@
 #include <map>
 #include <thread>
 #include <tuple>
-#include <variant>
-
-#include "model/matrix_view.h"
 
 namespace troupe {
 namespace {
+
+// Of one patch, by one thread at a time.
+constexpr int64_t kRowsAtOnce = 256;
 
 // Steele, Lea, Flood: Fast splittable pseudorandom number generators (2014), the finaliser.
 uint64_t Mix(uint64_t x) {
@@ -27,201 +27,21 @@ uint64_t RowFactor(int tensor, int64_t row) {
   return Mix(Mix(static_cast<uint64_t>(tensor) + 1) ^ static_cast<uint64_t>(row)) | 1;
 }
 
-// A rectangle of one tensor, and where it lies in the whole one.
-struct Patch {
-  size_t piece = 0;
-  int tensor = 0;
-  MatrixView view;
-  int64_t first_row = 0;
-  int64_t first_col = 0;
+// Neighbouring rows of a patch.
+struct Rows {
+  size_t patch = 0;
+  int64_t begin = 0;
+  int64_t end = 0;
+  uint64_t digest = 0;
 };
 
-struct Place {
-  int64_t row = 0;
-  int64_t col = 0;
-};
-
-Place PlaceOf(const MatrixView& part, const MatrixView& whole) {
-  const auto* plain = std::get_if<PlainStorage>(&part.storage);
-  if (plain == nullptr) return {part.first_row - whole.first_row, part.first_col - whole.first_col};
-  const int64_t distance = plain->offset - std::get<PlainStorage>(whole.storage).offset;
-  if (whole.rows == 1) return {0, distance / plain->col_stride};
-  if (plain->row_stride > plain->col_stride) {
-    return {distance / plain->row_stride, distance % plain->row_stride / plain->col_stride};
-  }
-  return {distance % plain->col_stride / plain->row_stride, distance / plain->col_stride};
-}
-
-// A tensor of any shape as a matrix, which keeps the last axis.
-MatrixView AsMatrix(const TensorView& tensor) {
-  const int64_t cols = tensor.shape.empty() ? 1 : tensor.shape.back();
-  return {.rows = tensor.elements() / cols,
-          .cols = cols,
-          .storage = PlainStorage{.tensor = tensor, .row_stride = cols}};
-}
-
-// Pairs what a rank holds with the whole that it is of, tensor by tensor, in one order.
-class Walk {
- public:
-  explicit Walk(const RankShard& shard) : shard_(shard) {}
-
-  void Model(const ModelWeights& part, const ModelWeights& whole) {
-    if (shard_.first_stage) {
-      Begin(WeightRole::kEmbedding);
-      Tensor(part.embedding, whole.embedding);
-    }
-    if (shard_.last_stage) {
-      Begin(WeightRole::kHead);
-      Linear(part.lm_head, whole.lm_head);
-      Begin(WeightRole::kFinalNorms);
-      Tensor(part.final_norm, whole.final_norm);
-      for (size_t i = 0; i < whole.early_exit_norms.size(); ++i) {
-        Tensor(part.early_exit_norms[i], whole.early_exit_norms[i]);
-      }
-    }
-    for (int i = shard_.first_layer; i < shard_.end_layer; ++i) {
-      Layer(i, part.layers[i], whole.layers[i]);
-    }
-  }
-
-  std::vector<WeightPiece> pieces;
-  std::vector<Patch> patches;
-
- private:
-  void Begin(WeightRole role, int layer = -1, int expert = -1) {
-    part_ = {.role = role, .layer = layer, .expert = expert};
-    tensor_ = 0;
-  }
-
-  void Add(const MatrixView& view, Place place, const WeightExtent& extent) {
-    const auto key = std::tuple(part_.role, part_.layer, part_.expert, extent);
-    const auto [it, fresh] = index_.try_emplace(key, pieces.size());
-    if (fresh) pieces.push_back({part_.role, part_.layer, part_.expert, extent, 0});
-    patches.push_back({it->second, tensor_, view, place.row, place.col});
-  }
-
-  static WeightExtent ExtentOfPart(const MatrixView& part, const MatrixView& whole) {
-    const Place place = PlaceOf(part, whole);
-    return part.rows < whole.rows ? ExtentOf(place.row, part.rows, whole.rows)
-                                  : ExtentOf(place.col, part.cols, whole.cols);
-  }
-
-  void Tensor(const TensorView& part, const TensorView& whole) {
-    ++tensor_;
-    if (part.empty()) return;
-    // Only vectors are cut; a part of one begins where its bytes do.
-    const int64_t bits = (part.bytes.data() - whole.bytes.data()) * 8;
-    const int64_t first = bits / BitsPerElement(part.dtype);
-    Add(AsMatrix(part), {0, first}, ExtentOf(first, part.elements(), whole.elements()));
-  }
-
-  void Linear(const LinearWeights& part, const LinearWeights& whole) {
-    tensor_ += 2;
-    if (part.weight.empty()) return;
-    const WeightExtent extent = ExtentOfPart(part.weight, whole.weight);
-    Add(part.weight, PlaceOf(part.weight, whole.weight), extent);
-    if (part.bias.empty()) return;
-    --tensor_;
-    // Of a product whose inputs are split one rank has the bias, and counts it with its share.
-    const bool by_inputs = part.weight.cols < whole.weight.cols;
-    Add(part.bias, PlaceOf(part.bias, whole.bias),
-        by_inputs ? extent : ExtentOfPart(part.bias, whole.bias));
-    ++tensor_;
-  }
-
-  void Swiglu(const SwigluWeights& part, const SwigluWeights& whole) {
-    Linear(part.gate_proj, whole.gate_proj);
-    Linear(part.up_proj, whole.up_proj);
-    Linear(part.down_proj, whole.down_proj);
-  }
-
-  void Norms(const SublayerNorms& part, const SublayerNorms& whole) {
-    Tensor(part.before, whole.before);
-    Tensor(part.after, whole.after);
-  }
-
-  void Kv(const KvWeights& part, const KvWeights& whole) {
-    Linear(part.k_proj, whole.k_proj);
-    Linear(part.v_proj, whole.v_proj);
-    Tensor(part.k_norm, whole.k_norm);
-  }
-
-  void Compressor(const CompressorWeights& part, const CompressorWeights& whole) {
-    Tensor(part.position, whole.position);
-    Linear(part.w1, whole.w1);
-    Linear(part.w2, whole.w2);
-  }
-
-  void State(const NsaWeights& part, const NsaWeights& whole) {
-    Kv(part.compressed, whole.compressed);
-    Kv(part.selected, whole.selected);
-    Kv(part.window, whole.window);
-    Linear(part.branch_gate, whole.branch_gate);
-    Compressor(part.phi_k, whole.phi_k);
-    Compressor(part.phi_v, whole.phi_v);
-  }
-  void State(const KvWeights& part, const KvWeights& whole) { Kv(part, whole); }
-  void State(const MlaWeights& part, const MlaWeights& whole) {
-    Linear(part.q_a_proj, whole.q_a_proj);
-    Tensor(part.q_a_norm, whole.q_a_norm);
-    Linear(part.kv_a_proj, whole.kv_a_proj);
-    Tensor(part.kv_a_norm, whole.kv_a_norm);
-    Linear(part.kv_b_proj, whole.kv_b_proj);
-  }
-
-  void Layer(int index, const LayerWeights& part, const LayerWeights& whole) {
-    Begin(WeightRole::kAttention, index);
-    Norms(part.attention_norms, whole.attention_norms);
-    const AttentionWeights& attention = part.attention;
-    Linear(attention.q_proj, whole.attention.q_proj);
-    Linear(attention.o_proj, whole.attention.o_proj);
-    Tensor(attention.q_norm, whole.attention.q_norm);
-    Tensor(attention.sinks, whole.attention.sinks);
-    std::visit(
-        [&](const auto& kv) {
-          State(kv, std::get<std::decay_t<decltype(kv)>>(whole.attention.kv));
-        },
-        attention.kv);
-    if (attention.head_gate.has_value()) {
-      Linear(attention.head_gate->down_proj, whole.attention.head_gate->down_proj);
-      Linear(attention.head_gate->up_proj, whole.attention.head_gate->up_proj);
-    }
-    const auto* moe = std::get_if<MoeWeights>(&part.ffn);
-    Begin(moe == nullptr ? WeightRole::kDenseFfn : WeightRole::kRouter, index);
-    Norms(part.ffn_norms, whole.ffn_norms);
-    if (moe == nullptr) {
-      Swiglu(std::get<SwigluWeights>(part.ffn), std::get<SwigluWeights>(whole.ffn));
-    } else {
-      Moe(index, *moe, std::get<MoeWeights>(whole.ffn));
-    }
-  }
-
-  void Moe(int index, const MoeWeights& part, const MoeWeights& whole) {
-    Linear(part.router, whole.router);
-    Tensor(part.correction_bias, whole.correction_bias);
-    if (part.shared.has_value()) {
-      Begin(WeightRole::kShared, index);
-      Swiglu(*part.shared, *whole.shared);
-    }
-    for (const int expert : shard_.experts[index]) {
-      Begin(WeightRole::kExpert, index, expert);
-      Swiglu(part.experts[expert], whole.experts[expert]);
-    }
-  }
-
-  const RankShard& shard_;
-  WeightPart part_;
-  int tensor_ = 0;  // of the part, counted whether it is there or not
-  std::map<std::tuple<WeightRole, int, int, WeightExtent>, size_t> index_;  // into pieces
-};
-
-uint64_t DigestOf(const Patch& patch, const std::vector<uint64_t>& column_factors,
-                  std::vector<float>& row) {
+uint64_t DigestOf(const WeightPatch& patch, const Rows& rows,
+                  const std::vector<uint64_t>& column_factors, std::vector<float>& row) {
   const int64_t cols = patch.view.cols;
   row.resize(cols);
   const uint64_t* factors = column_factors.data() + patch.first_col;
   uint64_t digest = 0;
-  for (int64_t r = 0; r < patch.view.rows; ++r) {
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
     patch.view.ReadRows(r, 1, absl::MakeSpan(row));
     uint64_t sum = 0;
     // With halves swapped, since the lower one of what was bf16 is zero.
@@ -233,35 +53,57 @@ uint64_t DigestOf(const Patch& patch, const std::vector<uint64_t>& column_factor
   return digest;
 }
 
+std::vector<Rows> Cut(absl::Span<const WeightPatch> patches) {
+  std::vector<Rows> all;
+  for (size_t p = 0; p < patches.size(); ++p) {
+    const int64_t rows = patches[p].view.rows;
+    for (int64_t begin = 0; begin < rows; begin += kRowsAtOnce) {
+      all.push_back({.patch = p, .begin = begin, .end = std::min(begin + kRowsAtOnce, rows)});
+    }
+  }
+  return all;
+}
+
 }  // namespace
 
-std::vector<WeightPiece> DigestWeights(const ModelDescription& model, const ModelWeights& weights,
-                                       const RankShard& shard, int threads) {
-  const SlicedWeights sliced = SliceWeights(model, weights, shard);
-  Walk walk(shard);
-  walk.Model(sliced.weights, weights);
+std::vector<WeightPiece> DigestPatches(absl::Span<const WeightPatch> patches, int threads) {
   int64_t columns = 0;
-  for (const Patch& patch : walk.patches) {
+  for (const WeightPatch& patch : patches) {
     columns = std::max(columns, patch.first_col + patch.view.cols);
   }
   std::vector<uint64_t> factors(columns);
   for (int64_t c = 0; c < columns; ++c) factors[c] = ColumnFactor(c);
-  std::vector<uint64_t> digests(walk.patches.size());
+  std::vector<Rows> cut = Cut(patches);
   std::atomic<size_t> next = 0;
   const auto work = [&] {
     std::vector<float> row;
-    for (size_t i = next++; i < digests.size(); i = next++) {
-      digests[i] = DigestOf(walk.patches[i], factors, row);
+    for (size_t i = next++; i < cut.size(); i = next++) {
+      cut[i].digest = DigestOf(patches[cut[i].patch], cut[i], factors, row);
     }
   };
   std::vector<std::thread> others;
-  for (int t = 1; t < threads; ++t) others.emplace_back(work);
+  const auto useful = static_cast<int>(std::min<size_t>(cut.size(), std::max(threads, 1)));
+  for (int t = 1; t < useful; ++t) others.emplace_back(work);
   work();
   for (std::thread& thread : others) thread.join();
-  for (size_t i = 0; i < digests.size(); ++i) {
-    walk.pieces[walk.patches[i].piece].digest += digests[i];
+
+  std::vector<WeightPiece> pieces;
+  std::map<std::tuple<WeightRole, int, int, WeightExtent>, size_t> index;
+  for (const Rows& rows : cut) {
+    const WeightPatch& patch = patches[rows.patch];
+    const WeightPart& part = patch.part;
+    const auto key = std::tuple(part.role, part.layer, part.expert, patch.extent);
+    const auto [it, fresh] = index.try_emplace(key, pieces.size());
+    if (fresh) pieces.push_back({part.role, part.layer, part.expert, patch.extent, 0});
+    pieces[it->second].digest += rows.digest;
   }
-  return std::move(walk.pieces);
+  return pieces;
+}
+
+std::vector<WeightPiece> DigestWeights(const ModelDescription& model, const ModelWeights& weights,
+                                       const RankShard& shard, int threads) {
+  const SlicedWeights sliced = SliceWeights(model, weights, shard);
+  return DigestPatches(WalkWeights(shard, sliced.weights, weights), threads);
 }
 
 }  // namespace troupe

@@ -11,13 +11,18 @@
 
 #include <vector>
 
+#include "absl/types/span.h"
 #include "model/checkpoint.h"
 #include "sharding/rank_shard.h"
 #include "sharding/weight_ledger.h"
+#include "worker/weight_walk.h"
 
 namespace troupe {
 
-// Of the parts that PartsOf(shard, without MTP) names. Reads all of them, on `threads` threads.
+// Of these patches, by piece. Reads all of them, on `threads` threads.
+std::vector<WeightPiece> DigestPatches(absl::Span<const WeightPatch> patches, int threads);
+
+// Of the parts that PartsOf(shard, without MTP) names, likewise.
 std::vector<WeightPiece> DigestWeights(const ModelDescription& model, const ModelWeights& weights,
                                        const RankShard& shard, int threads);
 

@@ -61,6 +61,7 @@ class WeightLoader {
   void Fail(absl::Status status);
   const absl::Status& status() const { return status_; }
   int64_t device_bytes() const { return device_bytes_; }
+  int64_t stored_bytes() const { return bytes_done_; }
 
  private:
   std::unique_ptr<PackedMatrix> Pack(const std::vector<LinearWeights>& parts, Precision precision,

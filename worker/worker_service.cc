@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "rpc/rpc_status.h"
 #include "worker/shard_service.h"
+#include "worker/weight_service.h"
 
 namespace troupe {
 namespace {
@@ -241,15 +242,22 @@ grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* WorkerService::Se
   return reactor;
 }
 
-void WorkerService::AllowShards(RankMember* member, Executor* loader) {
+void WorkerService::AllowShards(RankMember* member, Executor* loader, Executor* sender) {
   member_ = member;
   loader_ = loader;
+  sender_ = sender;
 }
 
 grpc::ServerWriteReactor<v1::PrepareShardReply>* WorkerService::PrepareShard(
     grpc::CallbackServerContext* context, const v1::PrepareShardRequest* request) {
   if (member_ == nullptr) return v1::Worker::CallbackService::PrepareShard(context, request);
   return PrepareShardCall(*request, member_, loader_);
+}
+
+grpc::ServerWriteReactor<v1::WeightChunk>* WorkerService::ReadWeights(
+    grpc::CallbackServerContext* context, const v1::ReadWeightsRequest* request) {
+  if (member_ == nullptr) return v1::Worker::CallbackService::ReadWeights(context, request);
+  return ReadWeightsCall(*request, member_->Served(), sender_);
 }
 
 grpc::ServerUnaryReactor* WorkerService::RetireShard(grpc::CallbackServerContext* context,

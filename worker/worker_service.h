@@ -39,8 +39,9 @@ class WorkerService final : public v1::Worker::CallbackService {
   void Open(v1::WorkerInfo info);
   void OpenForAssignments(const std::string& worker);
 
-  // Lets shards be prepared on `member`, loading on `loader`; before Open. Both outlive this.
-  void AllowShards(RankMember* member, Executor* loader);
+  // Lets shards be prepared on `member`, loading on `loader`, and its weights be read, on `sender`;
+  // before Open. All outlive this.
+  void AllowShards(RankMember* member, Executor* loader, Executor* sender);
 
   grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Session(
       grpc::CallbackServerContext* context) override;
@@ -49,6 +50,9 @@ class WorkerService final : public v1::Worker::CallbackService {
   grpc::ServerUnaryReactor* RetireShard(grpc::CallbackServerContext* context,
                                         const v1::RetireShardRequest* request,
                                         v1::RetireShardReply* reply) override;
+
+  grpc::ServerWriteReactor<v1::WeightChunk>* ReadWeights(
+      grpc::CallbackServerContext* context, const v1::ReadWeightsRequest* request) override;
 
   // Refuses new sessions; ends the present one, UNAVAILABLE, once the plans it has sent have run.
   void BeginShutdown();
@@ -67,6 +71,7 @@ class WorkerService final : public v1::Worker::CallbackService {
   const Clock* const clock_;
   RankMember* member_ = nullptr;
   Executor* loader_ = nullptr;
+  Executor* sender_ = nullptr;
 
   std::mutex mutex_;
   // All below are guarded by mutex_.

@@ -49,12 +49,16 @@ struct PrepareProgressed {
   std::string worker;
   double done = 0;  // of all that it loads, 0 to 1
 };
-// It has prepared, and holds what has this digest; or has not. From RankControl, once a call.
+// It has prepared, and holds what has this digest, of the model of this identity; or has not. From
+// RankControl, once a call.
 struct PrepareEnded {
   uint64_t epoch = 0;
   std::string worker;
   absl::StatusOr<std::string> digest;
-  std::vector<WeightPiece> weights;  // that it read
+  std::string identity;
+  std::vector<WeightPiece> weights;  // that it holds
+  uint64_t peer_bytes = 0;           // that it read for it, as checkpoints store them
+  uint64_t disk_bytes = 0;
 };
 // It has let go of what it was told to, or could not be reached. From RankControl, once a call.
 struct RetireEnded {

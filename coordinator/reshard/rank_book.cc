@@ -13,6 +13,8 @@ bool RankBook::OnSeen(const v1::RegisterWorkerRequest& request, int64_t now_us) 
   rank.incarnation = request.incarnation();
   rank.heard_us = now_us;
   rank.lost = false;
+  rank.lacks_weights = request.lacks_weights();
+  rank.serves_weights = request.serves_weights();
   rank.announced = {request.map_epochs().begin(), request.map_epochs().end()};
   if (restarted) rank.prepared.clear();
   return restarted;
@@ -57,6 +59,16 @@ v1::RankMember RankBook::Member(const std::string& worker) const {
   const auto found = ranks_.find(worker);
   if (found != ranks_.end()) member.set_address(found->second.address);
   return member;
+}
+
+bool RankBook::LacksWeights(const std::string& worker) const {
+  const auto found = ranks_.find(worker);
+  return found != ranks_.end() && found->second.lacks_weights;
+}
+
+bool RankBook::ServesWeights(const std::string& worker) const {
+  const auto found = ranks_.find(worker);
+  return found != ranks_.end() && found->second.serves_weights;
 }
 
 ReplicaMember RankBook::Machine(const std::string& worker) const {

@@ -41,6 +41,9 @@ class RankBook {
   v1::RankMember Member(const std::string& worker) const;
   // With its machine, as it announced it; empty likewise.
   ReplicaMember Machine(const std::string& worker) const;
+  // It has no weights of its own, and peers can read them from it, as it said last.
+  bool LacksWeights(const std::string& worker) const;
+  bool ServesWeights(const std::string& worker) const;
   // Live ranks that `members` lacks, by name.
   std::vector<std::string> Spares(const std::vector<std::string>& members, int64_t now_us) const;
 
@@ -52,6 +55,8 @@ class RankBook {
     uint64_t incarnation = 0;
     int64_t heard_us = 0;
     bool lost = false;
+    bool lacks_weights = false;
+    bool serves_weights = false;
     std::set<uint64_t> announced;  // maps that it holds, as it said last
     std::set<uint64_t> prepared;   // since then, or before: an announcement may be late
   };

@@ -47,6 +47,9 @@ class PrepareStream final : public grpc::ClientReadReactor<v1::PrepareShardReply
     if (!ok) return;
     if (!reply_.digest().empty()) {
       digest_ = reply_.digest();
+      identity_ = reply_.identity();
+      peer_bytes_ = reply_.peer_bytes();
+      disk_bytes_ = reply_.disk_bytes();
       for (const v1::WeightPiece& piece : reply_.pieces()) TakePiece(FromProto(piece));
     }
     const double total = std::max<double>(1, static_cast<double>(reply_.bytes_total()));
@@ -73,7 +76,7 @@ class PrepareStream final : public grpc::ClientReadReactor<v1::PrepareShardReply
       digest = absl::InternalError(absl::StrCat(rank_.address(), " ended without a digest"));
     }
     (void)owner_.TellReply(PrepareEnded{request_.map().epoch(), rank_.worker(), std::move(digest),
-                                        std::move(weights_)});
+                                        identity_, std::move(weights_), peer_bytes_, disk_bytes_});
     self_.reset();
   }
 
@@ -84,6 +87,9 @@ class PrepareStream final : public grpc::ClientReadReactor<v1::PrepareShardReply
   grpc::ClientContext context_;
   v1::PrepareShardReply reply_;
   absl::StatusOr<std::string> digest_ = std::string();
+  std::string identity_;
+  uint64_t peer_bytes_ = 0;
+  uint64_t disk_bytes_ = 0;
   std::vector<WeightPiece> weights_;
   std::shared_ptr<PrepareStream> self_;
 };

@@ -65,6 +65,7 @@ void ReshardActor::On(LogRead message) {
     decided_->members.push_back(member.worker());
   }
   weights_digest_ = proto.weights_digest();
+  model_.identity = proto.identity();
 }
 
 void ReshardActor::On(const RankSeen& message) {
@@ -166,6 +167,8 @@ void ReshardActor::On(const PrepareEnded& message) {
   const std::optional<size_t> member = MemberOf(message.worker);
   if (!member.has_value()) return;
   change_->calls.erase(message.worker);
+  change_->peer_bytes += message.peer_bytes;
+  change_->disk_bytes += message.disk_bytes;
   Observe(absl::StrCat("prepared ", message.worker));
   if (message.digest.ok()) {
     ranks_.OnPrepared(message.worker, message.epoch);
@@ -173,7 +176,8 @@ void ReshardActor::On(const PrepareEnded& message) {
     ranks_.OnLost(message.worker);
     reform_at_us_ = 0;  // with one rank less, it is another attempt
   }
-  const absl::Status checked = CheckWeights(message);
+  absl::Status checked = CheckModel(message);
+  if (checked.ok()) checked = CheckWeights(message);
   if (checked.ok()) {
     Apply(change_->transaction->Prepared(*member, message.digest));
   } else {
@@ -259,6 +263,8 @@ void ReshardActor::StartAsked() {
 
 void ReshardActor::FormFirst() {
   std::vector<std::string> names = Spares({});
+  // Nobody has anything yet that they could read.
+  std::erase_if(names, [&](const std::string& worker) { return ranks_.LacksWeights(worker); });
   const auto world = static_cast<size_t>(config_.layout.world());
   if (names.size() < world) return;
   names.resize(world);

@@ -44,8 +44,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   struct Config {
     std::string replica = "replica0";
     std::shared_ptr<const ModelDescription> model;
-    std::string identity;  // what digests are over, with the parts; the ranks' too
-    Layout layout;         // the first; not looked at once a map is decided
+    Layout layout;  // the first; not looked at once a map is decided
     Sizing sizing;
     ReshardRates rates;
     int64_t prepare_timeout_ms = 600'000;  // unless a request says otherwise
@@ -69,16 +68,24 @@ class ReshardActor final : public Actor<ReshardMessage> {
     ShardMap map;
     std::vector<std::string> members;
   };
+  // Which model ranks have, and who of them was the first to say so.
+  struct ReadModel {
+    std::string identity;  // empty: not known
+    std::string worker;    // empty: none of those that are here
+  };
   using Tell = absl::AnyInvocable<void(absl::StatusOr<v1::ReshardEvent>)>;
   struct Change {
     Placed to;
     ReshardPlan plan;
     int layers_left = 0;               // of one by load: that did not fit
     std::vector<std::string> workers;  // by member of the transaction
-    WeightLedger weights;              // that the new ranks have read
+    ReadModel model;                   // that the new ranks have prepared
+    WeightLedger weights;              // that they have read for it
     std::unique_ptr<ReshardTransaction> transaction;
     std::map<std::string, std::unique_ptr<RankControl::Call>> calls;
     std::map<std::string, double> done;  // by worker, of what it loads
+    uint64_t peer_bytes = 0;             // that ranks have read
+    uint64_t disk_bytes = 0;
     ReshardPhase told_phase = ReshardPhase::kBeginning;
     uint32_t told_prepared = 0;
     int64_t told_us = 0;
@@ -119,11 +126,13 @@ class ReshardActor final : public Actor<ReshardMessage> {
   // for.
   absl::StatusOr<Change> PlanRequest(const v1::ReshardRequest& request) const;
   absl::StatusOr<Change> MakeChange(Placed to) const;
+  RankMatch Match(const std::vector<std::string>& members) const;
   v1::ExpertBalance BalanceWith(const ShardMap& map) const;
   void Start(Change change, int64_t deadline_us);
   void Apply(ReshardActions actions);
   void Ask(const AskPrepare& action);
-  // What a rank says of its weights; the last one's completes them.
+  // What a rank says of its model, and of its weights; the last one's completes them.
+  absl::Status CheckModel(const PrepareEnded& message);
   absl::Status CheckWeights(const PrepareEnded& message);
   void Ask(const AskRetire& action);
   void Append(DecisionKind kind);
@@ -152,6 +161,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   bool log_read_ = false;
   uint64_t last_epoch_ = 0;
   std::optional<Placed> decided_;
+  ReadModel model_;  // of the decided map
   // Of the decided map. After a restart only their sum is known, from the log; 0: nor that.
   std::optional<WeightLedger> weights_;
   uint64_t weights_digest_ = 0;

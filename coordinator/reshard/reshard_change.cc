@@ -5,6 +5,7 @@
 #include <utility>
 #include <variant>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/log.h"
@@ -20,6 +21,15 @@ namespace {
 
 // Between two reports of progress that say nothing but bytes.
 constexpr int64_t kProgressUs = 500'000;
+
+v1::PartSource ToProto(const PartLoad& load) {
+  v1::PartSource source;
+  source.set_role(static_cast<uint32_t>(load.part.role));
+  source.set_layer(load.part.layer);
+  source.set_expert(load.part.expert);
+  source.set_rank(static_cast<uint32_t>(load.from_old_rank));
+  return source;
+}
 
 }  // namespace
 
@@ -77,16 +87,27 @@ v1::ExpertBalance ReshardActor::BalanceWith(const ShardMap& map) const {
   return out;
 }
 
+RankMatch ReshardActor::Match(const std::vector<std::string>& members) const {
+  std::vector<std::string> old_names;
+  std::vector<bool> alive;
+  if (decided_.has_value()) old_names = decided_->members;
+  for (const std::string& worker : old_names) alive.push_back(Serves(worker));
+  RankMatch match = MatchRanks(old_names, members, alive);
+  for (const std::string& worker : old_names) {
+    match.old_serves.push_back(ranks_.ServesWeights(worker));
+  }
+  for (const std::string& worker : members) {
+    match.new_lacks.push_back(ranks_.LacksWeights(worker));
+  }
+  return match;
+}
+
 absl::StatusOr<ReshardActor::Change> ReshardActor::MakeChange(Placed to) const {
   Change change;
   to.map.epoch = last_epoch_ + 1;
   std::vector<std::string> old_names;
-  std::vector<bool> alive;
   if (decided_.has_value()) old_names = decided_->members;
-  for (const std::string& worker : old_names) {
-    alive.push_back(Serves(worker));
-  }
-  const RankMatch match = MatchRanks(old_names, to.members, alive);
+  const RankMatch match = Match(to.members);
   TROUPE_ASSIGN_OR_RETURN(
       change.plan, PlanReshard(*config_.model, decided_.has_value() ? &decided_->map : nullptr,
                                to.map, match, config_.sizing, config_.rates));
@@ -97,12 +118,12 @@ absl::StatusOr<ReshardActor::Change> ReshardActor::MakeChange(Placed to) const {
     members.push_back({.worker = to.members[r],
                        .in_old = match.old_of_new[r] != kNoRank,
                        .in_new = true,
-                       .digest = PartsDigest(*config_.model, config_.identity, parts)});
+                       .digest = PartsDigest(*config_.model, parts)});
   }
   for (size_t r = 0; r < old_names.size(); ++r) {
     const bool stays =
         std::find(to.members.begin(), to.members.end(), old_names[r]) != to.members.end();
-    if (!stays && alive[r]) members.push_back({.worker = old_names[r], .in_old = true});
+    if (!stays && match.old_alive[r]) members.push_back({.worker = old_names[r], .in_old = true});
   }
   for (const ReshardMember& member : members) change.workers.push_back(member.worker);
   change.transaction = std::make_unique<ReshardTransaction>(
@@ -155,6 +176,12 @@ void ReshardActor::Ask(const AskPrepare& action) {
       if (!Serves(member.worker())) member.clear_address();
     }
   }
+  for (const RankMove& move : change_->plan.ranks) {
+    if (move.new_rank != static_cast<int>(action.member)) continue;
+    for (const PartLoad& load : move.loads) {
+      if (load.from_old_rank != kNoRank) *request.add_sources() = ToProto(load);
+    }
+  }
   change_->calls[worker] = control_->Prepare(ranks_.Member(worker), request, self());
 }
 
@@ -163,6 +190,27 @@ void ReshardActor::Ask(const AskRetire& action) {
   change_->calls.erase(worker);
   Observe(absl::StrCat("retire ", worker));
   control_->Retire(ranks_.Member(worker), action.keep_epoch, change_->to.map.epoch, self());
+}
+
+absl::Status ReshardActor::CheckModel(const PrepareEnded& message) {
+  if (!message.digest.ok() || change_->transaction->phase() != ReshardPhase::kPreparing) {
+    return absl::OkStatus();
+  }
+  ReadModel& first = change_->model;
+  if (first.identity.empty()) first = {message.identity, message.worker};
+  const bool known = !model_.identity.empty();
+  const ReadModel& wanted = known ? model_ : first;
+  if (message.identity == wanted.identity) return absl::OkStatus();
+  std::string who = absl::StrCat("which rank ", wanted.worker, " has prepared");
+  if (known) {
+    who = wanted.worker.empty() ? "with which the layout that serves was decided"
+                                : absl::StrCat("with which rank ", wanted.worker, " serves");
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("rank ", message.worker, " has prepared another model: found identity ",
+                   absl::BytesToHexString(message.identity), ", wanted ",
+                   absl::BytesToHexString(wanted.identity), ", ", who,
+                   "; start all ranks with the same folder, dtype and quantisation"));
 }
 
 absl::Status ReshardActor::CheckWeights(const PrepareEnded& message) {
@@ -185,7 +233,10 @@ void ReshardActor::Append(DecisionKind kind) {
   const uint64_t epoch = change_->to.map.epoch;
   Observe(kind == DecisionKind::kBegin ? "write begin" : "write decision");
   v1::ShardMap map = Proto(change_->to);
-  if (kind == DecisionKind::kDecide) map.set_weights_digest(change_->weights.Total());
+  if (kind == DecisionKind::kDecide) {
+    map.set_weights_digest(change_->weights.Total());
+    map.set_identity(change_->model.identity);
+  }
   log_->Append(kind, map, [actor = self(), epoch, kind](absl::Status status) {
     (void)actor.TellReply(LogWritten{epoch, kind, std::move(status)});
   });
@@ -194,6 +245,7 @@ void ReshardActor::Append(DecisionKind kind) {
 void ReshardActor::Switch() {
   change_->decided_us = NowUs();
   decided_ = change_->to;
+  model_ = change_->model;
   weights_ = std::move(change_->weights);
   weights_digest_ = weights_->Total();
   Serve();
@@ -225,6 +277,8 @@ void ReshardActor::End(const EndReshard& action) {
   v1::ReshardEvent event;
   event.mutable_outcome()->set_epoch(change.to.map.epoch);
   event.mutable_outcome()->set_prepare_us(change.decided_us - change.started_us);
+  event.mutable_outcome()->set_peer_bytes(change.peer_bytes);
+  event.mutable_outcome()->set_disk_bytes(change.disk_bytes);
   event.mutable_outcome()->set_switch_us(change.ready_us - change.decided_us);
   (*change.tell)(std::move(event));
 }
@@ -241,7 +295,7 @@ void ReshardActor::TellProgress() {
   v1::ReshardEvent event;
   v1::ReshardProgress& progress = *event.mutable_progress();
   progress.set_phase(NameOf(phase));
-  // Ranks say how far they are with all that they load; the plan says what of it is new to them.
+  // Ranks say how far they are with what they load.
   double done = 0;
   int64_t total = 0;
   for (const RankMove& move : change_->plan.ranks) {
@@ -286,6 +340,15 @@ v1::ReshardPlan ReshardActor::Describe(const Change& change) const {
     rank.set_peak_bytes(move.peak_bytes);
     rank.set_memory_bytes(config_.sizing.memory_bytes);
     rank.set_seconds(move.seconds);
+    std::map<int, int64_t> reads;  // by old rank
+    for (const PartLoad& load : move.loads) {
+      if (load.from_old_rank != kNoRank) reads[load.from_old_rank] += load.bytes;
+    }
+    for (const auto& [from, bytes] : reads) {
+      v1::PeerRead& read = *rank.add_reads();
+      read.set_worker(decided_->members[from]);
+      read.set_bytes(bytes);
+    }
   }
   return out;
 }

@@ -30,6 +30,7 @@ constexpr Scenario kScenarios[] = {
     {"ep2-to-tp2", 2, "dp2 ep", "tp2", false},
     {"grow", 4, "dp2 ep", "dp4 ep", false},
     {"shrink", 4, "dp4 ep +8", "dp2 ep", true},
+    {"grow-from-peers", 4, "dp2 ep", "dp4 ep", true, 0, false, /*have_weights=*/2},
     {"hot-experts", 2, "dp2 ep", "dp2 ep +2", true, 0, /*by_load=*/true},
 };
 
@@ -50,6 +51,19 @@ TEST_P(ReshardSim, ChangesUnderLoad) {
   EXPECT_EQ(LayoutOf(run.disk()), NameOf(ParseLayout(GetParam().to).value()));
   EXPECT_GT((*run.outcome())->epoch(), run.old_epoch());
   EXPECT_EQ(run.ranks().last_step_epoch(), (*run.outcome())->epoch()) << "streams went on";
+  const v1::ReshardOutcome& outcome = **run.outcome();
+  uint64_t peers = 0;
+  uint64_t disk = 0;
+  for (const v1::RankMove& move : run.plan().ranks()) {
+    uint64_t reads = 0;
+    for (const v1::PeerRead& read : move.reads()) reads += read.bytes();
+    EXPECT_EQ(reads, move.peer_bytes()) << move.worker();
+    peers += move.peer_bytes();
+    disk += move.disk_bytes();
+    EXPECT_TRUE(move.disk_bytes() == 0 || !run.ranks().at(move.worker()).lacks_weights());
+  }
+  EXPECT_EQ(outcome.peer_bytes(), peers) << "ranks read what the plan said";
+  EXPECT_EQ(outcome.disk_bytes(), disk);
   RecordProperty("events", static_cast<int>(run.events()));
   RecordProperty("longest_stall_us", static_cast<int>(run.longest_stall_us()));
 }
@@ -137,9 +151,31 @@ TEST(ReshardSimulation, ARankThatReadDamagedWeightsRollsBack) {
   }
 }
 
+// Though it read nothing of what differs: before the decision, and also by a coordinator that knows
+// the model from its log alone.
+TEST(ReshardSimulation, ARankWithAnotherModelRollsBack) {
+  SetLogLevel(LogLevel::kOff);
+  for (const bool restarts : {false, true}) {
+    SCOPED_TRACE(restarts);
+    ReshardRun run(kScenarios[2], "", 0);
+    run.ranks().at("w3").HasModel("another");
+    run.restart_before = restarts;
+    run.Run();
+    ASSERT_TRUE(absl::IsAborted(run.outcome()->status())) << run.outcome()->status();
+    EXPECT_THAT(run.outcome()->status().message(),
+                ::testing::AllOf(
+                    ::testing::HasSubstr("rolled back, the old layout stays: rank w3 has prepared "
+                                         "another model: found identity 616e6f74686572, wanted "
+                                         "6964656e74697479"),
+                    ::testing::HasSubstr(restarts ? "was decided" : "with which rank w")));
+    EXPECT_EQ(run.disk().Record().decided->epoch(), run.old_epoch());
+    EXPECT_EQ(run.disk().Record().decided->identity(), testing::kIdentity);
+  }
+}
+
 TEST(ReshardSimulation, SkewedLoadsAreEvenAfterwards) {
   SetLogLevel(LogLevel::kOff);
-  ReshardRun run(kScenarios[4], "", 0);
+  ReshardRun run(kScenarios[5], "", 0);
   run.Run();
   ASSERT_EQ(run.outcome()->status(), absl::OkStatus());
   RecordProperty("balance", absl::StrCat(run.plan().balance_before().mean(), " -> ",
@@ -149,6 +185,16 @@ TEST(ReshardSimulation, SkewedLoadsAreEvenAfterwards) {
   EXPECT_EQ(run.plan().layers_left(), 0u);
   // What the ranks of the new map count says the same.
   EXPECT_NEAR(run.observed_balance(), run.plan().balance_after().mean(), 1e-6);
+}
+
+// Who has no weights cannot join once nobody is left to read from.
+TEST(ReshardSimulation, ARankWithoutWeightsNeedsAPeer) {
+  SetLogLevel(LogLevel::kOff);
+  ReshardRun run({"alone", 3, "tp1", "dp2 ep", false, 0, false, /*have_weights=*/1}, "", 0);
+  run.Run();
+  ASSERT_EQ(run.outcome()->status(), absl::OkStatus());
+  EXPECT_GT((*run.outcome())->peer_bytes(), 0u);
+  EXPECT_EQ((*run.outcome())->disk_bytes(), 0u);
 }
 
 TEST(ReshardSimulation, ADeadlineRollsBack) {

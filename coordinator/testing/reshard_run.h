@@ -21,6 +21,7 @@
 #include "coordinator/fleet_actor.h"
 #include "coordinator/job_actor.h"
 #include "coordinator/reshard/reshard_actor.h"
+#include "coordinator/testing/sim_disk.h"
 #include "coordinator/testing/sim_rank.h"
 #include "coordinator/testing/sim_worker.h"
 #include "sharding/layout_rules.h"
@@ -51,60 +52,7 @@ struct Scenario {
   bool comes_back;          // a rank that was killed is started again
   double bytes_per_us = 0;  // of peers and disk; 0: the simulation's
   bool by_load = false;     // experts are placed by their loads, which are skewed
-};
-
-// A disk with one log. What is not durable when the coordinator dies may be there in part.
-class SimDisk {
- public:
-  SimDisk(SimExecutor* executor, std::function<void(const std::string&)> event)
-      : executor_(executor), event_(std::move(event)) {}
-
-  class Log final : public DecisionLog {
-   public:
-    Log(SimDisk* disk, std::shared_ptr<const bool> alive) : disk_(disk), alive_(std::move(alive)) {}
-    void Read(absl::AnyInvocable<void(absl::StatusOr<DecisionRecord>)> done) override {
-      size_t good = 0;
-      absl::StatusOr<DecisionRecord> record = ReadDecisions(disk_->bytes_, &good);
-      disk_->bytes_.resize(good);
-      done(std::move(record));
-    }
-    void Append(DecisionKind kind, const v1::ShardMap& map,
-                absl::AnyInvocable<void(absl::Status)> done) override {
-      if (!*alive_) return;
-      disk_->Write(DecisionLine(kind, map), alive_, std::move(done));
-    }
-
-   private:
-    SimDisk* const disk_;
-    const std::shared_ptr<const bool> alive_;
-  };
-
-  DecisionRecord Record() const {
-    size_t good = 0;
-    return ReadDecisions(bytes_, &good).value();
-  }
-
- private:
-  void Write(std::string line, std::shared_ptr<const bool> alive,
-             absl::AnyInvocable<void(absl::Status)> done) {
-    executor_->PostAfter(absl::Microseconds(200), [this, line = std::move(line), alive,
-                                                   done = std::move(done)]() mutable {
-      event_("half a line is on disk");
-      if (!*alive) {
-        bytes_ += line.substr(0, line.size() / 2);
-        return;
-      }
-      bytes_ += line;
-      event_("a line is on disk");
-      executor_->PostAfter(absl::Microseconds(100), [done = std::move(done), alive]() mutable {
-        if (*alive) done(absl::OkStatus());
-      });
-    });
-  }
-
-  SimExecutor* const executor_;
-  const std::function<void(const std::string&)> event_;
-  std::string bytes_;
+  int have_weights = 100;   // machines with a checkpoint, the first ones; others read from peers
 };
 
 // One client: it asks again, with the same seed, when the coordinator it spoke to is gone, and
@@ -159,7 +107,10 @@ class ReshardRun {
         model_(std::make_shared<ModelDescription>(MoeModel(3, 8))),
         disk_(&sim_, [this](const std::string& what) { Event(what); }),
         ranks_(RanksConfig(), &sim_, [this](const std::string& what) { Event(what); }) {
-    for (int i = 0; i < scenario.machines; ++i) ranks_.Add(absl::StrCat("w", i));
+    for (int i = 0; i < scenario.machines; ++i) {
+      SimRank& rank = ranks_.Add(absl::StrCat("w", i));
+      if (i >= scenario.have_weights) rank.LacksWeights();
+    }
   }
   ~ReshardRun() { StopCoordinator(); }
 
@@ -170,6 +121,7 @@ class ReshardRun {
     // All of them run before the layout changes.
     ASSERT_TRUE(RunUntil([&] { return Decoding() == kStreams; })) << "the replica never formed";
     old_epoch_ = disk_.Record().decided->epoch();
+    if (restart_before) RestartCoordinator();
     counting_ = true;
     ranks_.ResetStall();
     Ask();
@@ -202,6 +154,7 @@ class ReshardRun {
   uint64_t trace_hash() const { return sim_.trace_hash(); }
   uint64_t old_epoch() const { return old_epoch_; }
   uint32_t deadline_ms = 0;
+  bool restart_before = false;  // the coordinator, before it is asked
 
  private:
   SimRanks::Config RanksConfig() const {
@@ -252,7 +205,6 @@ class ReshardRun {
     context_->model.end_token_ids = {2};
     ReshardActor::Config config;
     config.model = model_;
-    config.identity = kIdentity;
     config.layout = ParseLayout(scenario_.from).value();
     config.rank_timeout_ms = 200;
     config.gather_timeout_ms = 150;
@@ -278,6 +230,13 @@ class ReshardRun {
     for (const auto& client : clients_) {
       if (!client->finished) Submit(*client);
     }
+  }
+
+  void RestartCoordinator() {
+    StopCoordinator();
+    StartCoordinator();
+    const int64_t since_us = NowUs();
+    ASSERT_TRUE(RunUntil([&] { return ranks_.last_step_us() > since_us; })) << "it never came back";
   }
 
   // As SIGKILL does: nothing that it wanted to do gets out any more.

@@ -79,8 +79,13 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
       lacks_.pop_back();
       const auto bytes =
           static_cast<double>(BytesOf(NumbersOf(ranks.config().model, part), WeightBits()));
-      us += bytes /
-            (FromPeer(part) ? ranks.config().peer_bytes_per_us : ranks.config().disk_bytes_per_us);
+      const bool peer = FromPeer(part);
+      if (!peer && rank_->lacks_weights_) {
+        return End(
+            absl::UnavailableError(absl::StrCat(NameOf(part), ": nobody has these weights")));
+      }
+      us += bytes / (peer ? ranks.config().peer_bytes_per_us : ranks.config().disk_bytes_per_us);
+      (peer ? peer_bytes_ : disk_bytes_) += static_cast<uint64_t>(bytes);
       parts_.insert(part);
     }
     const absl::Duration busy = absl::Microseconds(us) + ranks.Delay();
@@ -106,7 +111,9 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
     for (const v1::RankMember& member : request_.serving().members()) {
       if (member.address().empty()) continue;
       const SimRank& peer = rank_->ranks_->at(member.worker());
-      if (peer.on() && peer.HasPart(request_.serving().epoch(), part)) return true;
+      if (!peer.on() || peer.lacks_weights_ || peer.held_.empty()) continue;
+      // One that has the checkpoint can cut anything.
+      if (rank_->lacks_weights_ || peer.HasPart(request_.serving().epoch(), part)) return true;
     }
     return false;
   }
@@ -120,10 +127,10 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
     std::vector<WeightPiece> weights;
     for (const WeightPart& part : parts) weights.push_back(PieceOf(part));
     if (std::exchange(rank_->damage_a_part_, false)) ++weights.back().digest;
-    (void)owner_.TellReply(PrepareEnded{
-        request_.map().epoch(), rank_->name_,
-        PartsDigest(rank_->ranks_->config().model, rank_->ranks_->config().identity, parts),
-        std::move(weights)});
+    (void)owner_.TellReply(PrepareEnded{request_.map().epoch(), rank_->name_,
+                                        PartsDigest(rank_->ranks_->config().model, parts),
+                                        rank_->identity_.value_or(rank_->ranks_->config().identity),
+                                        std::move(weights), peer_bytes_, disk_bytes_});
   }
 
   SimRank* const rank_;
@@ -132,6 +139,8 @@ class SimRank::Preparation : public std::enable_shared_from_this<Preparation> {
   std::set<WeightPart> parts_;
   std::vector<WeightPart> lacks_;
   size_t gulp_ = 1;
+  uint64_t peer_bytes_ = 0;
+  uint64_t disk_bytes_ = 0;
   bool ended_ = false;
 };
 
@@ -170,6 +179,8 @@ void SimRank::Announce(uint64_t incarnation) {
   request.set_incarnation(incarnation);
   request.set_takes_assignment(true);
   for (const uint64_t epoch : epochs()) request.add_map_epochs(epoch);
+  request.set_lacks_weights(lacks_weights_);
+  request.set_serves_weights(!lacks_weights_ && !held_.empty());
   (void)ranks_->fleet().Tell(RegisterWorker{std::move(request), [](const auto& /*reply*/) {}});
   ranks_->executor().PostAfter(absl::Microseconds(ranks_->config().heartbeat_us),
                                [this, incarnation] { Announce(incarnation); });

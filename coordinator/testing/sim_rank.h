@@ -54,6 +54,11 @@ class SimRank {
   void LoseAPart() { lose_a_part_ = true; }
   // And one is read with another value than the checkpoint's.
   void DamageAPart() { damage_a_part_ = true; }
+  // Its folder holds no weights.
+  void LacksWeights() { lacks_weights_ = true; }
+  bool lacks_weights() const { return lacks_weights_; }
+  // Its folder holds another model.
+  void HasModel(const std::string& identity) { identity_ = identity; }
 
   // The coordinator's calls.
   std::unique_ptr<RankControl::Call> Prepare(const v1::PrepareShardRequest& request,
@@ -82,6 +87,8 @@ class SimRank {
   bool on_ = false;
   bool lose_a_part_ = false;
   bool damage_a_part_ = false;
+  bool lacks_weights_ = false;
+  std::optional<std::string> identity_;  // empty: everybody's
   uint64_t incarnation_ = 0;
   std::map<uint64_t, std::set<WeightPart>> held_;  // by epoch
   FakeCache cache_;                                // stays empty
@@ -127,6 +134,7 @@ class SimRanks {
   // A step was computed by all ranks of a map.
   void OnStep(uint64_t map_epoch);
   uint64_t last_step_epoch() const { return last_step_epoch_; }
+  int64_t last_step_us() const { return last_step_us_; }
   int64_t longest_stall_us() const { return longest_stall_us_; }
   void ResetStall() { longest_stall_us_ = 0; }
 

@@ -45,13 +45,15 @@ struct UnitAttentionParams {
 };
 
 // Sizes of a kernel: keys and values in column blocks of 64 channels.
-template <int kKeyBlocksGiven, int kValueBlocksGiven, int kWarpgroupsGiven, bool kWholeGiven>
+template <int kKeyBlocksGiven, int kValueBlocksGiven, int kWarpgroupsGiven, bool kWholeGiven,
+          bool kCodedGiven = false>
 struct UnitSizes {
   static constexpr int kKeyBlocks = kKeyBlocksGiven;
   static constexpr int kValueBlocks = kValueBlocksGiven;
   static constexpr int kWarpgroups = kWarpgroupsGiven;  // that compute
   static constexpr int kTokenWarpgroups = kWarpgroups;  // each with tokens of its own
   static constexpr bool kWhole = kWholeGiven;           // all parts, merged here
+  static constexpr bool kCoded = kCodedGiven;  // keys and values in FP8 (attention_codes.cuh)
   static constexpr int kThreads = (kWarpgroups + 1) * kWarpgroupThreads;
   static constexpr int kSums = kValueBlocks * 32;  // a thread has of O
   static constexpr int kSlotBytes =
@@ -66,13 +68,21 @@ struct UnitSizes {
   static constexpr bool kMergedInShared = kWhole && kValueBlocks > 2;
   static constexpr int kMergedBytes =
       kMergedInShared ? kSums * kWarpgroupThreads * static_cast<int>(sizeof(float)) : 0;
+  // Tiles of codes that are under way, or about to become bf16 in a slot; a warp has 16 rows of
+  // each, with their scales.
+  static constexpr int kCodeStages = kKeyBlocks > 2 ? (kWhole ? 2 : 5) : kTwo && kWhole ? 5 : 7;
+  static constexpr int kCodeRows = 16;
+  static constexpr int kCodeStageBytes =
+      kCodeRows * ((kKeyBlocks > kValueBlocks ? kKeyBlocks : kValueBlocks) * 64 + 1);
+  static constexpr int kCodeBytes = kCoded ? 4 * kCodeStages * kCodeStageBytes : 0;
   static constexpr int kBarrierBytes = 1024;
   static constexpr int kMostBytes = kTwo ? 115712 : 231424;
   static constexpr int kSlotsThatFit =
-      (kMostBytes - kBarrierBytes - kWarpgroups * (kQueryBytes + kMergedBytes)) / kSlotBytes;
+      (kMostBytes - kBarrierBytes - kCodeBytes - kWarpgroups * (kQueryBytes + kMergedBytes)) /
+      kSlotBytes;
   static constexpr int kSlots = kSlotsThatFit > 12 ? 12 : kSlotsThatFit;
   static constexpr int kSharedBytes =
-      kBarrierBytes + kWarpgroups * (kQueryBytes + kMergedBytes) + kSlots * kSlotBytes;
+      kBarrierBytes + kCodeBytes + kWarpgroups * (kQueryBytes + kMergedBytes) + kSlots * kSlotBytes;
   static_assert(kSlots >= 3);
 };
 
@@ -81,6 +91,7 @@ struct UnitShared {
   std::byte* slots;
   std::byte* queries;  // of all warpgroups
   std::byte* merged;
+  std::byte* codes;
   uint64_t* full;   // [slots]
   uint64_t* empty;  // [slots]
   uint64_t* edge;   // see EdgeTile
@@ -89,7 +100,8 @@ struct UnitShared {
       : slots(shared),
         queries(slots + Sizes::kSlots * Sizes::kSlotBytes),
         merged(queries + Sizes::kWarpgroups * Sizes::kQueryBytes),
-        full(reinterpret_cast<uint64_t*>(merged + Sizes::kWarpgroups * Sizes::kMergedBytes)),
+        codes(merged + Sizes::kWarpgroups * Sizes::kMergedBytes),
+        full(reinterpret_cast<uint64_t*>(codes + Sizes::kCodeBytes)),
         empty(full + Sizes::kSlots),
         edge(empty + Sizes::kSlots) {}
 };

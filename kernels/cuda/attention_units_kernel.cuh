@@ -2,6 +2,7 @@
 #ifndef TROUPE_KERNELS_CUDA_ATTENTION_UNITS_KERNEL_CUH_
 #define TROUPE_KERNELS_CUDA_ATTENTION_UNITS_KERNEL_CUH_
 
+#include "kernels/cuda/attention_codes.cuh"
 #include "kernels/cuda/attention_pieces.cuh"
 #include "kernels/cuda/attention_units_rows.cuh"
 
@@ -199,10 +200,13 @@ __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
   extern __shared__ __align__(1024) std::byte tile_shared[];
   const UnitShared<Sizes> shared(tile_shared);
   if (threadIdx.x == 0) {
-    PrefetchMap(&params.keys);
-    PrefetchMap(&params.values);
+    if constexpr (!Sizes::kCoded) {
+      PrefetchMap(&params.keys);
+      PrefetchMap(&params.values);
+    }
+    constexpr bool kWarpsLoad = kLoadsPieces<Sizes, kSeen> || Sizes::kCoded;
     for (int slot = 0; slot < Sizes::kSlots; ++slot) {
-      InitBarrier(shared.full + slot, kLoadsPieces<Sizes, kSeen> ? PieceLoader<Sizes>::kWarps : 1);
+      InitBarrier(shared.full + slot, kWarpsLoad ? PieceLoader<Sizes>::kWarps : 1);
       InitBarrier(shared.empty + slot, Sizes::kWarpgroups * kWarpgroupThreads / kWarpSize);
     }
     InitBarrier(shared.edge, 1);
@@ -220,15 +224,17 @@ __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
   __syncthreads();
   if (threadIdx.x < kWarpgroupThreads) {
     if constexpr (Sizes::kTwo) GiveUpRegisters<56>();
-    if constexpr (Sizes::kWarpgroups == 2) GiveUpRegisters<24>();
-    if constexpr (kLoadsPieces<Sizes, kSeen>) {
+    if constexpr (Sizes::kWarpgroups == 2) GiveUpRegisters<Sizes::kCoded ? 40 : 24>();
+    if constexpr (Sizes::kCoded) {
+      CodedLoader<Sizes>{params, task, shared}.Run();
+    } else if constexpr (kLoadsPieces<Sizes, kSeen>) {
       PieceLoader<Sizes>{params, task, shared}.Run();
     } else {
       if (threadIdx.x < kWarpSize) UnitLoader<Sizes, kSeen>{params, task, shared}.Run();
     }
   } else {
     if constexpr (Sizes::kTwo) TakeRegisters<200>();
-    if constexpr (Sizes::kWarpgroups == 2) TakeRegisters<240>();
+    if constexpr (Sizes::kWarpgroups == 2) TakeRegisters<Sizes::kCoded ? 232 : 240>();
     ComputeRows<Sizes, kSeen>(params, task, shared);
   }
 }

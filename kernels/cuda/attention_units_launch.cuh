@@ -109,8 +109,10 @@ UnitLaunch MakeUnitLaunch(const AttentionParams& attention, int64_t most_tiles,
   params.tokens_a_warpgroup = choice.tokens_a_warpgroup;
   params.one_each = kSeen == Seen::kSelected || tokens == attention.batch.rows;
   FindAlignment(params);
-  params.keys = MapPages(attention.k, context.errors);
-  params.values = MapPages(attention.v, context.errors);
+  if (attention.k.dtype != DType::kE4M3) {
+    params.keys = MapPages(attention.k, context.errors);
+    params.values = MapPages(attention.v, context.errors);
+  }
   params.attention.parts = choice.parts;
   params.tiles_a_block = choice.cut.tiles_a_block;
   if (choice.parts > 1) {

@@ -1,7 +1,7 @@
 #include "kernels/kv_write/kv_write_reference.h"
 
 #include "base/check.h"
-#include "kernels/element.h"
+#include "kernels/kv_entry.h"
 
 namespace troupe {
 namespace {
@@ -13,11 +13,8 @@ void WriteToken(const KvWriteParams& params, const Tensor& from, const KvStream&
   const uint32_t page =
       params.tables.pages[slot * params.tables.stride + entry / stream.entries_per_page];
   for (int head = 0; head < stream.kv_heads; ++head) {
-    for (int c = 0; c < stream.head_dim; ++c) {
-      StoreElement(stream.Head(page, head), stream.dtype,
-                   entry % stream.entries_per_page * stream.head_dim + c,
-                   from.f32(token)[head * stream.head_dim + c]);
-    }
+    StoreKvEntry(stream, page, head, entry % stream.entries_per_page,
+                 from.f32(token) + int64_t{head} * stream.head_dim);
   }
 }
 

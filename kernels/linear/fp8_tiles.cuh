@@ -59,7 +59,8 @@ struct Fp8Product {
   int weight_rows = 0;                  // a multiple of kFp8Slab
   void* out = nullptr;  // [rows, weight_rows] f32; with kGated [rows, weight_rows / 2] bf16
   int64_t out_stride = 0;
-  bool accumulate = false;  // without kGated
+  bool rounded = false;     // without kGated: results are bf16
+  bool accumulate = false;  // without kGated, not rounded
   Activation activation;    // with kGated
 };
 
@@ -206,7 +207,7 @@ __device__ __forceinline__ int Fp8RowOf(const Fp8Product& product, const Fp8Tile
 
 template <int kColumns, class Shape>
 __device__ __forceinline__ void StoreGated(const Fp8Product& product, const Fp8Tile& tile,
-                                           const float (&gate)[kColumns / 2],
+                                           float (&gate)[kColumns / 2],
                                            const float (&up)[kColumns / 2]) {
   const int size = product.weight_rows / 2;
   const int output = Fp8RowOf<true, Shape>(product, tile, 0);
@@ -218,20 +219,31 @@ __device__ __forceinline__ void StoreGated(const Fp8Product& product, const Fp8T
     gate_bias = {bias[output], bias[output + 1]};
     up_bias = {bias[size + output], bias[size + output + 1]};
   }
+  WithActivation(product.activation, [&](const auto& activate) {
+#pragma unroll
+    for (int i = 0; i < kColumns / 2; i += 4) {
+#pragma unroll
+      for (int c = i; c < i + 2; ++c) {
+        gate[c] = activate(gate[c] + gate_bias.x, up[c] + up_bias.x);
+        gate[c + 2] = activate(gate[c + 2] + gate_bias.y, up[c + 2] + up_bias.y);
+      }
+    }
+  });
   const int column = static_cast<int>(threadIdx.x) % 4 * 2;
   auto* to = static_cast<CudaBf16*>(product.out) + output +
              int64_t{tile.first + column} * product.out_stride;
 #pragma unroll
   for (int i = 0; i < kColumns / 8; ++i) {
+    auto* row = to;
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
-      if (i * 8 + column + c >= tile.rows) continue;
-      const int at = 4 * i + c;
-      *reinterpret_cast<__nv_bfloat162*>(to + (i * 8 + c) * product.out_stride) =
-          __floats2bfloat162_rn(
-              Activate(product.activation, gate[at] + gate_bias.x, up[at] + up_bias.x),
-              Activate(product.activation, gate[at + 2] + gate_bias.y, up[at + 2] + up_bias.y));
+      if (i * 8 + column + c < tile.rows) {
+        *reinterpret_cast<__nv_bfloat162*>(row) =
+            __floats2bfloat162_rn(gate[4 * i + c], gate[4 * i + c + 2]);
+      }
+      row += product.out_stride;
     }
+    to += 8 * product.out_stride;
   }
 }
 
@@ -243,19 +255,32 @@ __device__ __forceinline__ void StoreSums(const Fp8Product& product, const Fp8Ti
   const float* all_bias = Fp8BiasOf(product, tile);
   float2 bias = {};
   if (all_bias != nullptr) bias = {all_bias[output], all_bias[output + 1]};
-  const int column = static_cast<int>(threadIdx.x) % 4 * 2;
-  float* to =
-      static_cast<float*>(product.out) + output + int64_t{tile.first + column} * product.out_stride;
+  const auto store = [&](auto* to, const auto& put) {
+    const int column = static_cast<int>(threadIdx.x) % 4 * 2;
+    to += output + int64_t{tile.first + column} * product.out_stride;
 #pragma unroll
-  for (int i = 0; i < kColumns / 8; ++i) {
+    for (int i = 0; i < kColumns / 8; ++i) {
+      auto* row = to;
 #pragma unroll
-    for (int c = 0; c < 2; ++c) {
-      if (i * 8 + column + c >= tile.rows) continue;
-      auto* at = reinterpret_cast<float2*>(to + (i * 8 + c) * product.out_stride);
-      float2 sum = {sums[4 * i + c] + bias.x, sums[4 * i + c + 2] + bias.y};
+      for (int c = 0; c < 2; ++c) {
+        if (i * 8 + column + c < tile.rows) {
+          put(row, float2{sums[4 * i + c] + bias.x, sums[4 * i + c + 2] + bias.y});
+        }
+        row += product.out_stride;
+      }
+      to += 8 * product.out_stride;
+    }
+  };
+  if (product.rounded) {
+    store(static_cast<CudaBf16*>(product.out), [](CudaBf16* to, const float2& sum) {
+      *reinterpret_cast<__nv_bfloat162*>(to) = __floats2bfloat162_rn(sum.x, sum.y);
+    });
+  } else {
+    store(static_cast<float*>(product.out), [&](float* to, float2 sum) {
+      auto* at = reinterpret_cast<float2*>(to);
       if (product.accumulate) sum = {at->x + sum.x, at->y + sum.y};
       *at = sum;
-    }
+    });
   }
 }
 
@@ -365,10 +390,10 @@ __global__ void __launch_bounds__(kFp8Threads, 1)
   WaitForEarlierKernels();
   LetNextKernelBegin();
   if (threadIdx.x >= kFp8Consumers) {
-    GiveUpRegisters<40>();
+    GiveUpRegisters<24>();
     if (threadIdx.x == kFp8Consumers) BringFp8<kGated, Shape>(product, maps, stages, barriers);
   } else {
-    TakeRegisters<232>();
+    TakeRegisters<240>();
     MultiplyFp8Tiles<kGated, Shape>(product, stages, barriers);
   }
 }

@@ -38,8 +38,8 @@ QueryTile ExpandedQueries(const MlaAttentionParams& params, const AttentionTile&
   return queries;
 }
 
-template <class Elem>
-void Widen(const Elem* from, int count, float* to) {
+template <class Row>
+void Widen(Row from, int count, float* to) {
   int c = 0;
   for (; c + kLanes <= count; c += kLanes) Store(to + c, Load(from + c));
   if (c < count) Store(to + c, Load(from + c, count - c), count - c);
@@ -71,8 +71,8 @@ struct Expansion {
   }
 
   // `entries` are those of the block, of which the first `count` are wanted.
-  template <class Elem>
-  void Run(const Elem* const* entries, int count, QueryTile& tile) const {
+  template <class Row>
+  void Run(const Row* entries, int count, QueryTile& tile) const {
     const int latent = dims->latent_dim;
     for (int i = 0; i < count; ++i) {
       Widen(entries[i], latent, latents + int64_t{i} * latent);
@@ -90,12 +90,12 @@ struct Expansion {
   }
 };
 
-template <class Elem>
+template <class Row>
 void ExpandAndAttend(QueryTile& tile, const CachedHead& cached, const Expansion& expansion,
                      int64_t block) {
   // A query sees everything before it: what a block shows begins with its first entry.
   const int end = VisibleRange(tile).end;
-  const Elem* entries[kKeyBlock];
+  Row entries[kKeyBlock];
   BlockRows(*cached.k, cached, block, 0, end, entries);
   expansion.Run(entries, end, tile);
   const float* keys[kKeyBlock];
@@ -103,7 +103,7 @@ void ExpandAndAttend(QueryTile& tile, const CachedHead& cached, const Expansion&
     keys[i] = expansion.keys + MinOf(i, end - 1) * expansion.key_stride;
   }
   PackKeys(keys, 0, end, tile.key_dim, tile.keys);
-  AttendBlock(tile, block, BlockValues<float>{tile.values, tile.value_stride});
+  AttendBlock(tile, block, BlockValues<const float*>{tile.values, tile.value_stride});
 }
 
 }  // namespace
@@ -114,8 +114,7 @@ void MlaAbsorbedTile(const MlaAbsorbedView& view, const AttentionTile& tile, int
   // Values are the first elements of the keys.
   const CachedHead cached = {&view.latent, &view.latent,
                              view.tables.pages + view.batch.slot[tile.row] * view.tables.stride, 0};
-  const auto attend = view.latent.dtype == DType::kF32 ? AttendBlocks<float> : AttendBlocks<Bf16>;
-  attend(queries, cached, VisibleEntries(), view.batch.position, first_block, end_block, part);
+  AttendCache(queries, cached, VisibleEntries(), view.batch.position, first_block, end_block, part);
   if (part == nullptr) WriteHeads(queries, view.out);
 }
 
@@ -141,9 +140,9 @@ void MlaExpandedTile(const MlaAttentionParams& params, const PanelView& key_up,
   WalkBlocks(queries, VisibleEntries(), params.batch.position, first_block, end_block, part,
              [&](int64_t block) {
                if (block + 2 < end_block) PrefetchRows(params.latent, cached, block + 1, kKeyBlock);
-               const auto attend = params.latent.dtype == DType::kF32 ? ExpandAndAttend<float>
-                                                                      : ExpandAndAttend<Bf16>;
-               attend(queries, cached, expansion, block);
+               WithRows(params.latent.dtype, [&]<class Row>() {
+                 ExpandAndAttend<Row>(queries, cached, expansion, block);
+               });
              });
   if (part == nullptr) WriteHeads(queries, params.out);
 }

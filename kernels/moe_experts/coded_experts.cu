@@ -192,7 +192,7 @@ void CodedExpertsCuda(const MoeExpertsParams& params, const CodedExpertList& exp
   LaunchCodedTiles(product, down.kind(), /*gated=*/false, rows_a_tile, sorted.tiles, context);
   const float* shared = params.shared == nullptr ? nullptr : RunSharedByLinear(params, context);
   if (!context.errors.ok()) return;
-  CombineExperts(params, results, shared, sorted.rows.place, context);
+  CombineExperts(params, {results}, shared, sorted.rows.place, context);
 }
 
 }  // namespace troupe

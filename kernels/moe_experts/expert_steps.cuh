@@ -14,10 +14,16 @@ namespace troupe {
 bool SortIntoTiles(const MoeExpertsParams& params, int most_rows, int unit, ExpertTiles& tiles,
                    const CudaContext& context);
 
-// params.out from `routed`, [pairs, hidden] in the order of `place`, and `shared`, [T, hidden] or
-// null.
-void CombineExperts(const MoeExpertsParams& params, const float* routed, const float* shared,
-                    const int32_t* place, const CudaContext& context);
+// Sorted rows' results, [pairs, hidden]. Kernels of products in bf16 and FP8 round them to bf16,
+// all alike: half of what is written and read again.
+struct ExpertResults {
+  const void* rows = nullptr;
+  DType dtype = DType::kF32;  // or kBf16
+};
+
+// params.out from `routed`, in the order of `place`, and `shared`, [T, hidden] or null.
+void CombineExperts(const MoeExpertsParams& params, const ExpertResults& routed,
+                    const float* shared, const int32_t* place, const CudaContext& context);
 
 }  // namespace troupe
 

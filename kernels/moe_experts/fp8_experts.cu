@@ -144,12 +144,13 @@ void Fp8ExpertsCuda(const MoeExpertsParams& params, const Fp8ExpertList& experts
   Fp8Rows inner;
   if (!RunGateUp(params, experts, tiles, few_rows, inner, context)) return;
   Fp8Product product = WithTiles(experts.DownProduct(), tiles);
-  auto* results = context.scratch.Take<float>(SortedRows(tiles) * hidden);
+  auto* results = context.scratch.Take<CudaBf16>(SortedRows(tiles) * hidden);
   if (!context.errors.ok()) return;
   product.out = results;
+  product.rounded = true;
   product.out_stride = hidden;
   LaunchFp8(product, inner, /*gated=*/false, few_rows, /*waves=*/2, context);
-  CombineExperts(params, results, shared, tiles.place, context);
+  CombineExperts(params, {results, DType::kBf16}, shared, tiles.place, context);
 }
 
 }  // namespace troupe

@@ -47,7 +47,7 @@ struct GroupedProduct {
   const int32_t* tile_count = nullptr;   // [1]
   int inputs = 0;
   int weight_rows = 0;  // a multiple of 16
-  void* out = nullptr;  // [rows, weight_rows] f32; with kGated [rows, weight_rows / 2] bf16
+  CudaBf16* out = nullptr;  // [rows, weight_rows]; with kGated [rows, weight_rows / 2]
   int64_t out_stride = 0;
   Activation activation;  // with kGated
 };
@@ -156,7 +156,7 @@ __device__ __forceinline__ void BringTiles(const GroupedProduct& product, const 
 // One chunk of a tile's columns.
 template <int kColumns, bool kGated>
 __device__ __forceinline__ void StoreGrouped(const GroupedProduct& product, const GroupedTile& tile,
-                                             int first_column, const float (&sums)[kColumns / 2]) {
+                                             int first_column, float (&sums)[kColumns / 2]) {
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;  // of both warpgroups
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int of_16 = tile.weights * (kGroupedWeights / 16) + warp;
@@ -167,12 +167,18 @@ __device__ __forceinline__ void StoreGrouped(const GroupedProduct& product, cons
     const int output = of_16 * 8 + lane / 4;
     const float gate_bias = bias == nullptr ? 0.0F : bias[output];
     const float up_bias = bias == nullptr ? 0.0F : bias[outputs + output];
+    WithActivation(product.activation, [&](const auto& activate) {
+#pragma unroll
+      for (int i = 0; i < kColumns / 2; i += 4) {
+        sums[i] = activate(sums[i] + gate_bias, sums[i + 2] + up_bias);
+        sums[i + 1] = activate(sums[i + 1] + gate_bias, sums[i + 3] + up_bias);
+      }
+    });
+    CudaBf16* to = product.out + (output & ~1);
 #pragma unroll
     for (int i = 0; i < kColumns / 8; ++i) {
-      const float first =
-          Activate(product.activation, sums[4 * i] + gate_bias, sums[4 * i + 2] + up_bias);
-      const float second =
-          Activate(product.activation, sums[4 * i + 1] + gate_bias, sums[4 * i + 3] + up_bias);
+      const float first = sums[4 * i];
+      const float second = sums[4 * i + 1];
       // Neighbours in `output` swap, so that each has two outputs of one row.
       const bool odd = lane / 4 % 2 == 1;
       const float other = __shfl_xor_sync(kAllLanes, odd ? first : second, 4);
@@ -180,9 +186,7 @@ __device__ __forceinline__ void StoreGrouped(const GroupedProduct& product, cons
           odd ? __floats2bfloat162_rn(other, second) : __floats2bfloat162_rn(first, other);
       const int column = first_column + i * 8 + lane % 4 * 2 + (odd ? 1 : 0);
       if (column < tile.rows) {
-        auto* to = static_cast<CudaBf16*>(product.out) +
-                   (tile.first + column) * product.out_stride + (output & ~1);
-        *reinterpret_cast<__nv_bfloat162*>(to) = pair;
+        *reinterpret_cast<__nv_bfloat162*>(to + (tile.first + column) * product.out_stride) = pair;
       }
     }
   } else {
@@ -195,9 +199,9 @@ __device__ __forceinline__ void StoreGrouped(const GroupedProduct& product, cons
       for (int c = 0; c < 2; ++c) {
         const int column = first_column + i * 8 + lane % 4 * 2 + c;
         if (column >= tile.rows) continue;
-        auto* to =
-            static_cast<float*>(product.out) + (tile.first + column) * product.out_stride + output;
-        *reinterpret_cast<float2*>(to) = {sums[4 * i + c] + bias_0, sums[4 * i + 2 + c] + bias_1};
+        CudaBf16* to = product.out + (tile.first + column) * product.out_stride + output;
+        *reinterpret_cast<__nv_bfloat162*>(to) =
+            __floats2bfloat162_rn(sums[4 * i + c] + bias_0, sums[4 * i + 2 + c] + bias_1);
       }
     }
   }

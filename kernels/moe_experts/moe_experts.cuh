@@ -11,7 +11,7 @@ namespace troupe {
 inline constexpr int kCombineThreads = 256;
 
 struct ExpertSums {
-  const float* routed = nullptr;   // [pairs, cols] sorted by expert
+  const void* routed = nullptr;    // [pairs, cols] sorted by expert: f32 or bf16
   const float* shared = nullptr;   // [T, cols]; null: none
   const int32_t* place = nullptr;  // [T, top_k] sorted row of a pair, or -1
   const float* weights = nullptr;  // [T, top_k]
@@ -20,19 +20,32 @@ struct ExpertSums {
   bool accumulate = true;
 };
 
-// kUnit columns from `col` on.
-template <int kUnit>
+// kUnit columns from `col` on; Element: of what is summed.
+template <class Element, int kUnit>
 __device__ __forceinline__ void CombineColumns(const ExpertSums& sums, int64_t token, int64_t col) {
   const int64_t cols = sums.out.cols;
   float total[kUnit] = {};
-  for (int k = 0; k < sums.top_k; ++k) {
-    const int64_t pair = token * sums.top_k + k;
-    const int64_t place = sums.place[pair];
-    if (place < 0) continue;
-    float values[kUnit];
-    LoadElements<kUnit>(sums.routed + place * cols + col, values);
+  constexpr int kAtOnce = 4;  // that are loaded together
+  for (int first = 0; first < sums.top_k; first += kAtOnce) {
+    float values[kAtOnce][kUnit] = {};
+    int64_t places[kAtOnce];
 #pragma unroll
-    for (int u = 0; u < kUnit; ++u) total[u] = __fmaf_rn(sums.weights[pair], values[u], total[u]);
+    for (int i = 0; i < kAtOnce; ++i) {
+      places[i] = first + i < sums.top_k ? sums.place[token * sums.top_k + first + i] : -1;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (places[i] < 0) continue;
+      LoadElements<kUnit>(static_cast<const Element*>(sums.routed) + places[i] * cols + col,
+                          values[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (places[i] < 0) continue;
+      const float weight = sums.weights[token * sums.top_k + first + i];
+#pragma unroll
+      for (int u = 0; u < kUnit; ++u) total[u] = __fmaf_rn(weight, values[i][u], total[u]);
+    }
   }
   float* out = static_cast<float*>(sums.out.data) + token * sums.out.stride + col;
 #pragma unroll
@@ -45,12 +58,12 @@ __device__ __forceinline__ void CombineColumns(const ExpertSums& sums, int64_t t
 // Grid: tokens in x, groups of kUnit * kCombineThreads columns in y; columns are a multiple of
 // kUnit, and rows begin at multiples of as many floats. A token's experts are added in the order of
 // its choices.
-template <int kUnit>
+template <class Element, int kUnit>
 __global__ void __launch_bounds__(kCombineThreads) CombineExpertsKernel(ExpertSums sums) {
   LetNextKernelBegin();
   WaitForEarlierKernels();
   const int64_t col = (static_cast<int64_t>(blockIdx.y) * kCombineThreads + threadIdx.x) * kUnit;
-  if (col < sums.out.cols) CombineColumns<kUnit>(sums, blockIdx.x, col);
+  if (col < sums.out.cols) CombineColumns<Element, kUnit>(sums, blockIdx.x, col);
 }
 
 }  // namespace troupe

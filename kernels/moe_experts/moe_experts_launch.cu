@@ -249,14 +249,14 @@ void LaunchGrouped(const GroupedProduct& product, const CudaBf16* x, int64_t row
 
 // By kernels/moe_experts/grouped_product.cuh: [pairs, hidden], sorted by expert, in scratch memory.
 template <class Shape>
-const float* RunGrouped(const MoeExpertsParams& params, const CudaExpertList& experts,
+const CudaBf16* RunGrouped(const MoeExpertsParams& params, const CudaExpertList& experts,
                         const ExpertTiles& tiles, const CudaContext& context) {
   const int64_t pairs = tiles.pairs;
   const int64_t hidden = experts.hidden();
   const int64_t size = experts.inner_size();
   auto* x = context.scratch.Take<CudaBf16>(pairs * hidden);
   auto* inner = context.scratch.Take<CudaBf16>(pairs * size);
-  auto* out = context.scratch.Take<float>(pairs * hidden);
+  auto* out = context.scratch.Take<CudaBf16>(pairs * hidden);
   if (!context.errors.ok()) return nullptr;
   const SpreadRows spread = {.x = params.x, .place = tiles.place, .top_k = params.top_k, .to = x};
   Launch(SpreadRowsKernel,
@@ -299,7 +299,8 @@ bool RunBf16(const MoeExpertsParams& params, const CudaExpertList& experts,
   const ExpertsShape shape = ShapeOf(params, experts);
   const FewTokensChoice few = ChooseFewTokens(shape, context.multiprocessors);
   const int rows = ChooseGroupedRows(shape);
-  if (few.gate_up.blocks == 0 && rows == 0) return false;
+  // All numbers of tokens take kernels that round alike.
+  if (rows == 0) return false;
   const float* shared = RunShared(params, context);
   if (!context.errors.ok()) return true;
   if (few.gate_up.blocks > 0) {
@@ -311,8 +312,10 @@ bool RunBf16(const MoeExpertsParams& params, const CudaExpertList& experts,
   const auto run = rows == 64    ? RunGrouped<GroupedShape<64>>
                    : rows == 128 ? RunGrouped<GroupedShape<128>>
                                  : RunGrouped<GroupedShape<256>>;
-  const float* routed = run(params, experts, tiles, context);
-  if (context.errors.ok()) CombineExperts(params, routed, shared, tiles.place, context);
+  const CudaBf16* routed = run(params, experts, tiles, context);
+  if (context.errors.ok()) {
+    CombineExperts(params, {routed, DType::kBf16}, shared, tiles.place, context);
+  }
   return true;
 }
 
@@ -354,10 +357,10 @@ bool SortIntoTiles(const MoeExpertsParams& params, int most_rows, int unit, Expe
   return true;
 }
 
-void CombineExperts(const MoeExpertsParams& params, const float* routed, const float* shared,
-                    const int32_t* place, const CudaContext& context) {
+void CombineExperts(const MoeExpertsParams& params, const ExpertResults& routed,
+                    const float* shared, const int32_t* place, const CudaContext& context) {
   ExpertSums sums;
-  sums.routed = routed;
+  sums.routed = routed.rows;
   sums.shared = shared;
   sums.place = place;
   sums.weights = params.weights;
@@ -367,8 +370,12 @@ void CombineExperts(const MoeExpertsParams& params, const float* routed, const f
   const int unit = params.out.cols % 4 == 0 && RowsAligned(params.out) ? 4 : 1;
   const dim3 grid(static_cast<unsigned>(params.x.rows),
                   static_cast<unsigned>(CeilDiv(params.out.cols, unit * kCombineThreads)));
-  Launch(unit == 4 ? CombineExpertsKernel<4> : CombineExpertsKernel<1>,
-         {.grid = grid, .threads = kCombineThreads}, context, sums);
+  const auto kernel = routed.dtype == DType::kBf16
+                          ? (unit == 4 ? CombineExpertsKernel<CudaBf16, 4>
+                                       : CombineExpertsKernel<CudaBf16, 1>)
+                          : (unit == 4 ? CombineExpertsKernel<float, 4>
+                                       : CombineExpertsKernel<float, 1>);
+  Launch(kernel, {.grid = grid, .threads = kCombineThreads}, context, sums);
 }
 
 void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) {
@@ -404,7 +411,7 @@ void MoeExpertsCuda(const MoeExpertsParams& params, const CudaContext& context) 
   if (!SortRows(params, experts, routed, rows, context)) return;
   const float* results = RunExperts(routed, params.x, context);
   const float* shared = RunShared(params, context);
-  if (context.errors.ok()) CombineExperts(params, results, shared, rows.place, context);
+  if (context.errors.ok()) CombineExperts(params, {results}, shared, rows.place, context);
 }
 
 }  // namespace troupe

@@ -12,15 +12,15 @@ namespace {
 // Fewer experts a block while that leaves multiprocessors idle, but no more blocks for all experts
 // than a cluster may have.
 constexpr int kMostTokensSpread = 128;
-constexpr int kManyExpertTiles = 2;
+constexpr int kManyExpertTiles = 4;
 constexpr int kMostClusterBlocks = 8;
 
 int ExpertTiles(int64_t rows, int64_t experts) {
   const int64_t tiles = experts / kRouteExpertTile;
-  if (tiles % kManyExpertTiles != 0) return 1;
-  const bool makes_cluster =
-      tiles > kMostClusterBlocks && tiles <= kMostClusterBlocks * kManyExpertTiles;
-  return rows > kMostTokensSpread || makes_cluster ? kManyExpertTiles : 1;
+  if (rows > kMostTokensSpread) return tiles % kManyExpertTiles == 0 ? kManyExpertTiles : 1;
+  const bool pairs_make_cluster =
+      tiles % 2 == 0 && tiles > kMostClusterBlocks && tiles <= 2 * kMostClusterBlocks;
+  return pairs_make_cluster ? 2 : 1;
 }
 
 bool IsForUnits(const MoeRouteParams& params, const CudaMatrix& router) {
@@ -61,10 +61,15 @@ bool RouteOnUnits(const MoeRouteParams& params, const CudaMatrix& router,
       .threads = kRouteThreads,
       .shared_bytes = UnitsRouteSharedBytes(tiles, units),
       .cluster = in_cluster ? static_cast<int>(blocks) : 1};
+  if (tiles == kManyExpertTiles) {
+    CHECK(params.norm.weight == nullptr) << "so many rows are normed before";
+    Launch(UnitsRouteKernel<kManyExpertTiles, 0>, shape, context, units);
+    return chooses;
+  }
   WithNormedFours(params.norm, params.x.cols, [&](auto fours) {
     constexpr int kFours = decltype(fours)::value;
-    Launch(tiles == 1 ? UnitsRouteKernel<1, kFours> : UnitsRouteKernel<kManyExpertTiles, kFours>,
-           shape, context, units);
+    Launch(tiles == 1 ? UnitsRouteKernel<1, kFours> : UnitsRouteKernel<2, kFours>, shape, context,
+           units);
   });
   return chooses;
 }

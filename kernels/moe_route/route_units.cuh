@@ -180,8 +180,8 @@ __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_tok
   if constexpr (kFours > 0) BringNormWeights(params, norm_weight);
   // Loads of kAhead steps go out together, of experts also before x is there; and of x, which
   // FindScales has brought near, of kTogether.
-  constexpr int kAhead = kExpertTiles <= 2 ? 4 : 2;
-  constexpr int kTogether = kExpertTiles == 1 ? 4 : 2;
+  constexpr int kAhead = kExpertTiles <= 2 ? 4 : 1;
+  constexpr int kTogether = kExpertTiles == 1 ? 4 : kExpertTiles == 2 ? 2 : 1;
   for (int step = begin; step < end; step += kAhead) {
     uint4 weights[kAhead][kExpertTiles];
 #pragma unroll

@@ -50,7 +50,6 @@ void Attend(const NsaAttentionParams& params, const AttentionTile& tile, Selecte
   const CachedHead cached = {
       &params.k, &params.v,
       params.tables.pages + params.batch.slot[tile.row] * params.tables.stride, tile.kv_head};
-  const auto attend = params.k.dtype == DType::kF32 ? LoadAndAttend<float> : LoadAndAttend<Bf16>;
   const int32_t last_block = params.batch.position[tile.first_token] / kKeyBlock;
   BeginSplit(queries);
   for (int32_t block = blocks.Lowest(); block >= 0; block = blocks.Lowest()) {
@@ -64,7 +63,7 @@ void Attend(const NsaAttentionParams& params, const AttentionTile& tile, Selecte
     // The entries of the block after this one exist, all but perhaps the last block's.
     const int32_t next = blocks.Lowest();
     if (next >= 0 && next < last_block) PrefetchBlock(cached, next, kKeyBlock);
-    attend(queries, cached, block);
+    WithRows(params.k.dtype, [&]<class Row>() { LoadAndAttend<Row>(queries, cached, block); });
   }
   EndSplit(queries);
 }

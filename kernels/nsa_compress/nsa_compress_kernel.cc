@@ -1,5 +1,6 @@
 #include "kernels/nsa_compress/nsa_compress_kernel.h"
 
+#include "kernels/kv_rows.h"
 #include "kernels/simd/simd.h"
 #include "kernels/simd/transpose.h"
 
@@ -66,15 +67,14 @@ void Times(const float* x, const float* w, int rows, int size, float* out) {
   for (; row < rows; ++row) TimesRows<1>(x + row * size, w, size, out + row * size);
 }
 
-template <class Elem>
+template <class Row>
 void LoadRaw(const KvStream& raw, const uint32_t* pages, int64_t first, int count, int kv_head,
              float* z) {
   const int size = raw.head_dim;
   for (int m = 0; m < count; ++m, z += size) {
     const int64_t token = first + m;
-    const auto* head =
-        reinterpret_cast<const Elem*>(raw.Head(pages[token / raw.entries_per_page], kv_head));
-    const Elem* from = head + token % raw.entries_per_page * size;
+    const Row from = HeadRows<Row>(raw, pages[token / raw.entries_per_page], kv_head)
+                         .At(token % raw.entries_per_page);
     for (int c = 0; c < size; c += kLanes) Store(z + c, Load(from + c));
   }
 }
@@ -103,15 +103,6 @@ void Normalise(float* x, const float* weight, int size, float eps) {
   for (int c = 0; c < size; c += kLanes) Store(x + c, Load(x + c) * scale * Load(weight + c));
 }
 
-template <class Elem>
-void StoreEntry(const float* from, const KvStream& stream, const uint32_t* pages, int64_t entry,
-                int kv_head) {
-  const int size = stream.head_dim;
-  Elem* to = reinterpret_cast<Elem*>(stream.Head(pages[entry / stream.entries_per_page], kv_head)) +
-             entry % stream.entries_per_page * size;
-  for (int c = 0; c < size; c += kLanes) Store(to + c, Load(from + c));
-}
-
 }  // namespace
 
 void NsaTransposePhi(const NsaPhi& phi, int head_dim, NsaTransposedPhi to) {
@@ -132,16 +123,18 @@ void NsaCompressEntry(const NsaCompressParams& params, NsaEntry entry, int kv_he
   float* logits = u + rows * size;
 
   const int64_t first = (entry.entry + 1) * params.sizes.compress_stride - rows;
-  const auto load = raw.dtype == DType::kF32 ? LoadRaw<float> : LoadRaw<Bf16>;
-  load(raw, params.raw_tables.pages + slot * params.raw_tables.stride, first, rows, kv_head, z);
+  const uint32_t* raw_pages = params.raw_tables.pages + slot * params.raw_tables.stride;
+  WithRows(raw.dtype,
+           [&]<class Row>() { LoadRaw<Row>(raw, raw_pages, first, rows, kv_head, z); });
   for (int i = 0; i < rows * size; i += kLanes) Store(logits + i, Load(z + i) + Load(position + i));
   Times(logits, phi.w1, rows, size, u);
   for (int i = 0; i < rows * size; i += kLanes) Store(u + i, Silu(Load(u + i)));
   Times(u, phi.w2, rows, size, logits);
   WeighRaw(z, logits, rows, size, u);
   if (is_key) Normalise(u, params.k_norm, size, params.eps);
-  const auto store = stream.dtype == DType::kF32 ? StoreEntry<float> : StoreEntry<Bf16>;
-  store(u, stream, params.tables.pages + slot * params.tables.stride, entry.entry, kv_head);
+  const uint32_t* pages = params.tables.pages + slot * params.tables.stride;
+  WriteRow(u, stream, pages[entry.entry / stream.entries_per_page], kv_head,
+           entry.entry % stream.entries_per_page);
 }
 
 }  // namespace troupe::TROUPE_ISA

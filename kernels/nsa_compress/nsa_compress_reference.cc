@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "base/check.h"
-#include "kernels/element.h"
+#include "kernels/kv_entry.h"
 #include "kernels/reference_attention.h"
 
 namespace troupe {
@@ -58,11 +58,8 @@ void Normalise(std::vector<double>& x, const float* weight, double eps) {
 void StoreEntry(const std::vector<double>& values, const KvStream& stream,
                 const BlockTables& tables, uint32_t slot, int64_t entry, int head) {
   const uint32_t page = tables.pages[slot * tables.stride + entry / stream.entries_per_page];
-  for (int c = 0; c < stream.head_dim; ++c) {
-    StoreElement(stream.Head(page, head), stream.dtype,
-                 entry % stream.entries_per_page * stream.head_dim + c,
-                 static_cast<float>(values[c]));
-  }
+  const std::vector<float> rounded(values.begin(), values.end());
+  StoreKvEntry(stream, page, head, entry % stream.entries_per_page, rounded.data());
 }
 
 Rows LoadBlock(const KvStream& raw, const BlockTables& tables, uint32_t slot, int64_t first,

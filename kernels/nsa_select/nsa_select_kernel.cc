@@ -159,9 +159,8 @@ void NsaSelectTile(const NsaSelectParams& params, const AttentionTile& tile, int
     const CachedHead cached = {
         &params.k, &params.v,
         params.tables.pages + params.batch.slot[tile.row] * params.tables.stride, tile.kv_head};
-    const auto attend = params.k.dtype == DType::kF32 ? AttendBlocks<float> : AttendBlocks<Bf16>;
-    attend(queries, cached, CompressedEntries(params.sizes), params.batch.position, first_block,
-           end_block, part);
+    AttendCache(queries, cached, CompressedEntries(params.sizes), params.batch.position,
+                first_block, end_block, part);
   }
   if (part != nullptr) return;
   Finish(params, tile, queries,

@@ -7,6 +7,9 @@ namespace troupe {
 
 struct CudaContext;
 
+// Whether there is a kernel for keys and values of DType::kE4M3 of these sizes.
+bool CodedAttentionTakes(int key_dim, int value_dim);
+
 void PagedAttentionCuda(const PagedAttentionParams& params, const CudaContext& context);
 
 }  // namespace troupe

@@ -42,8 +42,7 @@ void PagedAttentionTile(const PagedAttentionParams& params, const AttentionTile&
         &params.k, &params.v,
         params.tables.pages + params.batch.slot[tile.row] * params.tables.stride, tile.kv_head};
     const VisibleEntries visible = {.window = params.window};
-    const auto attend = params.k.dtype == DType::kF32 ? AttendBlocks<float> : AttendBlocks<Bf16>;
-    attend(queries, cached, visible, params.batch.position, first_block, end_block, part);
+    AttendCache(queries, cached, visible, params.batch.position, first_block, end_block, part);
   }
   if (part == nullptr) Write(params, tile, queries);
 }

@@ -1,5 +1,6 @@
 #include "kernels/cuda/attention_kernel.cuh"
 #include "kernels/cuda/attention_units_launch.cuh"
+#include "kernels/paged_attention/paged_attention_coded.cuh"
 #include "kernels/paged_attention/paged_attention_cuda.h"
 
 namespace troupe {
@@ -10,7 +11,9 @@ void PagedAttentionCuda(const PagedAttentionParams& params, const CudaContext& c
   attention.window = params.window;
   attention.sinks = params.sinks;
   const int64_t most_tiles = TilesOfTables(params.batch, params.tables, params.k.entries_per_page);
-  if (UnitsTake<Seen::kWindow>(attention)) {
+  if (params.k.dtype == DType::kE4M3) {
+    PagedAttentionCoded(attention, most_tiles, context);
+  } else if (UnitsTake<Seen::kWindow>(attention)) {
     LaunchUnitAttention<Seen::kWindow>(attention, most_tiles, context);
   } else {
     LaunchAttention<Seen::kWindow>(attention, most_tiles, context);

@@ -1,5 +1,5 @@
 // Device code of kernels/qkv_write/qkv_write.h: one warp for each head of a token, first queries',
-// then keys', then values'.
+// then keys', then values'; with many tokens a warp has several heads of one.
 #ifndef TROUPE_KERNELS_QKV_WRITE_QKV_WRITE_CUH_
 #define TROUPE_KERNELS_QKV_WRITE_QKV_WRITE_CUH_
 
@@ -11,22 +11,33 @@
 namespace troupe {
 
 inline constexpr int kQkvWriteThreads = 128;
+inline constexpr int64_t kLeastTokensWithOwnBlocks = 1024;
 
-// What a warp knows of a head before x is there: how it is normed and rotated as a whole, two
-// halves of it beside each other, and lanes have dimensions lane, lane + 32, ...
+// A lane's dimensions of a head: lane, lane + 32, ...
 template <int kOwn>
-struct WholeHead {
-  float weight[kOwn];
+__device__ __forceinline__ void LoadHead(const float* head, float (&own)[kOwn]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) own[i] = head[lane + i * kWarpSize];
+}
+
+template <int kOwn>
+__device__ __forceinline__ void LoadNormWeights(const HeadNormRopeParams& params,
+                                                float (&weight)[kOwn]) {
+#pragma unroll
+  for (float& w : weight) w = 1;
+  if (params.norm_weight != nullptr) LoadHead(params.norm_weight, weight);
+}
+
+// How a token's heads are rotated as a whole, two halves beside each other.
+template <int kOwn>
+struct HeadRotation {
   float sine[kOwn / 2];
   float cosine[kOwn / 2];
 
-  __device__ __forceinline__ WholeHead(const HeadNormRopeParams& params, int64_t token) {
+  __device__ __forceinline__ HeadRotation(const HeadNormRopeParams& params, int64_t token) {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
     const auto position = static_cast<float>(params.position[token]);
-#pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      weight[i] = params.norm_weight == nullptr ? 1.0F : params.norm_weight[lane + i * kWarpSize];
-    }
 #pragma unroll
     for (int i = 0; i < kOwn / 2; ++i) {
       sincosf(position * params.inverse_frequency[lane + i * kWarpSize], &sine[i], &cosine[i]);
@@ -37,13 +48,9 @@ struct WholeHead {
 
   // As NormAndRotateHead, in the same order.
   template <class Store>
-  __device__ __forceinline__ void Run(const HeadNormRopeParams& params, int64_t token, int head,
-                                      const Store& store) const {
+  __device__ __forceinline__ void Run(const HeadNormRopeParams& params, const float (&weight)[kOwn],
+                                      float (&own)[kOwn], const Store& store) const {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-    const float* x = HeadOf(params, token, head) + lane;
-    float own[kOwn];
-#pragma unroll
-    for (int i = 0; i < kOwn; ++i) own[i] = x[i * kWarpSize];
     if (params.norm_weight != nullptr) {
       float squares = 0;
 #pragma unroll
@@ -60,6 +67,26 @@ struct WholeHead {
       store(lane + i * kWarpSize, a * cosine[i] - b * sine[i]);
       store(lane + (i + kOwn / 2) * kWarpSize, b * cosine[i] + a * sine[i]);
     }
+  }
+};
+
+// What a warp knows of a head before x is there.
+template <int kOwn>
+struct WholeHead {
+  float weight[kOwn];
+  HeadRotation<kOwn> rotation;
+
+  __device__ __forceinline__ WholeHead(const HeadNormRopeParams& params, int64_t token)
+      : rotation(params, token) {
+    LoadNormWeights(params, weight);
+  }
+
+  template <class Store>
+  __device__ __forceinline__ void Run(const HeadNormRopeParams& params, int64_t token, int head,
+                                      const Store& store) const {
+    float own[kOwn];
+    LoadHead(HeadOf(params, token, head), own);
+    rotation.Run(params, weight, own, store);
   }
 };
 
@@ -117,6 +144,61 @@ __global__ void __launch_bounds__(kQkvWriteThreads) QkvWriteWholeKernel(QkvWrite
   WaitForEarlierKernels();
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) to[i * kWarpSize] = Narrow<Element>(from[i * kWarpSize]);
+}
+
+// The same for many tokens: a block for each, a warp for every fourth head, one after another, with
+// one rotation. Queries and keys have the same positions and frequencies.
+template <class Element, int kOwn>
+__global__ void __launch_bounds__(kQkvWriteThreads) QkvWriteTokensKernel(QkvWriteParams params) {
+  LetNextKernelBegin();
+  constexpr int kWarps = kQkvWriteThreads / kWarpSize;
+  const int64_t token = blockIdx.x;
+  const int k_heads = params.kv.k_stream.kv_heads;
+  const int heads = params.q.heads + k_heads + params.kv.v_stream.kv_heads;
+  const HeadRotation<kOwn> rotation(params.q, token);
+  const WrittenEntry place(params.kv.batch, token);
+  float q_weight[kOwn];
+  float k_weight[kOwn];
+  LoadNormWeights(params.q, q_weight);
+  LoadNormWeights(params.k, k_weight);
+  const auto load = [&](int head, float (&own)[kOwn]) {
+    const int k_head = head - params.q.heads;
+    const float* values = static_cast<const float*>(params.kv.v.data) +
+                          token * params.kv.v.stride + (k_head - k_heads) * kOwn * kWarpSize;
+    LoadHead(k_head < 0         ? HeadOf(params.q, token, head)
+             : k_head < k_heads ? HeadOf(params.k, token, k_head)
+                                : values,
+             own);
+  };
+  WaitForEarlierKernels();
+  int head = static_cast<int>(threadIdx.x) / kWarpSize;
+  float next[kOwn];
+  if (head < heads) load(head, next);
+  for (; head < heads; head += kWarps) {
+    float own[kOwn];
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) own[i] = next[i];
+    if (head + kWarps < heads) load(head + kWarps, next);
+    const int k_head = head - params.q.heads;
+    if (k_head < 0) {
+      float* to = HeadOf(params.q, token, head);
+      rotation.Run(params.q, q_weight, own, [&](int c, float value) { to[c] = value; });
+      continue;
+    }
+    const bool is_key = k_head < k_heads;
+    Element* to = EntryFor<Element>(is_key ? params.kv.k_stream : params.kv.v_stream,
+                                    params.kv.tables, place.slot, place.entry,
+                                    is_key ? k_head : k_head - k_heads);
+    if (is_key) {
+      rotation.Run(params.k, k_weight, own,
+                   [&](int c, float value) { to[c] = Narrow<Element>(value); });
+    } else {
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+        to[static_cast<int>(threadIdx.x) % kWarpSize + i * kWarpSize] = Narrow<Element>(own[i]);
+      }
+    }
+  }
 }
 
 // rotated_dims of queries and keys are resolved.

@@ -5,7 +5,8 @@
 //   kLanes                        floats in a Vec: 8 or 16
 //   kMaxTileVecs                  Vec accumulators that fit the registers beside their operands
 //   Set1(x), Zero()
-//   Load(p), Load(p, n)           from float* or Bf16*; the second reads n < kLanes elements only
+//   Load(p), Load(p, n)           from float*, Bf16* or E4M3* (of which 0x7f reads as 480); the
+//                                 second reads n < kLanes elements only
 //   Store(p, v), Store(p, v, n)   to float* or Bf16* (nearest even)
 //   a + b, a - b, a * b, a / b, Fma(a, b, c) = a * b + c, Max, Min, Sqrt
 //   Sum(v), ReduceMax(v)          over the lanes, in an order that is fixed for the instruction set

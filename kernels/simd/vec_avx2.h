@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/bf16.h"
+#include "kernels/e4m3.h"
 
 namespace troupe::TROUPE_ISA {
 
@@ -86,6 +87,27 @@ inline void Store(Bf16* p, Vec a) {
 inline void Store(Bf16* p, Vec a, int n) {
   const __m128i bits = NarrowBf16(a);
   __builtin_memcpy(p, &bits, static_cast<unsigned>(n) * sizeof(Bf16));
+}
+
+// Subnormal codes apart: products with subnormal numbers are slow.
+inline Vec WidenE4M3Codes(__m128i bytes) {
+  const __m256i codes = _mm256_cvtepu8_epi32(bytes);
+  const __m256i size = _mm256_and_si256(codes, _mm256_set1_epi32(0x7f));
+  const __m256i sign = _mm256_slli_epi32(_mm256_xor_si256(codes, size), 24);
+  const __m256 normal = _mm256_castsi256_ps(
+      _mm256_add_epi32(_mm256_slli_epi32(size, 20), _mm256_set1_epi32(120 << 23)));
+  const __m256 subnormal = _mm256_mul_ps(_mm256_cvtepi32_ps(size), _mm256_set1_ps(0x1p-9f));
+  const __m256 small = _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(8), size));
+  return {
+      _mm256_or_ps(_mm256_blendv_ps(normal, subnormal, small), _mm256_castsi256_ps(sign))};
+}
+inline Vec Load(const E4M3* p) {
+  return WidenE4M3Codes(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+inline Vec Load(const E4M3* p, int n) {
+  __m128i bytes = _mm_setzero_si128();
+  __builtin_memcpy(&bytes, p, static_cast<unsigned>(n));
+  return WidenE4M3Codes(bytes);
 }
 
 inline PairVec LoadPairs(const Bf16* p) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/bf16.h"
+#include "kernels/e4m3.h"
 
 namespace troupe::TROUPE_ISA {
 
@@ -71,6 +72,25 @@ inline void Store(Bf16* p, Vec a) {
 }
 inline void Store(Bf16* p, Vec a, int n) {
   _mm256_mask_storeu_epi16(p, FirstLanes(n), NarrowBf16(a));
+}
+
+// Subnormal codes apart: products with subnormal numbers are slow.
+inline Vec WidenE4M3Codes(__m128i bytes) {
+  const __m512i codes = _mm512_cvtepu8_epi32(bytes);
+  const __m512i size = _mm512_and_si512(codes, _mm512_set1_epi32(0x7f));
+  const __m512i sign = _mm512_slli_epi32(_mm512_xor_si512(codes, size), 24);
+  const __m512i normal =
+      _mm512_add_epi32(_mm512_slli_epi32(size, 20), _mm512_set1_epi32(120 << 23));
+  const __m512 subnormal = _mm512_mul_ps(_mm512_cvtepi32_ps(size), _mm512_set1_ps(0x1p-9f));
+  const __mmask16 small = _mm512_cmplt_epi32_mask(size, _mm512_set1_epi32(8));
+  const __m512i number = _mm512_mask_blend_epi32(small, normal, _mm512_castps_si512(subnormal));
+  return {_mm512_castsi512_ps(_mm512_or_si512(number, sign))};
+}
+inline Vec Load(const E4M3* p) {
+  return WidenE4M3Codes(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Vec Load(const E4M3* p, int n) {
+  return WidenE4M3Codes(_mm_maskz_loadu_epi8(FirstLanes(n), p));
 }
 
 inline PairVec LoadPairs(const Bf16* p) { return {_mm512_loadu_si512(p)}; }

@@ -2,12 +2,13 @@
 change of layout tells of. No stream is lost or repeats a token, and what serves afterwards is the
 old layout, the new one, or what the ranks that are left form."""
 
+import shutil
 import time
 import unittest
 
 import grpc
 from elastic import ElasticTest
-from harness import wait_until
+from harness import MODEL, wait_until
 from streams import Streams, reshard
 
 # 64 streams and three ranks on the cores of one machine, which may be busy with others: the goal is
@@ -73,6 +74,22 @@ class Kills(ElasticTest):
                                                 (1, 3, 1, True), (1, 3, 1, False))
                     print(f"{victim} killed while {phase}: {outcome}, then {layout}")
                     self.stop_all()
+
+    def test_a_peer_killed_while_ranks_without_weights_read(self):
+        own = self.folder / "configs"
+        shutil.copytree(MODEL, own, ignore=shutil.ignore_patterns("*.safetensors*"))
+        coordinator, workers = self.start_elastic("tp2", 2)
+        for name in ["w2", "w3"]:
+            self.add_rank(coordinator, name, model=own)
+        self.wait_spares(coordinator, 4)
+        expected = self.expected(coordinator.channel, 16, 64)
+        streams = Streams(coordinator.channel, 16, 64)
+        wait_until(lambda: streams.least_tokens() >= 8, "streams go on")
+        outcome = self.change_and_kill(coordinator, "preparing", workers[0].kill)
+        self.assertEqual(streams.join(), expected)
+        layout = self.serves_one_of(coordinator, (1, 3, 1, True), (1, 3, 1, False),
+                                    (2, 1, 1, False), (1, 1, 1, False))
+        print(f"w0 killed while ranks read from it: {outcome}, then {layout}")
 
     def test_a_coordinator_killed_in_a_change(self):
         for phase in PHASES:

@@ -46,6 +46,8 @@ class Reshard(ElasticTest):
             self.assertEqual(streams.ended(), 0, "the change met no stream")
             outcome = events[-1].outcome
             moves = events[0].plan.ranks
+            for move in moves:
+                self.assertEqual(sum(read.bytes for read in move.reads), move.peer_bytes)
             moved = [len(times) for times in streams.times]
             wait_until(lambda: all(len(times) > count + 1 or reply is not None
                                    for times, count, reply
@@ -54,7 +56,8 @@ class Reshard(ElasticTest):
             print(f"{name}: prepared in "
                   f"{outcome.prepare_us / 1e6:.2f} s, switched in {outcome.switch_us / 1e6:.2f} s, "
                   f"longest stall {streams.longest_stall_s(since, until):.2f} s, "
-                  f"{sum(m.disk_bytes + m.peer_bytes for m in moves) / 2**20:.1f} MiB loaded, "
+                  f"{outcome.peer_bytes / 2**20:.1f} MiB read from peers, "
+                  f"{outcome.disk_bytes / 2**20:.1f} MiB from disk, "
                   f"{self.replica(coordinator).tokens_kept} tokens kept")
         self.assertEqual(streams.join(), expected)
         self.assertEqual(self.layout(coordinator), (2, 1, 1, False))
@@ -66,7 +69,7 @@ class Reshard(ElasticTest):
         own = self.folder / "own"
         shutil.copytree(MODEL, own)
         coordinator, _ = self.start_elastic("dp2 ep", 2)
-        self.add_rank(coordinator, "w2", model=own)
+        self.add_rank(coordinator, "w2", "--load-from-peers=false", model=own)
         self.wait_spares(coordinator, 3)
         reshard(coordinator.channel, "dp3 ep")
         expected = Streams(coordinator.channel, 4, 16).join()
@@ -82,6 +85,51 @@ class Reshard(ElasticTest):
                 self.assertRegex(raised.exception.details(), "rolled back.*layer 7 attention.*w2")
                 self.assertEqual(self.layout(coordinator), (1, 2, 1, True))
                 self.assertEqual(Streams(coordinator.channel, 4, 16).join(), expected)
+
+    def configs_alone(self):
+        """A copy of the model's folder without its weights."""
+        own = self.folder / "configs"
+        shutil.copytree(MODEL, own, ignore=shutil.ignore_patterns("*.safetensors*"))
+        return own
+
+    def test_ranks_without_weights_read_them_from_peers(self):
+        own = self.configs_alone()
+        coordinator, _ = self.start_elastic("tp2", 2)
+        expected = Streams(coordinator.channel, 8, 32).join()
+        for name in ["w2", "w3"]:
+            self.add_rank(coordinator, name, model=own)
+        self.wait_spares(coordinator, 4)
+        for layout in ["tp2 dp2 ep", "pp4"]:
+            with self.subTest(layout=layout):
+                streams = Streams(coordinator.channel, 8, 32)
+                wait_until(lambda: streams.least_tokens() >= 2, "streams go on")
+                events = reshard(coordinator.channel, layout)
+                self.assertEqual(streams.join(), expected)
+                for move in events[0].plan.ranks:
+                    print(move.worker, move.keep_bytes, move.disk_bytes,
+                          [(read.worker, read.bytes) for read in move.reads])
+                    if move.worker in ["w2", "w3"]:
+                        self.assertEqual(move.disk_bytes, 0)
+                        self.assertLessEqual({read.worker for read in move.reads}, {"w0", "w1"})
+                self.assertGreater(events[-1].outcome.peer_bytes, 0)
+                self.assertEqual(Streams(coordinator.channel, 8, 32).join(), expected)
+
+    def test_another_model_rolls_the_change_back(self):
+        """Of the same weights, so that what the rank reads does not tell."""
+        own = self.folder / "own"
+        shutil.copytree(MODEL, own)
+        tokenizer = own / "tokenizer_config.json"
+        tokenizer.write_text(tokenizer.read_text() + "\n")
+        coordinator, _ = self.start_elastic("dp2 ep", 2)
+        self.add_rank(coordinator, "w2", model=own)
+        self.wait_spares(coordinator, 3)
+        with self.assertRaises(grpc.RpcError) as raised:
+            reshard(coordinator.channel, "dp3 ep")
+        print(raised.exception.details())
+        self.assertEqual(raised.exception.code(), grpc.StatusCode.ABORTED)
+        self.assertRegex(raised.exception.details(),
+                         "rolled back.*rank w2 has prepared another model")
+        self.assertEqual(self.layout(coordinator), (1, 2, 1, True))
 
     def test_a_change_that_changes_nothing_is_refused(self):
         coordinator, _ = self.start_elastic("tp2", 2)

@@ -52,7 +52,7 @@ class WorkerCacheTest : public ::testing::Test {
     return *std::move(cache);
   }
 
-  std::unique_ptr<WorkerServer> StartWorker() {
+  std::unique_ptr<WorkerServer> StartWorker(const std::string& kv_cache_dtype = "auto") {
     WorkerServer::Config config;
     config.rpc.listen = absl::StrCat("unix:", dir_, "/worker.sock");
     config.coordinator.clear();
@@ -62,6 +62,7 @@ class WorkerCacheTest : public ::testing::Test {
     config.rank.kv_memory_bytes = 64 << 20;
     config.rank.max_rows = 2;
     config.rank.max_context = 1024;
+    config.rank.kv_cache_dtype = kv_cache_dtype;
     auto worker = WorkerServer::Start(config);
     CHECK_OK(worker);
     return *std::move(worker);
@@ -121,12 +122,16 @@ Outcomes Await(SessionClient& session, v1::StepPlan plan, size_t count) {
   return outcomes;
 }
 
-TEST_F(WorkerCacheTest, AnotherWorkerGoesOnFromStoredBlocksBitByBit) {
+// With the dtype of keys and values.
+class WorkerCacheDTypeTest : public WorkerCacheTest,
+                             public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(WorkerCacheDTypeTest, AnotherWorkerGoesOnFromStoredBlocksBitByBit) {
   Generated want;
   uint64_t transfers = 0;
   {
     const auto cache = StartCache();
-    const auto worker = StartWorker();
+    const auto worker = StartWorker(GetParam());
     SessionClient session(worker->address());
     ASSERT_TRUE(session.Hello(1).ok());
     v1::StepPlan plan = session.NextPlan();
@@ -144,7 +149,7 @@ TEST_F(WorkerCacheTest, AnotherWorkerGoesOnFromStoredBlocksBitByBit) {
   }
   // Everything was dropped, the cache service's memory as well.
   const auto cache = StartCache();
-  const auto worker = StartWorker();
+  const auto worker = StartWorker(GetParam());
   SessionClient session(worker->address());
   ASSERT_TRUE(session.Hello(1).ok());
   const int groups = worker->info().groups_size();
@@ -175,6 +180,28 @@ TEST_F(WorkerCacheTest, AnotherWorkerGoesOnFromStoredBlocksBitByBit) {
     }
   }
   EXPECT_EQ(Generate(session, std::move(plan), kWholeBlocks * kTokensOfBlock), want);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, WorkerCacheDTypeTest, ::testing::Values("auto", "fp8"));
+
+TEST_F(WorkerCacheTest, BlocksOfAnotherDTypeAreMisses) {
+  const auto cache = StartCache();
+  std::string identity;
+  for (const char* kv_cache_dtype : {"fp8", "auto"}) {
+    const auto worker = StartWorker(kv_cache_dtype);
+    EXPECT_NE(worker->info().identity(), identity);
+    identity = worker->info().identity();
+    SessionClient session(worker->address());
+    ASSERT_TRUE(session.Hello(1).ok());
+    v1::StepPlan plan = session.NextPlan();
+    *plan.add_loads() = Transfer(1, 0, 0, 0);
+    EXPECT_EQ(Await(session, std::move(plan), 1),
+              (Outcomes{{1, v1::TransferDone::OUTCOME_MISS}}));
+    plan = session.NextPlan();
+    *plan.add_stores() = Transfer(2, 0, 0, 1);
+    EXPECT_EQ(Await(session, std::move(plan), 1),
+              (Outcomes{{2, v1::TransferDone::OUTCOME_DONE}}));
+  }
 }
 
 TEST_F(WorkerCacheTest, WhatIsNotThereOrNotWholeIsAMiss) {

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -19,38 +20,6 @@ void Dawdle(const Copies& copies) {
 
 }  // namespace
 
-QueuedCopies::Lane::Lane() : thread_([this] { Run(); }) {}
-
-QueuedCopies::Lane::~Lane() {
-  {
-    std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  changed_.notify_one();
-  thread_.join();
-}
-
-void QueuedCopies::Lane::Push(absl::AnyInvocable<void()> work) {
-  {
-    std::lock_guard lock(mutex_);
-    queue_.push_back(std::move(work));
-  }
-  changed_.notify_one();
-}
-
-void QueuedCopies::Lane::Run() {
-  std::unique_lock lock(mutex_);
-  while (true) {
-    changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-    if (queue_.empty()) return;
-    absl::AnyInvocable<void()> work = std::move(queue_.front());
-    queue_.pop_front();
-    lock.unlock();
-    work();
-    lock.lock();
-  }
-}
-
 QueuedCopies::QueuedCopies(std::function<void(absl::AnyInvocable<void()>)> push)
     : push_(std::move(push)) {}
 
@@ -60,7 +29,7 @@ QueuedCopies::Event QueuedCopies::InOperations() {
   return event;
 }
 
-QueuedCopies::Event QueuedCopies::In(Lane& lane) {
+QueuedCopies::Event QueuedCopies::In(WorkQueue& lane) {
   auto event = std::make_shared<absl::Notification>();
   lane.Push([event] { event->Notify(); });
   return event;

@@ -6,16 +6,13 @@
 #ifndef TROUPE_WORKER_TESTING_QUEUED_COPIES_H_
 #define TROUPE_WORKER_TESTING_QUEUED_COPIES_H_
 
-#include <condition_variable>
-#include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
-#include <thread>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/synchronization/notification.h"
 #include "kernels/side_copies.h"
+#include "worker/testing/work_queue.h"
 
 namespace troupe {
 
@@ -32,29 +29,12 @@ class QueuedCopies final : public SideCopies {
  private:
   using Event = std::shared_ptr<absl::Notification>;
 
-  // Runs what it is given, in order, on a thread of its own.
-  class Lane {
-   public:
-    Lane();
-    ~Lane();
-    void Push(absl::AnyInvocable<void()> work);
-
-   private:
-    void Run();
-
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    std::deque<absl::AnyInvocable<void()>> queue_;  // guarded by mutex_, as is the next
-    bool stopping_ = false;
-    std::thread thread_;
-  };
-
   Event InOperations();
-  static Event In(Lane& lane);
+  static Event In(WorkQueue& lane);
 
   const std::function<void(absl::AnyInvocable<void()>)> push_;
-  Lane out_;
-  Lane in_;
+  WorkQueue out_;
+  WorkQueue in_;
 };
 
 }  // namespace troupe

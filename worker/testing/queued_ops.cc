@@ -8,46 +8,7 @@
 
 namespace troupe {
 
-QueuedOps::QueuedOps(std::unique_ptr<Ops> inner)
-    : inner_(std::move(inner)), thread_([this] { Run(); }) {}
-
-QueuedOps::~QueuedOps() {
-  {
-    std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  changed_.notify_all();
-  thread_.join();
-}
-
-void QueuedOps::Run() {
-  std::unique_lock lock(mutex_);
-  while (true) {
-    changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-    if (queue_.empty()) return;
-    absl::AnyInvocable<void()> work = std::move(queue_.front());
-    queue_.pop_front();
-    lock.unlock();
-    work();
-    lock.lock();
-    ++done_;
-    changed_.notify_all();
-  }
-}
-
-void QueuedOps::Push(absl::AnyInvocable<void()> work) {
-  ++queued_;
-  {
-    std::lock_guard lock(mutex_);
-    queue_.push_back(std::move(work));
-  }
-  changed_.notify_all();
-}
-
-void QueuedOps::WaitFor(int64_t done) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this, done] { return done_ >= done; });
-}
+QueuedOps::QueuedOps(std::unique_ptr<Ops> inner) : inner_(std::move(inner)) {}
 
 absl::StatusOr<Buffer> QueuedOps::Allocate(int64_t bytes) {
   Synchronize();
@@ -66,10 +27,10 @@ void QueuedOps::Clear(void* to, int64_t bytes) {
 }
 
 void QueuedOps::BeginStep() {
-  turns_[turn_].end = queued_;
+  turns_[turn_].end = queue_.pushed();
   turn_ ^= 1;
   Turn& turn = turns_[turn_];
-  WaitFor(turn.end);
+  queue_.WaitFor(turn.end);
   // The memory stays for a while, so that whoever still reads it sees this.
   const auto old = static_cast<ptrdiff_t>(turn.pieces.size()) - kKeptPieces;
   if (old > 0) turn.pieces.erase(turn.pieces.begin(), turn.pieces.begin() + old);

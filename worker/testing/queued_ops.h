@@ -8,17 +8,16 @@
 #define TROUPE_WORKER_TESTING_QUEUED_OPS_H_
 
 #include <array>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "kernels/ops.h"
+#include "worker/testing/work_queue.h"
 
 namespace troupe {
 
@@ -26,7 +25,6 @@ class QueuedOps final : public Ops {
  public:
   // `inner` computes in the caller's own memory.
   explicit QueuedOps(std::unique_ptr<Ops> inner);
-  ~QueuedOps() override;
 
   std::string Describe() const override { return inner_->Describe() + ", queued"; }
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override;
@@ -41,7 +39,7 @@ class QueuedOps final : public Ops {
   bool HasIntegerProducts() const override { return inner_->HasIntegerProducts(); }
   std::unique_ptr<SideCopies> MakeSideCopies() override;
   bool WhenDone(absl::AnyInvocable<void()> done) override;
-  void Synchronize() override { WaitFor(queued_); }
+  void Synchronize() override { queue_.WaitFor(queue_.pushed()); }
   absl::Status status() const override { return inner_->status(); }
 
   void Embed(const EmbedParams& p) override { Later(&Ops::Embed, p); }
@@ -78,20 +76,12 @@ class QueuedOps final : public Ops {
   void Later(void (Ops::*operation)(const Params&), const Params& params) {
     Push([this, operation, params] { (inner_.get()->*operation)(params); });
   }
-  void Push(absl::AnyInvocable<void()> work);
-  void WaitFor(int64_t done);
-  void Run();
+  void Push(absl::AnyInvocable<void()> work) { queue_.Push(std::move(work)); }
 
   std::unique_ptr<Ops> inner_;
   std::array<Turn, 2> turns_;
   int turn_ = 0;
-  int64_t queued_ = 0;  // since the beginning
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<absl::AnyInvocable<void()>> queue_;  // guarded by mutex_, as are the next two
-  int64_t done_ = 0;
-  bool stopping_ = false;
-  std::thread thread_;
+  WorkQueue queue_;  // runs to its end before the others go
 };
 
 }  // namespace troupe

@@ -72,9 +72,10 @@ absl::StatusOr<std::unique_ptr<RunnerHarness>> RunnerHarness::Create(std::unique
 }
 
 absl::Status RunnerHarness::Prepare() {
-  const DType dtype = KvDType(model_.mode);
+  const DType dtype = options_.fp8_kv ? DType::kE4M3 : KvDType(model_.mode);
   std::vector<StateGroup> groups =
       ShardStateGroups(model_.shard, {.kv_bytes_per_element = static_cast<int>(BytesOf(dtype)),
+                                      .kv_scale_bytes = static_cast<int>(ScaleBytesOf(dtype)),
                                       .with_mtp = model_.mtp.has_value()});
   const int blocks = (options_.max_context_tokens + kBlockTokens - 1) / kBlockTokens;
   KvPages::Options page_options;

@@ -28,6 +28,7 @@ class RunnerHarness {
  public:
   struct Options {
     ComputeMode mode = ComputeMode::kF32;
+    bool fp8_kv = false;         // keys and values; otherwise as `mode` says
     bool reference_ops = false;  // the naive oracle instead of the fast kernels
     std::optional<CpuIsa> isa;   // empty: the best of this CPU
     // Empty: TROUPE_TEST_DEVICE, else the CPU.
