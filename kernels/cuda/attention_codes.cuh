@@ -49,89 +49,124 @@ struct CodedLoader {
            (warp * Sizes::kCodeStages + fill % Sizes::kCodeStages) * Sizes::kCodeStageBytes;
   }
 
-  // Fill by fill: a tile's keys, then its values. Starts the copies of the warp's rows.
+  // Starts the copies of the warp's rows of a tile.
+  template <int kBlocks>
+  __device__ __forceinline__ void StartRows(const KvStream& stream, uint32_t page, std::byte* to) {
+    constexpr int kCopies = kRows * kBlocks * 64 / 16 / kWarpSize;
+    const int size = stream.head_dim;
+    const std::byte* in_page = stream.base + page * stream.page_bytes;
+    const int row = task.kv_head * kAttentionTile + warp * kRows;
+    const std::byte* codes = in_page + row * size + lane * 16;
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      if (lane + i * kWarpSize < size * kRows / 16) {
+        CopyAsync16(to + (lane + i * kWarpSize) * 16, codes + i * kWarpSize * 16, /*valid=*/true);
+      }
+    }
+    if (lane == 0) {
+      CopyAsync16(to + size * kRows, in_page + stream.kv_heads * kAttentionTile * size + row,
+                  /*valid=*/true);
+    }
+  }
+
+  // Fill by fill: a tile's keys, then its values.
+  template <bool kKeys>
   __device__ __forceinline__ void Start(int fill) {
     const AttentionParams& attention = params.attention;
     const int tile = task.seen.first_tile + fill / 2;
-    if (tile - batch_first >= kWarpSize) {
+    if (tile >= task.seen.end_tile) return;
+    if (kKeys && tile - batch_first >= kWarpSize) {
       batch_first = tile;
       page_of_lane = attention.tables.pages[task.slot * attention.tables.stride +
                                             min(tile + lane, task.seen.end_tile - 1)];
     }
     const uint32_t page = __shfl_sync(kAllLanes, page_of_lane, tile - batch_first);
-    const KvStream& stream = fill % 2 == 0 ? attention.k : attention.v;
-    const int size = stream.head_dim;
-    const std::byte* in_page = stream.base + page * stream.page_bytes;
-    const int row = task.kv_head * kAttentionTile + warp * kRows;
-    const std::byte* codes = in_page + static_cast<int64_t>(row) * size;
-    std::byte* to = Stage(fill);
-    for (int chunk = lane; chunk < size * kRows / 16; chunk += kWarpSize) {
-      CopyAsync16(to + chunk * 16, codes + chunk * 16, /*valid=*/true);
-    }
-    if (lane == 0) {
-      const std::byte* scales =
-          in_page + static_cast<int64_t>(stream.kv_heads) * kAttentionTile * size + row;
-      CopyAsync16(to + size * kRows, scales, /*valid=*/true);
+    if constexpr (kKeys) {
+      StartRows<Sizes::kKeyBlocks>(attention.k, page, Stage(fill));
+    } else {
+      StartRows<Sizes::kValueBlocks>(attention.v, page, Stage(fill));
     }
   }
 
-  // The warp's rows of a fill, in bf16 column blocks; zeros for entries that are not seen.
+  // The warp's rows of a fill, in bf16 column blocks; zeros for entries that are not seen. Without
+  // branches, so that the rows' loads and products overlap.
   template <int kBlocks>
   __device__ __forceinline__ void Widen(int fill, int size, std::byte* slot) const {
     constexpr int kChunks = kBlocks * 4;  // of 16 codes
+    constexpr int kTurns = kRows * kChunks / kWarpSize;
+    constexpr int kAtOnce = kTurns < 4 ? kTurns : 4;
     const std::byte* stage = Stage(fill);
     const auto* scales = reinterpret_cast<const uint8_t*>(stage + size * kRows);
     const EdgeTile edge(task.seen, (task.seen.first_tile + fill / 2) * kAttentionTile);
+    const int chunk = lane % kChunks;
+    // Column blocks begin in the same bank: lanes of the odd ones have their second half first.
+    const int first = chunk / 4 % 2;
+    const bool inside = chunk * 16 < size;
 #pragma unroll
-    for (int i = 0; i < kRows * kChunks / kWarpSize; ++i) {
-      const int own_row = (i * kWarpSize + lane) / kChunks;
-      const int chunk = (i * kWarpSize + lane) % kChunks;
-      const int row = warp * kRows + own_row;
-      uint4 halves[2] = {};
-      if (row >= edge.begin && row < edge.end && chunk * 16 < size) {
-        const uint4 codes = *reinterpret_cast<const uint4*>(stage + own_row * size + chunk * 16);
-        const uint32_t factor = CodeFactor(scales[own_row]);
-        halves[0] = {WidenCodes<0>(codes.x, factor), WidenCodes<1>(codes.x, factor),
-                     WidenCodes<0>(codes.y, factor), WidenCodes<1>(codes.y, factor)};
-        halves[1] = {WidenCodes<0>(codes.z, factor), WidenCodes<1>(codes.z, factor),
-                     WidenCodes<0>(codes.w, factor), WidenCodes<1>(codes.w, factor)};
+    for (int begin = 0; begin < kTurns; begin += kAtOnce) {
+      uint4 codes[kAtOnce];
+      uint32_t factor[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int row = ((begin + i) * kWarpSize + lane) / kChunks;
+        codes[i] = *reinterpret_cast<const uint4*>(stage + row * size + chunk * 16);
+        factor[i] = CodeFactor(scales[row]);
       }
-      // Column blocks begin in the same bank: lanes of the odd ones have their second half first.
-      std::byte* to = slot + chunk / 4 * kColumnBlockBytes;
-      const int first = chunk / 4 % 2;
 #pragma unroll
-      for (int turn = 0; turn < 2; ++turn) {
-        const int half = turn ^ first;
-        *reinterpret_cast<uint4*>(to + SwizzledOffset(row, chunk % 4 * 2 + half)) =
-            half == 0 ? halves[0] : halves[1];
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int row = warp * kRows + ((begin + i) * kWarpSize + lane) / kChunks;
+        const bool seen = row >= edge.begin && row < edge.end && inside;
+        const uint32_t by = seen ? factor[i] : 0;
+        const uint32_t words[4] = {
+            first == 0 ? codes[i].x : codes[i].z, first == 0 ? codes[i].y : codes[i].w,
+            first == 0 ? codes[i].z : codes[i].x, first == 0 ? codes[i].w : codes[i].y};
+        std::byte* to = slot + chunk / 4 * kColumnBlockBytes;
+        *reinterpret_cast<uint4*>(to + SwizzledOffset(row, chunk % 4 * 2 + first)) = {
+            WidenCodes<0>(words[0], by), WidenCodes<1>(words[0], by), WidenCodes<0>(words[1], by),
+            WidenCodes<1>(words[1], by)};
+        *reinterpret_cast<uint4*>(to + SwizzledOffset(row, chunk % 4 * 2 + (first ^ 1))) = {
+            WidenCodes<0>(words[2], by), WidenCodes<1>(words[2], by), WidenCodes<0>(words[3], by),
+            WidenCodes<1>(words[3], by)};
       }
     }
+  }
+
+  template <bool kKeys>
+  __device__ __forceinline__ void Fill(int fill) {
+    constexpr int kAhead = Sizes::kCodeStages - 1;
+    Start<kKeys == (kAhead % 2 == 0)>(fill + kAhead);
+    CommitCopies();
+    WaitForCopies<kAhead>();
+    const int slot = fill % Sizes::kSlots;
+    if (fill >= Sizes::kSlots) WaitFor(shared.empty + slot, (fill / Sizes::kSlots - 1) & 1);
+    __syncwarp();
+    std::byte* to = shared.slots + slot * Sizes::kSlotBytes;
+    if constexpr (kKeys) {
+      Widen<Sizes::kKeyBlocks>(fill, params.attention.k.head_dim, to);
+    } else {
+      Widen<Sizes::kValueBlocks>(fill, params.attention.v.head_dim, to);
+    }
+    // Products read what ordinary stores wrote.
+    FenceForProducts();
+    __syncwarp();
+    if (lane == 0) Arrive(shared.full + slot);
   }
 
   __device__ void Run() {
     constexpr int kAhead = Sizes::kCodeStages - 1;
     const int fills = (task.seen.end_tile - task.seen.first_tile) * 2;
+#pragma unroll
     for (int fill = 0; fill < kAhead; ++fill) {
-      if (fill < fills) Start(fill);
+      if (fill % 2 == 0) {
+        Start<true>(fill);
+      } else {
+        Start<false>(fill);
+      }
       CommitCopies();
     }
-    for (int fill = 0; fill < fills; ++fill) {
-      if (fill + kAhead < fills) Start(fill + kAhead);
-      CommitCopies();
-      WaitForCopies<kAhead>();
-      const int slot = fill % Sizes::kSlots;
-      if (fill >= Sizes::kSlots) WaitFor(shared.empty + slot, (fill / Sizes::kSlots - 1) & 1);
-      __syncwarp();
-      std::byte* to = shared.slots + slot * Sizes::kSlotBytes;
-      if (fill % 2 == 0) {
-        Widen<Sizes::kKeyBlocks>(fill, params.attention.k.head_dim, to);
-      } else {
-        Widen<Sizes::kValueBlocks>(fill, params.attention.v.head_dim, to);
-      }
-      // Products read what ordinary stores wrote.
-      FenceForProducts();
-      __syncwarp();
-      if (lane == 0) Arrive(shared.full + slot);
+    for (int fill = 0; fill < fills; fill += 2) {
+      Fill<true>(fill);
+      Fill<false>(fill + 1);
     }
   }
 };

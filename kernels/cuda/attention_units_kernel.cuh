@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
   __syncthreads();
   if (threadIdx.x < kWarpgroupThreads) {
     if constexpr (Sizes::kTwo) GiveUpRegisters<56>();
-    if constexpr (Sizes::kWarpgroups == 2) GiveUpRegisters<Sizes::kCoded ? 40 : 24>();
+    if constexpr (Sizes::kWarpgroups == 2) GiveUpRegisters<Sizes::kCoded ? 56 : 24>();
     if constexpr (Sizes::kCoded) {
       CodedLoader<Sizes>{params, task, shared}.Run();
     } else if constexpr (kLoadsPieces<Sizes, kSeen>) {
@@ -234,7 +234,7 @@ __global__ void __launch_bounds__(Sizes::kThreads, Sizes::kTwo ? 2 : 1)
     }
   } else {
     if constexpr (Sizes::kTwo) TakeRegisters<200>();
-    if constexpr (Sizes::kWarpgroups == 2) TakeRegisters<Sizes::kCoded ? 232 : 240>();
+    if constexpr (Sizes::kWarpgroups == 2) TakeRegisters<Sizes::kCoded ? 224 : 240>();
     ComputeRows<Sizes, kSeen>(params, task, shared);
   }
 }

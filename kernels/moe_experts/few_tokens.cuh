@@ -352,8 +352,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1) FewTokensDownKernel(FewToke
         const int column = n * kStreamColumns + lane % 4 * 2 + part % 2;
         const int output = lane / 4 + part / 2 * 8;
         if (column >= slots.size[slot]) continue;
-        const float result =
-            sums[n][part] + (bias == nullptr ? 0.0F : bias[first_output + output]);
+        const float result = sums[n][part] + (bias == nullptr ? 0.0F : bias[first_output + output]);
         // As kernels/moe_experts/grouped_product.cuh rounds them.
         results[slots.pairs[slot][column] * kStreamRows + output] = Widen(Narrow<CudaBf16>(result));
       }

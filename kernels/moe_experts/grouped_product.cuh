@@ -46,7 +46,7 @@ struct GroupedProduct {
   const int32_t* tile_rows = nullptr;    // how many
   const int32_t* tile_count = nullptr;   // [1]
   int inputs = 0;
-  int weight_rows = 0;  // a multiple of 16
+  int weight_rows = 0;      // a multiple of 16
   CudaBf16* out = nullptr;  // [rows, weight_rows]; with kGated [rows, weight_rows / 2]
   int64_t out_stride = 0;
   Activation activation;  // with kGated

@@ -250,7 +250,7 @@ void LaunchGrouped(const GroupedProduct& product, const CudaBf16* x, int64_t row
 // By kernels/moe_experts/grouped_product.cuh: [pairs, hidden], sorted by expert, in scratch memory.
 template <class Shape>
 const CudaBf16* RunGrouped(const MoeExpertsParams& params, const CudaExpertList& experts,
-                        const ExpertTiles& tiles, const CudaContext& context) {
+                           const ExpertTiles& tiles, const CudaContext& context) {
   const int64_t pairs = tiles.pairs;
   const int64_t hidden = experts.hidden();
   const int64_t size = experts.inner_size();
@@ -370,11 +370,10 @@ void CombineExperts(const MoeExpertsParams& params, const ExpertResults& routed,
   const int unit = params.out.cols % 4 == 0 && RowsAligned(params.out) ? 4 : 1;
   const dim3 grid(static_cast<unsigned>(params.x.rows),
                   static_cast<unsigned>(CeilDiv(params.out.cols, unit * kCombineThreads)));
-  const auto kernel = routed.dtype == DType::kBf16
-                          ? (unit == 4 ? CombineExpertsKernel<CudaBf16, 4>
-                                       : CombineExpertsKernel<CudaBf16, 1>)
-                          : (unit == 4 ? CombineExpertsKernel<float, 4>
-                                       : CombineExpertsKernel<float, 1>);
+  const auto kernel =
+      routed.dtype == DType::kBf16
+          ? (unit == 4 ? CombineExpertsKernel<CudaBf16, 4> : CombineExpertsKernel<CudaBf16, 1>)
+          : (unit == 4 ? CombineExpertsKernel<float, 4> : CombineExpertsKernel<float, 1>);
   Launch(kernel, {.grid = grid, .threads = kCombineThreads}, context, sums);
 }
 

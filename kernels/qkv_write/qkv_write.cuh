@@ -161,10 +161,10 @@ __global__ void __launch_bounds__(kQkvWriteThreads) QkvWriteTokensKernel(QkvWrit
   float k_weight[kOwn];
   LoadNormWeights(params.q, q_weight);
   LoadNormWeights(params.k, k_weight);
-  const auto load = [&](int head, float (&own)[kOwn]) {
+  const auto load = [&](int head, float(&own)[kOwn]) {
     const int k_head = head - params.q.heads;
-    const float* values = static_cast<const float*>(params.kv.v.data) +
-                          token * params.kv.v.stride + (k_head - k_heads) * kOwn * kWarpSize;
+    const float* values = static_cast<const float*>(params.kv.v.data) + token * params.kv.v.stride +
+                          (k_head - k_heads) * kOwn * kWarpSize;
     LoadHead(k_head < 0         ? HeadOf(params.q, token, head)
              : k_head < k_heads ? HeadOf(params.k, token, k_head)
                                 : values,
@@ -186,9 +186,9 @@ __global__ void __launch_bounds__(kQkvWriteThreads) QkvWriteTokensKernel(QkvWrit
       continue;
     }
     const bool is_key = k_head < k_heads;
-    Element* to = EntryFor<Element>(is_key ? params.kv.k_stream : params.kv.v_stream,
-                                    params.kv.tables, place.slot, place.entry,
-                                    is_key ? k_head : k_head - k_heads);
+    Element* to =
+        EntryFor<Element>(is_key ? params.kv.k_stream : params.kv.v_stream, params.kv.tables,
+                          place.slot, place.entry, is_key ? k_head : k_head - k_heads);
     if (is_key) {
       rotation.Run(params.k, k_weight, own,
                    [&](int c, float value) { to[c] = Narrow<Element>(value); });
