@@ -43,9 +43,9 @@ class StepInput {
   void AddRow(uint32_t slot, int32_t start, absl::Span<const uint32_t> tokens, GateRule gate,
               int logits);
 
-  // The token after the row's last one is to be drawn on the device. For each row with logits,
-  // which then has one of them, or for none.
-  void Draw(const SampleRule& rule);
+  // The token after the row's last one is to be drawn on the device, as the caller fills in. For
+  // each row with logits, which then has one of them, or for none.
+  SampleRule& Draw();
 
   // `part` becomes part `index` of `count` about equal ones of these tokens, in order; rows are cut
   // where that is `within_rows`. The index of the part's first row here; where the part is empty,

@@ -114,15 +114,4 @@ absl::StatusOr<SampledToken> Sample(const SamplingParams& params, const TokenCou
   return out;
 }
 
-SampleRule RuleOf(const SamplingParams& params, uint64_t output_index) {
-  SampleRule rule;
-  rule.seed = params.seed;
-  rule.output_index = output_index;
-  rule.temperature = params.temperature;
-  rule.top_k = params.top_k;
-  rule.top_p = params.top_p;
-  rule.min_p = params.min_p;
-  return rule;
-}
-
 }  // namespace troupe

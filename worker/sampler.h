@@ -40,7 +40,14 @@ struct SamplingParams {
 };
 
 // What Ops::Sample needs to know to choose token number `output_index` of a sequence's output.
-SampleRule RuleOf(const SamplingParams& params, uint64_t output_index);
+inline SampleRule RuleOf(const SamplingParams& params, uint64_t output_index) {
+  return {.seed = params.seed,
+          .output_index = output_index,
+          .temperature = params.temperature,
+          .top_k = params.top_k,
+          .top_p = params.top_p,
+          .min_p = params.min_p};
+}
 
 // InvalidArgument naming the field, what was found and what was wanted.
 absl::Status ValidateSampling(const SamplingParams& params);

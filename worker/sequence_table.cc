@@ -117,9 +117,8 @@ absl::Status SequenceTable::Finish(uint32_t slot) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<SequenceTable::Row> SequenceTable::TakeRow(uint32_t slot, uint32_t start,
-                                                          uint32_t count) {
-  TROUPE_RETURN_IF_ERROR(CheckLive("row_slot", slot));
+absl::Status SequenceTable::TakeRow(uint32_t slot, uint32_t start, uint32_t count, Row& row) {
+  if (slot >= slots_.size() || !slots_[slot].has_value()) return CheckLive("row_slot", slot);
   Sequence& sequence = *slots_[slot];
   if (sequence.last_step == step_) {
     return Bad("row_slot", slot, "a second row in one plan", "one row a sequence");
@@ -138,8 +137,10 @@ absl::StatusOr<SequenceTable::Row> SequenceTable::TakeRow(uint32_t slot, uint32_
   sequence.started = true;
   sequence.last_step = step_;
   sequence.computed = static_cast<uint32_t>(end);
-  const absl::Span<const uint32_t> tokens = sequence.tokens;
-  return Row{tokens.subspan(start, count), sequence.gate, end == tokens.size()};
+  row.tokens = {sequence.tokens.data() + start, count};
+  row.gate = sequence.gate;
+  row.samples = end == sequence.tokens.size();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<SampledToken> SequenceTable::SampleNext(uint32_t slot, absl::Span<float> logits,
@@ -155,14 +156,16 @@ absl::StatusOr<SampledToken> SequenceTable::SampleNext(uint32_t slot, absl::Span
   return sampled;
 }
 
-SequenceTable::Drawn SequenceTable::DrawNext(uint32_t slot, SampleRule& rule) {
+void SequenceTable::DrawNext(uint32_t slot, SampleRule& rule, Drawn& drawn) {
   Sequence& sequence = *slots_[slot];
   CHECK_EQ(sequence.computed, sequence.tokens.size());
   const auto index = static_cast<uint32_t>(sequence.tokens.size());
   rule = RuleOf(sequence.sampling, index - sequence.prompt_tokens);
   rule.slot = slot;
   sequence.tokens.push_back(kLastTokenOf | slot);
-  return {slot, sequence.serial, index};
+  drawn.slot = slot;
+  drawn.serial = sequence.serial;
+  drawn.index = index;
 }
 
 void SequenceTable::Settle(const Drawn& drawn, uint32_t token) {

@@ -57,7 +57,7 @@ class SequenceTable {
   // Begins a step, in which every sequence may have one row.
   void BeginStep() { ++step_; }
   // Counts tokens [start, start + count) as computed.
-  absl::StatusOr<Row> TakeRow(uint32_t slot, uint32_t start, uint32_t count);
+  absl::Status TakeRow(uint32_t slot, uint32_t start, uint32_t count, Row& row);
 
   // Draws the sequence's next token from `logits` [V], which are overwritten, and appends it.
   // Internal, with token 0 appended: the logits are damaged.
@@ -65,7 +65,7 @@ class SequenceTable {
                                           SamplerScratch& scratch);
   // How the device is to draw the sequence's next token, which is appended and not known yet.
   // REQUIRES: FitsDevice.
-  Drawn DrawNext(uint32_t slot, SampleRule& rule);
+  void DrawNext(uint32_t slot, SampleRule& rule, Drawn& drawn);
   // What was drawn. A sequence that is over by now is fine.
   void Settle(const Drawn& drawn, uint32_t token);
   bool FitsDevice(uint32_t slot) const { return slots_[slot]->sampling.FitsDevice(); }

@@ -29,7 +29,15 @@ class SequenceTableTest : public ::testing::Test {
  protected:
   absl::StatusOr<SequenceTable::Row> NextRow(uint32_t slot, uint32_t start, uint32_t count) {
     table_.BeginStep();
-    return table_.TakeRow(slot, start, count);
+    SequenceTable::Row row;
+    const absl::Status status = table_.TakeRow(slot, start, count, row);
+    if (!status.ok()) return status;
+    return row;
+  }
+  SequenceTable::Drawn Draw(uint32_t slot, SampleRule& rule) {
+    SequenceTable::Drawn drawn;
+    table_.DrawNext(slot, rule, drawn);
+    return drawn;
   }
   absl::StatusOr<uint32_t> Sample(uint32_t slot, uint32_t best) {
     std::vector<float> logits(kVocab, 0);
@@ -67,14 +75,14 @@ TEST_F(SequenceTableTest, ATokenDrawnOnTheDeviceIsNamedByItsSlotUntilItIsSettled
   ASSERT_TRUE(NextRow(1, 0, 2).ok());
   ASSERT_TRUE(table_.FitsDevice(1));
   SampleRule rule;
-  const SequenceTable::Drawn first = table_.DrawNext(1, rule);
+  const SequenceTable::Drawn first = Draw(1, rule);
   EXPECT_EQ(rule.slot, 1U);
   EXPECT_EQ(rule.seed, 3U);
   EXPECT_EQ(rule.output_index, 1U);
   EXPECT_EQ(rule.temperature, 0.5F);
   EXPECT_EQ(rule.top_k, 7U);
   EXPECT_THAT(NextRow(1, 2, 1)->tokens, ElementsAre(kLastTokenOf | 1));
-  const SequenceTable::Drawn second = table_.DrawNext(1, rule);
+  const SequenceTable::Drawn second = Draw(1, rule);
   EXPECT_EQ(rule.output_index, 2U);
   table_.Settle(first, 9);
   table_.Settle(second, 8);
@@ -85,7 +93,7 @@ TEST_F(SequenceTableTest, WhatWasDrawnForASequenceThatIsOverIsForgotten) {
   ASSERT_TRUE(table_.Add(Sequence(0, {4}, 1)).ok());
   ASSERT_TRUE(NextRow(0, 0, 1).ok());
   SampleRule rule;
-  const SequenceTable::Drawn drawn = table_.DrawNext(0, rule);
+  const SequenceTable::Drawn drawn = Draw(0, rule);
   ASSERT_TRUE(table_.Finish(0).ok());
   table_.Settle(drawn, 9);
   ASSERT_TRUE(table_.Add(Sequence(0, {5, 6}, 2)).ok());
@@ -131,8 +139,9 @@ TEST_F(SequenceTableTest, DamagedLogitsFailOnlyTheirRow) {
   ASSERT_TRUE(table_.Add(Sequence(0, {1}, 1)).ok());
   ASSERT_TRUE(table_.Add(Sequence(1, {1}, 1)).ok());
   table_.BeginStep();
-  ASSERT_TRUE(table_.TakeRow(0, 0, 1).ok());
-  ASSERT_TRUE(table_.TakeRow(1, 0, 1).ok());
+  SequenceTable::Row row;
+  ASSERT_TRUE(table_.TakeRow(0, 0, 1, row).ok());
+  ASSERT_TRUE(table_.TakeRow(1, 0, 1, row).ok());
   std::vector<float> damaged(kVocab, std::numeric_limits<float>::quiet_NaN());
   EXPECT_EQ(table_.SampleNext(0, absl::MakeSpan(damaged), scratch_).status().code(),
             absl::StatusCode::kInternal);

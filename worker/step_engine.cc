@@ -133,12 +133,16 @@ absl::Status StepEngine::AddRows(const v1::StepPlan& plan, Launched& step) {
   input_.Clear();
   sequences_.BeginStep();
   step.ahead = rank_->runner->alone();
-  for (int i = 0; i < plan.row_slot_size(); ++i) {
-    const uint32_t slot = plan.row_slot(i);
-    const uint32_t start = plan.row_start(i);
-    TROUPE_ASSIGN_OR_RETURN(const SequenceTable::Row row,
-                            sequences_.TakeRow(slot, start, plan.row_count(i)));
-    TROUPE_RETURN_IF_ERROR(rank_->pages->CheckRow(slot, start, plan.row_count(i)));
+  const absl::Span<const uint32_t> slots = plan.row_slot();
+  const absl::Span<const uint32_t> starts = plan.row_start();
+  const absl::Span<const uint32_t> counts = plan.row_count();
+  step.slots.reserve(slots.size());
+  SequenceTable::Row row;
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const uint32_t slot = slots[i];
+    const uint32_t start = starts[i];
+    TROUPE_RETURN_IF_ERROR(sequences_.TakeRow(slot, start, counts[i], row));
+    TROUPE_RETURN_IF_ERROR(rank_->pages->CheckRow(slot, start, counts[i]));
     input_.AddRow(slot, static_cast<int32_t>(start), row.tokens, row.gate, row.samples ? 1 : 0);
     if (!row.samples) continue;
     step.slots.push_back(slot);
@@ -149,10 +153,9 @@ absl::Status StepEngine::AddRows(const v1::StepPlan& plan, Launched& step) {
 }
 
 void StepEngine::DrawOnDevice(Launched& step) {
-  for (const uint32_t slot : step.slots) {
-    SampleRule rule;
-    step.drawn.push_back(sequences_.DrawNext(slot, rule));
-    input_.Draw(rule);
+  step.drawn.resize(step.slots.size());
+  for (size_t i = 0; i < step.slots.size(); ++i) {
+    sequences_.DrawNext(step.slots[i], input_.Draw(), step.drawn[i]);
   }
 }
 
@@ -181,6 +184,8 @@ absl::Status StepEngine::Finish(const Launched& step, v1::StepResult& result) {
 }
 
 void StepEngine::ReportDrawn(const Launched& step, v1::StepResult& result) {
+  result.mutable_sampled_slot()->Add(step.slots.begin(), step.slots.end());
+  result.mutable_sampled_token()->Reserve(static_cast<int>(step.slots.size()));
   for (size_t i = 0; i < step.slots.size(); ++i) {
     auto token = static_cast<uint32_t>(step.output.drawn[i]);
     if (token == kDamagedLogits) {
@@ -191,7 +196,6 @@ void StepEngine::ReportDrawn(const Launched& step, v1::StepResult& result) {
       token = 0;
     }
     sequences_.Settle(step.drawn[i], token);
-    result.add_sampled_slot(step.slots[i]);
     result.add_sampled_token(token);
   }
 }

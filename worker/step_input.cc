@@ -41,22 +41,24 @@ void StepInput::AddRow(uint32_t slot, int32_t start, absl::Span<const uint32_t> 
   CHECK(!tokens.empty());
   CHECK(logits >= 0 && static_cast<size_t>(logits) <= tokens.size()) << logits;
   const auto row = static_cast<int32_t>(slot_.size());
+  const auto first_token = static_cast<int32_t>(token_.size());
   slot_.push_back(slot);
   start_.push_back(start);
   gate_.push_back(gate);
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    if (i + logits >= tokens.size()) logit_tokens_.push_back(static_cast<int32_t>(token_.size()));
+  const auto count = static_cast<int32_t>(tokens.size());
+  for (int32_t i = 0; i < count; ++i) {
     token_.push_back(tokens[i]);
-    position_.push_back(start + static_cast<int32_t>(i));
+    position_.push_back(start + i);
     token_row_.push_back(row);
   }
-  first_.push_back(static_cast<int32_t>(token_.size()));
-  longest_ = std::max(longest_, start + static_cast<int>(tokens.size()));
+  for (int32_t i = count - logits; i < count; ++i) logit_tokens_.push_back(first_token + i);
+  first_.push_back(first_token + count);
+  longest_ = std::max(longest_, start + count);
 }
 
-void StepInput::Draw(const SampleRule& rule) {
-  draw_.push_back(rule);
-  CHECK_LE(draw_.size(), logit_tokens_.size());
+SampleRule& StepInput::Draw() {
+  CHECK(draw_.size() < logit_tokens_.size());
+  return draw_.emplace_back();
 }
 
 bool StepInput::OnlyDecodes() const {

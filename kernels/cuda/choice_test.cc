@@ -244,7 +244,7 @@ TEST(ChooseStreamTest, SpreadsTilesOverTheMultiprocessors) {
       ChooseStream(/*tiles=*/320, /*x_rows=*/1, /*inputs=*/2048, 0, kMultiprocessors);
   EXPECT_EQ(choice.warps, 3);
   EXPECT_EQ(choice.blocks, 107);
-  EXPECT_EQ(choice.stages, 8);
+  EXPECT_EQ(choice.stages, 6);
   EXPECT_EQ(ChooseStream(128, 1, 4096, 0, kMultiprocessors).blocks, 128);
   EXPECT_EQ(ChooseStream(9496, 1, 2048, 0, kMultiprocessors).blocks, kMultiprocessors);
 }

@@ -20,23 +20,46 @@ struct FewRowsProduct {
   StreamChoice choice;
 };
 
+// A warp's results of a tile: what is added to its sums comes while these are formed.
 template <int kColumnTiles>
-__device__ __forceinline__ void StoreFewRows(const FewRowsProduct& product, int tile,
-                                             const float (&sums)[kColumnTiles][4]) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+class FewRowsResults {
+ public:
+  __device__ __forceinline__ FewRowsResults(const FewRowsProduct& product, int tile)
+      : product_(product), tile_(tile) {
+    ForEach([&](int n, int part, int row, int output) {
+      bias_[n][part] = product.bias == nullptr ? 0.0F : product.bias[output];
+      before_[n][part] = product.accumulate ? product.out[row * product.out_stride + output] : 0.0F;
+    });
+  }
+
+  __device__ __forceinline__ void Store(const float (&sums)[kColumnTiles][4]) const {
+    ForEach([&](int n, int part, int row, int output) {
+      const float sum = sums[n][part] + bias_[n][part];
+      product_.out[row * product_.out_stride + output] =
+          product_.accumulate ? before_[n][part] + sum : sum;
+    });
+  }
+
+ private:
+  template <class Visit>
+  __device__ __forceinline__ void ForEach(const Visit& visit) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
 #pragma unroll
-  for (int n = 0; n < kColumnTiles; ++n) {
+    for (int n = 0; n < kColumnTiles; ++n) {
 #pragma unroll
-    for (int part = 0; part < 4; ++part) {
-      const int row = n * kStreamColumns + lane % 4 * 2 + part % 2;
-      const int output = tile * kStreamRows + lane / 4 + part / 2 * 8;
-      if (row >= product.rows) continue;
-      float* to = product.out + row * product.out_stride + output;
-      const float sum = sums[n][part] + (product.bias == nullptr ? 0.0F : product.bias[output]);
-      *to = product.accumulate ? *to + sum : sum;
+      for (int part = 0; part < 4; ++part) {
+        const int row = n * kStreamColumns + lane % 4 * 2 + part % 2;
+        const int output = tile_ * kStreamRows + lane / 4 + part / 2 * 8;
+        if (row < product_.rows) visit(n, part, row, output);
+      }
     }
   }
-}
+
+  const FewRowsProduct& product_;
+  int tile_;
+  float bias_[kColumnTiles][4];
+  float before_[kColumnTiles][4];
+};
 
 // kFours: see rows_to_shared.cuh. Dynamic shared memory: StreamMemory.
 template <int kColumnTiles, int kFours>
@@ -68,9 +91,10 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
     x_at[n] = memory.RowOfX(min(n * kStreamColumns + lane % 8, product.rows - 1), product.inputs);
   }
   for (int tile = first; tile < count; tile += step) {
+    const FewRowsResults<kColumnTiles> results(product, tile);
     float sums[kColumnTiles][4] = {};
     stream.Multiply(x_at, sums);
-    StoreFewRows<kColumnTiles>(product, tile, sums);
+    results.Store(sums);
   }
 }
 

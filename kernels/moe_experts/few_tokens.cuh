@@ -176,8 +176,6 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
 template <int kColumnTiles>
 class DownStream {
  public:
-  static constexpr int kRows = kColumnTiles * kStreamColumns;
-
   __device__ DownStream(const FewTokensExperts& params, const ExpertSlots& slots, WarpRing ring,
                         std::byte* inner, int group)
       : params_(params),
@@ -211,7 +209,7 @@ class DownStream {
       x_at[n] = SharedAddress(inner_) + column * kStreamRowBytes + lane / 8 * 16;
     }
     for (int input = 0; input < params_.size; input += kStreamInputs) {
-      const uint32_t inner_at = ring_.using_stage() * kRows * kStreamRowBytes;
+      const uint32_t inner_at = ring_.using_stage() * params_.tokens * kStreamRowBytes;
       const uint32_t stage = ring_.Await();
       uint32_t x[kColumnTiles];
 #pragma unroll
@@ -238,7 +236,7 @@ class DownStream {
     place.input += kStreamInputs;
     if (place.input < params_.size) return;
     place.input = 0;
-    place.slot += kStreamWarps;
+    place.slot += params_.choice.down.warps;
   }
   __device__ int Inputs(const Place& place) const {
     return min(kStreamInputs, params_.size - place.input);
@@ -249,7 +247,7 @@ class DownStream {
   }
   __device__ void CopyInner(const Place& place) {
     if (Lane() >= slots_.size[place.slot]) return;
-    CopyBulk(inner_ + (ring_.filling() * kRows + Lane()) * kStreamRowBytes,
+    CopyBulk(inner_ + (ring_.filling() * params_.tokens + Lane()) * kStreamRowBytes,
              params_.inner + slots_.pairs[place.slot][Lane()] * params_.size + place.input,
              Inputs(place) * 2, ring_.filled());
   }
@@ -262,24 +260,55 @@ class DownStream {
   Place filled_;
 };
 
-// A token's results in the order of its choices.
-__device__ __forceinline__ void CombineResults(const FewTokensExperts& params, int first_output,
-                                               const float* results) {
-  for (int i = static_cast<int>(threadIdx.x); i < params.tokens * kStreamRows;
-       i += kStreamThreads) {
-    const int token = i / kStreamRows;
-    const int64_t output = first_output + i % kStreamRows;
-    float sum = 0;
-    for (int k = 0; k < params.top_k; ++k) {
-      const int pair = token * params.top_k + k;
-      if (params.chosen[pair] < 0) continue;
-      sum = __fmaf_rn(params.weights[pair], results[pair * kStreamRows + i % kStreamRows], sum);
-    }
-    if (params.shared != nullptr) sum += params.shared[token * params.hidden + output];
-    float* to = params.out + token * params.out_stride + output;
-    *to = params.accumulate ? *to + sum : sum;
+// What pairs' results are multiplied with, of those that chose an expert.
+struct PairWeights {
+  float of[kMostFewPairs];
+  bool chose[kMostFewPairs];
+
+  // By all threads of the block, all having been chosen; known to them after the next barrier.
+  __device__ __forceinline__ void Bring(const FewTokensExperts& params) {
+    const int pair = static_cast<int>(threadIdx.x);
+    if (pair >= params.tokens * params.top_k) return;
+    of[pair] = __ldcg(params.weights + pair);
+    chose[pair] = __ldcg(params.chosen + pair) >= 0;
   }
-}
+};
+
+static_assert(kMostFewTokens * kStreamRows <= kStreamThreads);
+static_assert(kMostFewPairs <= kStreamThreads);
+
+// An output of a token, a thread's: what is added to the experts' sum comes while these are formed.
+struct CombinedOutput {
+  float* to;  // null: the thread has none
+  float shared = 0;
+  float before = 0;
+
+  // The earlier kernels having ended.
+  __device__ __forceinline__ CombinedOutput(const FewTokensExperts& params, int first_output) {
+    const int token = static_cast<int>(threadIdx.x) / kStreamRows;
+    const int output = first_output + static_cast<int>(threadIdx.x) % kStreamRows;
+    to = token < params.tokens ? params.out + token * params.out_stride + output : nullptr;
+    if (to == nullptr) return;
+    if (params.shared != nullptr) {
+      shared = params.shared[static_cast<int64_t>(token) * params.hidden + output];
+    }
+    if (params.accumulate) before = *to;
+  }
+
+  // The token's results in the order of its choices.
+  __device__ __forceinline__ void Store(const FewTokensExperts& params, const PairWeights& weights,
+                                        const float* results) const {
+    if (to == nullptr) return;
+    const int first_pair = static_cast<int>(threadIdx.x) / kStreamRows * params.top_k;
+    float sum = 0;
+    for (int pair = first_pair; pair < first_pair + params.top_k; ++pair) {
+      const int result = pair * kStreamRows + static_cast<int>(threadIdx.x) % kStreamRows;
+      if (weights.chose[pair]) sum = __fmaf_rn(weights.of[pair], results[result], sum);
+    }
+    if (params.shared != nullptr) sum += shared;
+    *to = params.accumulate ? before + sum : sum;
+  }
+};
 
 // out = the weighted sum of `down` inner over a token's choices. A block has kStreamRows outputs of
 // every token; its warps share out the experts. Dynamic shared memory: rings, a result for each
@@ -289,23 +318,30 @@ __global__ void __launch_bounds__(kStreamThreads, 1) FewTokensDownKernel(FewToke
   using Stream = DownStream<kColumnTiles>;
   extern __shared__ __align__(128) std::byte few_tokens_shared[];
   __shared__ ExpertSlots slots;
+  __shared__ PairWeights pair_weights;
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const int warps = params.choice.down.warps;
+  const bool streams = warp < warps;
   const int stages = params.choice.down.stages;
   std::byte* rings = AlignedStages(few_tokens_shared);
-  std::byte* inner = rings + kStreamWarps * stages * kStreamTileBytes;
-  const int inner_bytes = stages * Stream::kRows * kStreamRowBytes;  // of a warp
-  auto* results = reinterpret_cast<float*>(inner + kStreamWarps * inner_bytes);
+  std::byte* inner = rings + warps * stages * kStreamTileBytes;
+  const int inner_bytes = stages * params.tokens * kStreamRowBytes;  // of a warp
+  auto* results = reinterpret_cast<float*>(inner + warps * inner_bytes);
   auto* barriers =
       reinterpret_cast<CopyBarrier*>(results + params.tokens * params.top_k * kStreamRows);
-  const WarpRing ring(rings + warp * stages * kStreamTileBytes, barriers + warp * stages, stages);
+  const int first_stage = streams ? warp * stages : 0;
+  const WarpRing ring(rings + first_stage * kStreamTileBytes, barriers + first_stage,
+                      streams ? stages : 0);
   // The kernel before this one began when all was chosen.
-  FindSlots(params, slots, reinterpret_cast<int*>(barriers + kStreamWarps * stages));
+  pair_weights.Bring(params);
+  FindSlots(params, slots, reinterpret_cast<int*>(barriers + warps * stages));
   const int first_output = static_cast<int>(blockIdx.x) * kStreamRows;
   Stream stream(params, slots, ring, inner + warp * inner_bytes, static_cast<int>(blockIdx.x));
   stream.FillStages();
   LetNextKernelBegin();
-  for (int slot = warp; slot < slots.count; slot += kStreamWarps) {
+  const CombinedOutput combined(params, first_output);
+  for (int slot = warp; streams && slot < slots.count; slot += warps) {
     float sums[kColumnTiles][4] = {};
     stream.Multiply(slot, sums);
     const float* bias = params.down_bias[slots.expert[slot]];
@@ -323,7 +359,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1) FewTokensDownKernel(FewToke
     }
   }
   __syncthreads();
-  CombineResults(params, first_output, results);
+  combined.Store(params, pair_weights, results);
 }
 
 }  // namespace troupe

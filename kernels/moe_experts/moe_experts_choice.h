@@ -50,15 +50,19 @@ inline FewTokensChoice ChooseFewTokens(const ExpertsShape& shape, int multiproce
   choice.gate_up = ChooseStream(most_active * (shape.size / kGatedOutputs), shape.tokens,
                                 shape.hidden, finding_bytes, multiprocessors);
   // A block has one tile of outputs of all tokens, and its warps share out the experts.
-  constexpr int64_t kStageBytes = kStreamStageBytes + kMostFewTokens * kStreamRowBytes;
+  const int64_t stage_bytes = kStreamStageBytes + shape.tokens * kStreamRowBytes;
   const int64_t fixed_bytes =
       kStreamAlignBytes + finding_bytes + pairs * kStreamRows * static_cast<int64_t>(sizeof(float));
-  const int64_t stages = (kStreamSharedBytes - fixed_bytes) / (kStreamWarps * kStageBytes);
+  const int64_t stages = (kStreamSharedBytes - fixed_bytes) / stage_bytes;
   if (choice.gate_up.blocks == 0 || stages < 2) return {};
   choice.down.blocks = static_cast<int>(shape.hidden / kStreamRows);
-  choice.down.warps = kStreamWarps;
-  choice.down.stages = static_cast<int>(std::min<int64_t>(stages, kMostStreamStages));
-  choice.down.shared_bytes = fixed_bytes + kStreamWarps * choice.down.stages * kStageBytes;
+  // The fewest warps of which none has more experts than with as many as there could be.
+  const int64_t most_warps = std::min<int64_t>(kStreamWarps, stages / 2);
+  const int64_t experts_a_warp = (most_active + most_warps - 1) / most_warps;
+  choice.down.warps = static_cast<int>((most_active + experts_a_warp - 1) / experts_a_warp);
+  choice.down.stages =
+      static_cast<int>(std::min<int64_t>(stages / choice.down.warps, kMostStreamStages));
+  choice.down.shared_bytes = fixed_bytes + choice.down.warps * choice.down.stages * stage_bytes;
   return choice;
 }
 

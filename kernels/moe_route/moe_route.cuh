@@ -159,15 +159,17 @@ __device__ __forceinline__ void ChooseExperts(const MoeRouteParams& params, int6
   }
 }
 
+__device__ __forceinline__ const float* LogitsOf(const MoeRouteParams& params, int64_t token) {
+  return static_cast<const float*>(params.logits.data) + token * params.logits.stride;
+}
+
 // By a warp, whose lanes have kOwn experts each. `shared`: a number for each
 // expert and each group.
 template <int kOwn>
 __device__ __forceinline__ void RouteTokenOf(const MoeRouteParams& params, int64_t token,
-                                             float* shared) {
+                                             const float* logits, float* shared) {
   const auto experts = static_cast<int>(params.logits.cols);
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  const float* logits =
-      static_cast<const float*>(params.logits.data) + token * params.logits.stride;
   float scores[kOwn];
   ScoreExperts<kOwn>(params.scoring, logits, experts, scores);
   float ranks[kOwn];
@@ -198,11 +200,11 @@ __device__ __forceinline__ void RouteTokenOf(const MoeRouteParams& params, int64
 
 // By a warp, for up to kMostRoutedExperts. `shared`: a number for each expert and each group.
 __device__ __forceinline__ void RouteToken(const MoeRouteParams& params, int64_t token,
-                                           float* shared) {
+                                           const float* logits, float* shared) {
   if (params.logits.cols <= 4 * kWarpSize) {
-    RouteTokenOf<4>(params, token, shared);
+    RouteTokenOf<4>(params, token, logits, shared);
   } else {
-    RouteTokenOf<kMostRoutedExperts / kWarpSize>(params, token, shared);
+    RouteTokenOf<kMostRoutedExperts / kWarpSize>(params, token, logits, shared);
   }
 }
 
@@ -212,10 +214,11 @@ __global__ void __launch_bounds__(kWarpSize) MoeRouteKernel(MoeRouteParams param
   extern __shared__ float route_shared[];
   LetNextKernelBegin();
   WaitForEarlierKernels();
+  const float* logits = LogitsOf(params, blockIdx.x);
   if constexpr (kMany) {
-    RouteTokenOf<kMostExperts / kWarpSize>(params, blockIdx.x, route_shared);
+    RouteTokenOf<kMostExperts / kWarpSize>(params, blockIdx.x, logits, route_shared);
   } else {
-    RouteToken(params, blockIdx.x, route_shared);
+    RouteToken(params, blockIdx.x, logits, route_shared);
   }
 }
 

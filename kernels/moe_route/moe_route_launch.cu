@@ -9,9 +9,19 @@
 namespace troupe {
 namespace {
 
-// Fewer experts a block while that leaves multiprocessors idle.
+// Fewer experts a block while that leaves multiprocessors idle, but no more blocks for all experts
+// than a cluster may have.
 constexpr int kMostTokensSpread = 128;
 constexpr int kManyExpertTiles = 4;
+constexpr int kMostClusterBlocks = 8;
+
+int ExpertTiles(int64_t rows, int64_t experts) {
+  const int64_t tiles = experts / kRouteExpertTile;
+  if (rows > kMostTokensSpread) return tiles % kManyExpertTiles == 0 ? kManyExpertTiles : 1;
+  const bool pairs_make_cluster =
+      tiles % 2 == 0 && tiles > kMostClusterBlocks && tiles <= 2 * kMostClusterBlocks;
+  return pairs_make_cluster ? 2 : 1;
+}
 
 bool IsForUnits(const MoeRouteParams& params, const CudaMatrix& router) {
   return router.dtype() == DType::kBf16 && router.precision() == Precision::kF32 &&
@@ -34,33 +44,33 @@ bool RouteOnUnits(const MoeRouteParams& params, const CudaMatrix& router,
   CHECK_EQ(router.outputs(), params.logits.cols);
   CHECK_EQ(params.x.rows, params.logits.rows);
   const int64_t groups = CeilDiv(params.x.rows, kRouteTokens);
-  const bool chooses = groups <= kArrivalCounters;
+  const int tiles = ExpertTiles(params.x.rows, router.outputs());
+  const int64_t blocks = router.outputs() / (tiles * kRouteExpertTile);
+  const bool in_cluster = blocks <= kMostClusterBlocks;
+  const bool chooses = in_cluster || groups <= kArrivalCounters;
   const UnitsRoute units = {.route = params,
                             .x = static_cast<const float*>(params.x.data),
                             .x_stride = params.x.stride,
                             .router = static_cast<const CudaBf16*>(router.data()),
                             .router_bias = params.router_bias,
                             .inputs = static_cast<int>(router.inputs()),
+                            .in_cluster = in_cluster,
                             .arrived = chooses ? context.arrivals : nullptr};
-  const bool spread = params.x.rows <= kMostTokensSpread ||
-                      router.outputs() % (kManyExpertTiles * kRouteExpertTile) != 0;
-  const int tiles = spread ? 1 : kManyExpertTiles;
-  CHECK(params.norm.weight == nullptr || spread) << "so many rows are normed before";
-  const dim3 grid(static_cast<unsigned>(groups),
-                  static_cast<unsigned>(router.outputs() / (tiles * kRouteExpertTile)));
-  const auto launch = [&](auto* kernel) {
-    Launch(kernel,
-           {.grid = grid,
-            .threads = kRouteThreads,
-            .shared_bytes = UnitsRouteSharedBytes(tiles, router.outputs(), params.groups)},
-           context, units);
-  };
-  if (!spread) {
-    launch(UnitsRouteKernel<kManyExpertTiles, 0>);
-  } else {
-    WithNormedFours(params.norm, params.x.cols,
-                    [&](auto fours) { launch(UnitsRouteKernel<1, decltype(fours)::value>); });
+  const LaunchShape shape = {
+      .grid = dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(groups)),
+      .threads = kRouteThreads,
+      .shared_bytes = UnitsRouteSharedBytes(tiles, units),
+      .cluster = in_cluster ? static_cast<int>(blocks) : 1};
+  if (tiles == kManyExpertTiles) {
+    CHECK(params.norm.weight == nullptr) << "so many rows are normed before";
+    Launch(UnitsRouteKernel<kManyExpertTiles, 0>, shape, context, units);
+    return chooses;
   }
+  WithNormedFours(params.norm, params.x.cols, [&](auto fours) {
+    constexpr int kFours = decltype(fours)::value;
+    Launch(tiles == 1 ? UnitsRouteKernel<1, kFours> : UnitsRouteKernel<2, kFours>, shape, context,
+           units);
+  });
   return chooses;
 }
 

@@ -2,8 +2,9 @@
 // bf16: x, of f32, is the sum of three bf16 numbers, so that products are exact and sums are of
 // f32.
 //
-// A block has 16 tokens and kExpertTiles * 8 experts; its warps share out the inputs. The block
-// that finishes its tokens' last logits chooses for them.
+// A block has 16 tokens and kExpertTiles * 8 experts; its warps share out the inputs. Where a
+// cluster of blocks has all experts, its blocks send each other the logits of the tokens that each
+// chooses for; otherwise the block that finishes its tokens' last logits does.
 //
 // Invariant: a logit's sum runs in an order that the number of inputs alone decides.
 #ifndef TROUPE_KERNELS_MOE_ROUTE_ROUTE_UNITS_CUH_
@@ -31,8 +32,16 @@ struct UnitsRoute {
   const float* router_bias = nullptr;  // [E]; null: none
   // A multiple of kRouteInputs; to norm x, every warp must have some.
   int inputs = 0;
+  bool in_cluster = false;      // all blocks of a group of tokens are one cluster, which chooses
   unsigned* arrived = nullptr;  // [groups of tokens] zero before and after; null: do not choose
 };
+
+// Of a block's shared memory: warps' sums, and what choosing needs after them.
+__host__ __device__ inline int RouteWorkFloats(int expert_tiles, const MoeRouteParams& route) {
+  const int sums = kRouteWarps * kRouteTokens * expert_tiles * kRouteExpertTile;
+  const int choice = kRouteTokens * (static_cast<int>(route.logits.cols) + route.groups);
+  return sums > choice ? sums : choice;
+}
 
 // A number's three parts: each the nearest bf16 to what those before it leave.
 struct Bf16Parts {
@@ -169,11 +178,12 @@ __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_tok
   float scale[2] = {1, 1};
   __shared__ __align__(16) float norm_weight[kFours > 0 ? kMostNormedCols : 4];
   if constexpr (kFours > 0) BringNormWeights(params, norm_weight);
-  // Loads of kAhead steps go out together; of experts also before x is there.
-  constexpr int kAhead = kExpertTiles == 1 ? 4 : kExpertTiles == 2 ? 2 : 1;
+  // Loads of kAhead steps go out together, of experts also before x is there; and of x, which
+  // FindScales has brought near, of kTogether.
+  constexpr int kAhead = kExpertTiles <= 2 ? 4 : 1;
+  constexpr int kTogether = kExpertTiles == 1 ? 4 : kExpertTiles == 2 ? 2 : 1;
   for (int step = begin; step < end; step += kAhead) {
     uint4 weights[kAhead][kExpertTiles];
-    float values[kAhead][2][8];
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       const int at = min(step + i, end - 1) * kRouteInputs;
@@ -184,12 +194,6 @@ __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_tok
       }
     }
     if (step == begin) WaitForEarlierKernels();
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int at = min(step + i, end - 1) * kRouteInputs;
-#pragma unroll
-      for (int r = 0; r < 2; ++r) LoadElements<8>(x[r] + at, values[i][r]);
-    }
     if constexpr (kFours > 0) {
       if (step == begin) {
         const int count = min(kRouteTokens, tokens - first_token);
@@ -197,21 +201,44 @@ __device__ __forceinline__ void SumShare(const UnitsRoute& params, int first_tok
         scale[0] = scales[min(lane / 4, count - 1)];
         scale[1] = scales[min(lane / 4 + 8, count - 1)];
       }
-#pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
-        NormValues(norm_weight + min(step + i, end - 1) * kRouteInputs + lane % 4 * 8, scale,
-                   values[i]);
-      }
     }
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (step + i < end) MultiplyParts<kExpertTiles>(values[i], weights[i], sums);
+    for (int first = 0; first < kAhead; first += kTogether) {
+      float values[kTogether][2][8];
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        const int at = min(step + first + i, end - 1) * kRouteInputs;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) LoadElements<8>(x[r] + at, values[i][r]);
+      }
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        if (step + first + i >= end) break;
+        if constexpr (kFours > 0) {
+          NormValues(norm_weight + (step + first + i) * kRouteInputs + lane % 4 * 8, scale,
+                     values[i]);
+        }
+        MultiplyParts<kExpertTiles>(values[i], weights[first + i], sums);
+      }
     }
   }
   StorePartial<kExpertTiles>(sums, partial);
 }
 
-// Grid: groups of tokens in x, of experts in y. Dynamic shared memory: UnitsRouteSharedBytes.
+// The cluster's blocks take turns with its tokens. `logits`: room in every block for all of a
+// group's tokens, of which it gets those that it chooses for.
+__device__ __forceinline__ void ChooseInCluster(const MoeRouteParams& route, int first_token,
+                                                int tokens, const float* logits, float* shared) {
+  const auto experts = static_cast<int>(route.logits.cols);
+  ArriveInCluster();
+  WaitForCluster();
+  const int token = static_cast<int>(threadIdx.x) / kWarpSize;
+  if (token >= tokens || token % static_cast<int>(gridDim.x) != RankInCluster()) return;
+  RouteToken(route, first_token + token, logits + token * experts,
+             shared + token * (experts + route.groups));
+}
+
+// Grid: groups of experts in x, of tokens in y. Dynamic shared memory: UnitsRouteSharedBytes.
 // kFours: see kernels/rms_norm/rows_to_shared.cuh.
 template <int kExpertTiles, int kFours>
 __global__ void __launch_bounds__(kRouteThreads, 1) UnitsRouteKernel(UnitsRoute params) {
@@ -219,13 +246,17 @@ __global__ void __launch_bounds__(kRouteThreads, 1) UnitsRouteKernel(UnitsRoute 
   __shared__ bool is_last;
   constexpr int kExperts = kExpertTiles * kRouteExpertTile;
   const MoeRouteParams& route = params.route;
-  const int first_token = static_cast<int>(blockIdx.x) * kRouteTokens;
-  const int first_expert = static_cast<int>(blockIdx.y) * kExperts;
+  const int first_token = static_cast<int>(blockIdx.y) * kRouteTokens;
+  const int first_expert = static_cast<int>(blockIdx.x) * kExperts;
   const int tokens = min(kRouteTokens, static_cast<int>(route.logits.rows) - first_token);
   LetNextKernelBegin();
+  // Others' shared memory is written to only once they have begun.
+  if (params.in_cluster) ArriveInCluster();
   SumShare<kExpertTiles, kFours>(params, first_token, first_expert, units_route_shared);
   // Warps without a share of the inputs have not waited.
   WaitForEarlierKernels();
+  float* cluster_logits = units_route_shared + RouteWorkFloats(kExpertTiles, route);
+  if (params.in_cluster) WaitForCluster();
   __syncthreads();
   for (int i = static_cast<int>(threadIdx.x); i < tokens * kExperts; i += kRouteThreads) {
     float sum = 0;
@@ -235,14 +266,22 @@ __global__ void __launch_bounds__(kRouteThreads, 1) UnitsRouteKernel(UnitsRoute 
     }
     const int expert = first_expert + i % kExperts;
     if (params.router_bias != nullptr) sum += params.router_bias[expert];
-    static_cast<float*>(
-        route.logits.data)[(first_token + i / kExperts) * route.logits.stride + expert] = sum;
+    const int token = i / kExperts;
+    static_cast<float*>(route.logits.data)[(first_token + token) * route.logits.stride + expert] =
+        sum;
+    if (params.in_cluster) {
+      StoreInCluster(cluster_logits + token * static_cast<int>(route.logits.cols) + expert,
+                     token % static_cast<int>(gridDim.x), sum);
+    }
+  }
+  if (params.in_cluster) {
+    return ChooseInCluster(route, first_token, tokens, cluster_logits, units_route_shared);
   }
   if (params.arrived == nullptr) return;
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    is_last = atomicInc(params.arrived + blockIdx.x, gridDim.y - 1) == gridDim.y - 1;
+    is_last = atomicInc(params.arrived + blockIdx.y, gridDim.x - 1) == gridDim.x - 1;
     __threadfence();
   }
   __syncthreads();
@@ -250,14 +289,15 @@ __global__ void __launch_bounds__(kRouteThreads, 1) UnitsRouteKernel(UnitsRoute 
   const int token = static_cast<int>(threadIdx.x) / kWarpSize;
   const auto floats = static_cast<int>(route.logits.cols) + route.groups;
   if (token < tokens) {
-    RouteToken(route, first_token + token, units_route_shared + token * floats);
+    RouteToken(route, first_token + token, LogitsOf(route, first_token + token),
+               units_route_shared + token * floats);
   }
 }
 
-inline int64_t UnitsRouteSharedBytes(int expert_tiles, int64_t experts, int groups) {
-  const int64_t partial = kRouteWarps * kRouteTokens * expert_tiles * kRouteExpertTile;
-  const int64_t choice = kRouteWarps * (experts + groups);
-  return (partial > choice ? partial : choice) * static_cast<int64_t>(sizeof(float));
+inline int64_t UnitsRouteSharedBytes(int expert_tiles, const UnitsRoute& params) {
+  const int64_t in_cluster = params.in_cluster ? kRouteTokens * params.route.logits.cols : 0;
+  return (RouteWorkFloats(expert_tiles, params.route) + in_cluster) *
+         static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace troupe
