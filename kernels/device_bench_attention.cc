@@ -8,16 +8,15 @@ namespace troupe {
 namespace {
 
 // The last `count` tokens of each sequence, 32 query and 4 KV heads of 128.
-void TimeAttention(Bench& bench, int sequences, int length, int count,
-                   DType dtype = DType::kBf16) {
+void TimeAttention(Bench& bench, int sequences, int length, int count, DType dtype = DType::kBf16) {
   constexpr int kHeads = 32;
   constexpr int kKvHeads = 4;
   constexpr int kHeadDim = 128;
-  const std::string name =
-      absl::StrCat("paged_attention ", sequences, " x ", length, ", ", count, " new",
-                   dtype == DType::kE4M3 ? ", fp8 kv" : "");
+  const std::string name = absl::StrCat("paged_attention ", sequences, " x ", length, ", ", count,
+                                        " new", dtype == DType::kE4M3 ? ", fp8 kv" : "");
   if (!bench.Wants(name)) return;
-  if (dtype == DType::kE4M3 && !bench.ops().TakesE4M3({.key_dim = kHeadDim, .value_dim = kHeadDim})) {
+  if (dtype == DType::kE4M3 &&
+      !bench.ops().TakesE4M3({.key_dim = kHeadDim, .value_dim = kHeadDim})) {
     return;
   }
   const BenchPages pages =

@@ -121,10 +121,10 @@ Case Nsa(std::string name, std::vector<Sequence> sequences,
 }
 
 Case Latent(std::string name, std::vector<Sequence> sequences, const MlaCase& c) {
-  return Make(std::move(name), std::move(sequences),
-              {.reader = KvReader::kLatentAttention,
-               .key_dim = c.dims.latent_dim + c.dims.rope_dim},
-              RunMlaAttention, c);
+  return Make(
+      std::move(name), std::move(sequences),
+      {.reader = KvReader::kLatentAttention, .key_dim = c.dims.latent_dim + c.dims.rope_dim},
+      RunMlaAttention, c);
 }
 
 const std::vector<Case>& Cases() {
@@ -248,8 +248,18 @@ INSTANTIATE_TEST_SUITE_P(All, KvFp8Test,
 // Rows of zeros, of tiny and of huge numbers, and of what is no number.
 TEST(KvFp8DeviceTest, UnusualRowsGetTheSameBytes) {
   constexpr int kHeadDim = 32;
-  const std::vector<float> firsts = {0,      -0.0F, 448,   449,       1e-30F, 1e-42F, 57344,
-                                     60000,  1e30F, 1e-3F, kInfinity, -kInfinity,
+  const std::vector<float> firsts = {0,
+                                     -0.0F,
+                                     448,
+                                     449,
+                                     1e-30F,
+                                     1e-42F,
+                                     57344,
+                                     60000,
+                                     1e30F,
+                                     1e-3F,
+                                     kInfinity,
+                                     -kInfinity,
                                      std::numeric_limits<float>::quiet_NaN()};
   const int tokens = static_cast<int>(firsts.size());
   TestRandom random(Seed());
@@ -276,7 +286,8 @@ TEST(KvFp8DeviceTest, UnusualRowsGetTheSameBytes) {
   };
   const std::vector<float> want = bytes_of(ReferenceBackend());
   for (const Backend& backend : Candidates()) {
-    if (!TestDevice(backend).ops().TakesE4M3({.key_dim = kHeadDim, .value_dim = kHeadDim})) continue;
+    if (!TestDevice(backend).ops().TakesE4M3({.key_dim = kHeadDim, .value_dim = kHeadDim}))
+      continue;
     EXPECT_EQ(bytes_of(backend), want) << backend.name;
   }
 }

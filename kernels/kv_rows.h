@@ -1,5 +1,5 @@
-// Rows of keys and values in pages, whatever their dtype, as vectors: what the kernels that read and
-// write them share. For *_kernel.cc sources only (kernels/simd/simd.h).
+// Rows of keys and values in pages, whatever their dtype, as vectors: what the kernels that read
+// and write them share. For *_kernel.cc sources only (kernels/simd/simd.h).
 //
 // A Row is where the elements of one entry lie: `row + c` is the same from channel c on, Load(row)
 // reads kLanes of its numbers, and Load(row, n) the first n.

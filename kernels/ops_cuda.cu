@@ -170,7 +170,8 @@ class CudaOps : public Ops {
     return TakesRoundedCuda(w, rows);
   }
   bool TakesE4M3(const KvUse& use) const override {
-    return use.reader == KvReader::kPagedAttention && CodedAttentionTakes(use.key_dim, use.value_dim);
+    return use.reader == KvReader::kPagedAttention &&
+           CodedAttentionTakes(use.key_dim, use.value_dim);
   }
   void* Queue() override { return stream_.get(); }
   std::unique_ptr<ExpertList> ListExperts(absl::Span<const ExpertWeights> experts) override {

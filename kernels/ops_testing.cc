@@ -332,9 +332,9 @@ std::vector<float> TestPages::Get(TestDevice& device, const OnDevice& on_device)
                                       shape_.kv_heads * shape_.entries_per_page;
            ++row) {
         const int64_t head = row / shape_.entries_per_page;
-        const std::vector<float> entry = LoadKvEntry(
-            stream, static_cast<uint32_t>(head / shape_.kv_heads),
-            static_cast<int>(head % shape_.kv_heads), row % shape_.entries_per_page);
+        const std::vector<float> entry =
+            LoadKvEntry(stream, static_cast<uint32_t>(head / shape_.kv_heads),
+                        static_cast<int>(head % shape_.kv_heads), row % shape_.entries_per_page);
         values.insert(values.end(), entry.begin(), entry.end());
       }
     }
@@ -350,8 +350,7 @@ std::vector<float> TestPages::Get(TestDevice& device, const OnDevice& on_device)
 }
 
 std::vector<float> TestPages::GetBytes(TestDevice& device, const OnDevice& on_device) const {
-  const auto bytes =
-      device.Get(reinterpret_cast<const uint8_t*>(on_device.pages), pages_.size());
+  const auto bytes = device.Get(reinterpret_cast<const uint8_t*>(on_device.pages), pages_.size());
   return {bytes.begin(), bytes.end()};
 }
 

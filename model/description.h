@@ -256,7 +256,7 @@ inline int64_t CompressedEntries(const NsaDescription& nsa, int64_t tokens) {
 struct StateGroupOptions {
   int kv_bytes_per_element = 2;
   int kv_scale_bytes = 0;  // beside each row, behind the rows of all heads
-  bool with_mtp = false;  // the MTP layer keeps state too
+  bool with_mtp = false;   // the MTP layer keeps state too
   // Only these layers, [first_layer, end_layer), keep state here, as on a rank that has no others;
   // the groups are those of the whole model all the same, perhaps without streams.
   int first_layer = 0;

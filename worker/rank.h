@@ -46,8 +46,8 @@ struct Rank {
     std::string model;           // the checkpoint's folder
     bool dummy_weights = false;  // random ones, of what its config.json says
     ComputeMode mode = ComputeMode::kBf16;
-    std::string device = "cpu";     // see MakeOps
-    std::string quantize = "none";  // plain weights, while loading; see ParseIntegerFormat
+    std::string device = "cpu";           // see MakeOps
+    std::string quantize = "none";        // plain weights, while loading; see ParseIntegerFormat
     std::string kv_cache_dtype = "auto";  // of keys and values: as `mode` says, or fp8
     // Puts something around what computes, for tests; null: nothing.
     std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)> wrap_ops;

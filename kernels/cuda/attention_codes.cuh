@@ -117,10 +117,9 @@ struct CodedLoader {
         const int row = warp * kRows + ((begin + i) * kWarpSize + lane) / kChunks;
         const bool seen = row >= edge.begin && row < edge.end && inside;
         const uint32_t by = seen ? factor[i] : 0;
-        const uint32_t words[4] = {first == 0 ? codes[i].x : codes[i].z,
-                                   first == 0 ? codes[i].y : codes[i].w,
-                                   first == 0 ? codes[i].z : codes[i].x,
-                                   first == 0 ? codes[i].w : codes[i].y};
+        const uint32_t words[4] = {
+            first == 0 ? codes[i].x : codes[i].z, first == 0 ? codes[i].y : codes[i].w,
+            first == 0 ? codes[i].z : codes[i].x, first == 0 ? codes[i].w : codes[i].y};
         std::byte* to = slot + chunk / 4 * kColumnBlockBytes;
         *reinterpret_cast<uint4*>(to + SwizzledOffset(row, chunk % 4 * 2 + first)) = {
             WidenCodes<0>(words[0], by), WidenCodes<1>(words[0], by), WidenCodes<0>(words[1], by),

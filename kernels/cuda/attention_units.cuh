@@ -70,7 +70,7 @@ struct UnitSizes {
       kMergedInShared ? kSums * kWarpgroupThreads * static_cast<int>(sizeof(float)) : 0;
   // Tiles of codes that are under way, or about to become bf16 in a slot; a warp has 16 rows of
   // each, with their scales.
-  static constexpr int kCodeStages = kKeyBlocks > 2 ? (kWhole ? 2 : 5) : kTwo && kWhole ? 5 : 7;
+  static constexpr int kCodeStages = kKeyBlocks > 2 ? (kWhole ? 2 : 5) : kTwo&& kWhole ? 5 : 7;
   static constexpr int kCodeRows = 16;
   static constexpr int kCodeStageBytes =
       kCodeRows * ((kKeyBlocks > kValueBlocks ? kKeyBlocks : kValueBlocks) * 64 + 1);

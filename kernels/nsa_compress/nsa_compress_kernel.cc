@@ -124,8 +124,7 @@ void NsaCompressEntry(const NsaCompressParams& params, NsaEntry entry, int kv_he
 
   const int64_t first = (entry.entry + 1) * params.sizes.compress_stride - rows;
   const uint32_t* raw_pages = params.raw_tables.pages + slot * params.raw_tables.stride;
-  WithRows(raw.dtype,
-           [&]<class Row>() { LoadRaw<Row>(raw, raw_pages, first, rows, kv_head, z); });
+  WithRows(raw.dtype, [&]<class Row>() { LoadRaw<Row>(raw, raw_pages, first, rows, kv_head, z); });
   for (int i = 0; i < rows * size; i += kLanes) Store(logits + i, Load(z + i) + Load(position + i));
   Times(logits, phi.w1, rows, size, u);
   for (int i = 0; i < rows * size; i += kLanes) Store(u + i, Silu(Load(u + i)));

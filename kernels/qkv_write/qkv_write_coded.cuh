@@ -1,5 +1,5 @@
-// kernels/qkv_write/qkv_write.h for keys and values in FP8: one warp for each head of a token. A row's
-// scale is known once all of it is, so keys are normed and rotated in place first.
+// kernels/qkv_write/qkv_write.h for keys and values in FP8: one warp for each head of a token. A
+// row's scale is known once all of it is, so keys are normed and rotated in place first.
 #ifndef TROUPE_KERNELS_QKV_WRITE_QKV_WRITE_CODED_CUH_
 #define TROUPE_KERNELS_QKV_WRITE_QKV_WRITE_CODED_CUH_
 

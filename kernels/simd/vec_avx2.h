@@ -98,8 +98,7 @@ inline Vec WidenE4M3Codes(__m128i bytes) {
       _mm256_add_epi32(_mm256_slli_epi32(size, 20), _mm256_set1_epi32(120 << 23)));
   const __m256 subnormal = _mm256_mul_ps(_mm256_cvtepi32_ps(size), _mm256_set1_ps(0x1p-9f));
   const __m256 small = _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(8), size));
-  return {
-      _mm256_or_ps(_mm256_blendv_ps(normal, subnormal, small), _mm256_castsi256_ps(sign))};
+  return {_mm256_or_ps(_mm256_blendv_ps(normal, subnormal, small), _mm256_castsi256_ps(sign))};
 }
 inline Vec Load(const E4M3* p) {
   return WidenE4M3Codes(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));

@@ -73,8 +73,7 @@ TEST(KvFp8Test, AnswersAreTheSame) {
     const GoldenFile golden(prompt);
     const std::vector<uint32_t> greedy = golden.Tokens("greedy_ids");
     const Logits last = fp8->Feed(0, golden.Tokens("input_ids"), 500);
-    const std::vector<uint32_t> got =
-        fp8->Greedy(0, last.back(), static_cast<int>(greedy.size()));
+    const std::vector<uint32_t> got = fp8->Greedy(0, last.back(), static_cast<int>(greedy.size()));
     fp8->Finish(0);
     if (UntilEnd(got) == UntilEnd(greedy)) continue;
     ++different;

@@ -195,12 +195,10 @@ TEST_F(WorkerCacheTest, BlocksOfAnotherDTypeAreMisses) {
     ASSERT_TRUE(session.Hello(1).ok());
     v1::StepPlan plan = session.NextPlan();
     *plan.add_loads() = Transfer(1, 0, 0, 0);
-    EXPECT_EQ(Await(session, std::move(plan), 1),
-              (Outcomes{{1, v1::TransferDone::OUTCOME_MISS}}));
+    EXPECT_EQ(Await(session, std::move(plan), 1), (Outcomes{{1, v1::TransferDone::OUTCOME_MISS}}));
     plan = session.NextPlan();
     *plan.add_stores() = Transfer(2, 0, 0, 1);
-    EXPECT_EQ(Await(session, std::move(plan), 1),
-              (Outcomes{{2, v1::TransferDone::OUTCOME_DONE}}));
+    EXPECT_EQ(Await(session, std::move(plan), 1), (Outcomes{{2, v1::TransferDone::OUTCOME_DONE}}));
   }
 }
 
