@@ -304,7 +304,7 @@ TEST(RankTest, IdentityTellsModelAndDtypeApart) {
 }
 
 TEST_F(StepEngineTest, RefusesFp8WhereTheDeviceCannotReadIt) {
-  const RankShard& shard = rank_->model.shard;
+  const RankShard& shard = rank_->model->shard;
   EXPECT_TRUE(CheckFp8Kv([](const KvUse&) { return true; }, shard, "cpu").ok());
   const absl::Status status = CheckFp8Kv(
       [](const KvUse& use) { return use.reader == KvReader::kPagedAttention; }, shard, "cuda:1");
