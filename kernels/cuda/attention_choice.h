@@ -228,7 +228,9 @@ inline UnitAttentionChoice ChooseUnitAttention(const UnitAttentionShape& shape,
   }
   const int tokens_a_block = choice.tokens_a_warpgroup * choice.warpgroups;
   choice.row_blocks = one_each ? shape.tokens : shape.tokens / tokens_a_block + shape.rows;
-  if (choice.warpgroups == 1 && choice.row_blocks * heads < int64_t{4} * multiprocessors) {
+  // Rounds that are nearly full cost less than the merge of parts.
+  const int64_t blocks_whole = int64_t{4} * multiprocessors * 9 / 10;
+  if (choice.warpgroups == 1 && choice.row_blocks * heads < blocks_whole) {
     choice.parts = std::clamp(PartsOfTiles(shape.most_tiles), 1, 65535);
     // Two blocks share a multiprocessor where values are not large.
     const int64_t at_once = (UnitsMayPair(shape.value_blocks) ? 2 : 1) * int64_t{multiprocessors};
