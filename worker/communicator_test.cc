@@ -1,16 +1,13 @@
-// One table of cases for every implementation of Communicator that runs without a GPU. Members are
-// threads of this process.
+// Every implementation of Communicator that runs without a GPU. Members are threads of this
+// process.
 #include "worker/communicator.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <cstring>
 #include <functional>
 #include <memory>
-#include <numeric>
-#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -19,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "worker/gloo_communicator.h"
 #include "worker/in_process_communicator.h"
+#include "worker/testing/communicator_cases.h"
 #include "worker/testing/local_meeting.h"
 
 namespace troupe {
@@ -72,145 +70,18 @@ class CommunicatorTest : public ::testing::TestWithParam<Kind> {
   }
 };
 
-// Values whose sum depends on the order.
-std::vector<float> Values(int rank, int64_t count, uint32_t seed) {
-  std::mt19937 random(seed * 1000 + rank);
-  std::uniform_real_distribution<float> mantissa(-1, 1);
-  std::uniform_int_distribution<int> exponent(-12, 12);
-  std::vector<float> values(count);
-  for (float& value : values) value = std::ldexp(mantissa(random), exponent(random));
-  return values;
-}
-
-std::vector<float> SumInRankOrder(int size, int64_t count, uint32_t seed) {
-  std::vector<float> sum = Values(0, count, seed);
-  for (int r = 1; r < size; ++r) {
-    const std::vector<float> more = Values(r, count, seed);
-    for (int64_t i = 0; i < count; ++i) sum[i] += more[i];
+TEST_P(CommunicatorTest, DoesWhatEveryCommunicatorDoes) {
+  for (const testing::CommunicatorCase& one : testing::CommunicatorCases()) {
+    for (const int size : one.sizes) {
+      SCOPED_TRACE(absl::StrCat(one.name, ", members: ", size));
+      Members members = Make(size);
+      std::atomic<int> came = 0;
+      Run(members, [&](Communicator& member) {
+        EXPECT_EQ(member.size(), size);
+        one.body({.communicator = member, .came = came});
+      });
+    }
   }
-  return sum;
-}
-
-TEST_P(CommunicatorTest, SumsInRankOrderWhateverTheSize) {
-  for (const int size : {1, 2, 3, 4, 8}) {
-    Members members = Make(size);
-    Run(members, [&](Communicator& member) {
-      for (const int64_t count : {0, 1, 2, 7, 64, 1000, 4099, 70'000}) {
-        const auto seed = static_cast<uint32_t>(count + size);
-        std::vector<float> values = Values(member.rank(), count, seed);
-        member.AllReduceSum(values.data(), count);
-        EXPECT_EQ(values, SumInRankOrder(size, count, seed)) << size << " members, " << count;
-      }
-      EXPECT_EQ(member.size(), size);
-      EXPECT_TRUE(member.status().ok()) << member.status();
-    });
-  }
-}
-
-TEST_P(CommunicatorTest, GathersInRankOrder) {
-  Members members = Make(4);
-  Run(members, [](Communicator& member) {
-    for (const int64_t bytes : {0, 1, 5, 4096, 300'001}) {
-      std::string all(4 * bytes, '?');
-      std::string wanted;
-      for (char r = 0; r < 4; ++r) wanted.append(bytes, static_cast<char>('a' + r));
-      const std::string mine(bytes, static_cast<char>('a' + member.rank()));
-      member.AllGather(mine.data(), bytes, all.data());
-      EXPECT_EQ(all, wanted);
-      // In place.
-      all.assign(4 * bytes, '?');
-      std::memcpy(all.data() + member.rank() * bytes, mine.data(), bytes);
-      member.AllGather(all.data() + member.rank() * bytes, bytes, all.data());
-      EXPECT_EQ(all, wanted);
-    }
-  });
-}
-
-// From member a to member b go a * 1000 + b numbers, none where a + b is 3.
-int64_t Count(int from, int to) { return from + to == 3 ? 0 : from * 1000 + to; }
-
-TEST_P(CommunicatorTest, ExchangesPartsOfAnySize) {
-  Members members = Make(4);
-  Run(members, [](Communicator& member) {
-    for (int round = 0; round < 3; ++round) {
-      std::vector<std::vector<int>> sent(4);
-      std::vector<std::vector<int>> received(4);
-      std::vector<CommBytes> to(4);
-      std::vector<CommBytes> from(4);
-      const int me = member.rank();
-      for (int r = 0; r < 4; ++r) {
-        sent[r].resize(Count(me, r));
-        std::iota(sent[r].begin(), sent[r].end(), round + me * 7 + r);
-        received[r].resize(Count(r, me));
-        to[r] = {sent[r].data(), static_cast<int64_t>(sent[r].size() * sizeof(int))};
-        from[r] = {received[r].data(), static_cast<int64_t>(received[r].size() * sizeof(int))};
-      }
-      member.AllToAll(to, from);
-      for (int r = 0; r < 4; ++r) {
-        std::vector<int> wanted(Count(r, me));
-        std::iota(wanted.begin(), wanted.end(), round + r * 7 + me);
-        EXPECT_EQ(received[r], wanted) << r << " to " << me;
-      }
-    }
-  });
-}
-
-TEST_P(CommunicatorTest, PassesAlongAPipeline) {
-  Members members = Make(3);
-  Run(members, [](Communicator& member) {
-    for (int batch = 0; batch < 20; ++batch) {
-      std::vector<int> numbers(1 + batch * 999, batch);
-      if (member.rank() > 0) {
-        std::vector<int> got(numbers.size());
-        member.Receive(member.rank() - 1, got.data(), static_cast<int64_t>(got.size()) * 4);
-        for (int& n : numbers) n += member.rank() - 1;
-        EXPECT_EQ(got, numbers);
-        for (int& n : numbers) ++n;
-      }
-      if (member.rank() < 2) {
-        member.Send(member.rank() + 1, numbers.data(), static_cast<int64_t>(numbers.size()) * 4);
-      }
-    }
-  });
-}
-
-TEST_P(CommunicatorTest, SplitsByColourAndAgain) {
-  Members members = Make(4);
-  Run(members, [](Communicator& member) {
-    auto pair = member.Split(member.rank() / 2);
-    auto stride = member.Split(member.rank() % 2);
-    ASSERT_TRUE(pair.ok() && stride.ok());
-    EXPECT_EQ((*pair)->size(), 2);
-    EXPECT_EQ((*pair)->rank(), member.rank() % 2);
-    EXPECT_EQ((*stride)->rank(), member.rank() / 2);
-    for (int round = 0; round < 10; ++round) {
-      float value = static_cast<float>(1 << member.rank());
-      (*pair)->AllReduceSum(&value, 1);
-      EXPECT_EQ(value, member.rank() < 2 ? 3 : 12);
-      (*stride)->AllReduceSum(&value, 1);
-      EXPECT_EQ(value, 15);
-      member.AllReduceSum(&value, 1);
-      EXPECT_EQ(value, 60);
-    }
-    auto alone = (*pair)->Split(member.rank());
-    ASSERT_TRUE(alone.ok());
-    float value = 5;
-    (*alone)->AllReduceSum(&value, 1);
-    EXPECT_EQ(value, 5);
-  });
-}
-
-TEST_P(CommunicatorTest, NobodyPassesABarrierAlone) {
-  Members members = Make(4);
-  std::atomic<int> came = 0;
-  Run(members, [&](Communicator& member) {
-    for (int round = 1; round <= 50; ++round) {
-      ++came;
-      member.Barrier();
-      EXPECT_GE(came.load(), 4 * round);
-      member.Barrier();
-    }
-  });
 }
 
 TEST_P(CommunicatorTest, NamesTheMemberThatDoesNotCome) {

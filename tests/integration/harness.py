@@ -1,7 +1,7 @@
 """Starts Troupe's programs for a test and always stops them.
 
 Programs are found in the environment (TROUPE_CACHE, TROUPE_COORDINATOR, TROUPE_WORKER,
-TROUPE_CLI), which CMake sets; each listens on a port that the system chose and that its log names.
+TROUPE_CLI), which CMake sets; workers take TROUPE_TEST_DEVICES ("cpu", "cuda:0,cuda:1") in turn. Each listens on a port that the system chose and that its log names.
 A program is ready when its gRPC health service says so. Nothing here sleeps a fixed time: what has
 to become true is asked for again and again until `timeout` seconds are over.
 """
@@ -28,6 +28,7 @@ MODEL = ROOT / "models/abacus"
 INFERENCE = "troupe.v1.Inference"
 # Generous: the machine that runs the tests may be busy with others.
 START_TIMEOUT_S = 120
+DEVICES = os.environ.get("TROUPE_TEST_DEVICES", "cpu").split(",")
 REQUEST_TIMEOUT_S = 240
 
 
@@ -100,7 +101,7 @@ class Program:
     `host`: where it runs (hosts.Host); None: here, at 127.0.0.1.
     """
 
-    def __init__(self, name, arguments, folder, host=None):
+    def __init__(self, name, arguments, folder, host=None, environment=None):
         descriptor, path = tempfile.mkstemp(prefix=name + "-", suffix=".log", dir=folder)
         self.name = name
         self._log_path = pathlib.Path(path)
@@ -109,7 +110,8 @@ class Program:
                    *map(str, arguments)]
         with os.fdopen(descriptor, "wb") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log)
+                                            stdout=log, stderr=log,
+                                            env={**os.environ, **(environment or {})})
         self.address = None
         self.channel = None
 
@@ -254,9 +256,10 @@ class ClusterTest(unittest.TestCase):
         self.folder = pathlib.Path(
             self.stack.enter_context(tempfile.TemporaryDirectory(prefix="troupe-test-")))
         self.programs = []
+        self.workers_started = 0
 
-    def start(self, name, *arguments, host=None):
-        program = Program(name, arguments, self.folder, host)
+    def start(self, name, *arguments, host=None, environment=None):
+        program = Program(name, arguments, self.folder, host, environment)
         self.stack.callback(program.stop)
         self.programs.append(program)
         return program.wait_ready()
@@ -276,9 +279,14 @@ class ClusterTest(unittest.TestCase):
         if cache is not None:
             arguments = ("--cache", cache.address, *arguments)
         listen = () if "--listen" in arguments else ("--listen", any_port(host))
+        turn, place = divmod(self.workers_started, len(DEVICES))
+        self.workers_started += 1
+        # NCCL refuses two ranks on one GPU, unless they seem to be on two machines.
+        environment = {"NCCL_HOSTID": f"turn-{turn}", "NCCL_SOCKET_IFNAME": "lo"}
         return self.start("troupe-worker", "--model", model, *listen, "--coordinator",
-                          coordinator.address, "--threads", 1, "--kv-memory-bytes", "512MiB",
-                          *arguments, host=host)
+                          coordinator.address, "--device", DEVICES[place], "--threads", 1,
+                          "--kv-memory-bytes", "512MiB", *arguments, host=host,
+                          environment=environment)
 
     def wait_workers(self, coordinator, count):
         """Waits until so many workers are ready."""

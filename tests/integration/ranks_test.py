@@ -47,6 +47,9 @@ class Ranks(ClusterTest):
                     worker.terminate()
                 coordinator.terminate()
 
+    def problems(self, coordinator):
+        return " ".join(worker.problem for worker in self.status(coordinator).workers)
+
     def test_a_killed_rank_costs_no_stream(self):
         coordinator, workers = self.start_ranks("tp2", 2)
         expected = [reply.tokens for reply in generate_all(coordinator.channel, requests())]
@@ -62,7 +65,7 @@ class Ranks(ClusterTest):
         thread.start()
         self.assertTrue(started.wait(60))
         workers[1].kill()
-        wait_until(lambda: "rank 1" in str(self.status(coordinator).workers[0].problem),
+        wait_until(lambda: "rank 1" in self.problems(coordinator),
                    "the dead rank is named")
         self.assertEqual(health(coordinator.channel, INFERENCE), "NOT_SERVING")
         self.add_rank(coordinator, "w1")
@@ -72,7 +75,7 @@ class Ranks(ClusterTest):
     def test_a_rank_that_hangs_is_named_and_the_replica_is_not_ready(self):
         coordinator, workers = self.start_ranks("tp2", 2, "--rank-timeout-ms", 400)
         workers[1].process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: "rank 1" in self.status(coordinator).workers[0].problem,
+        wait_until(lambda: "rank 1" in self.problems(coordinator),
                    "the rank that hangs is named")
         self.assertEqual(health(coordinator.channel, INFERENCE), "NOT_SERVING")
         workers[1].process.send_signal(signal.SIGCONT)
