@@ -22,12 +22,6 @@ constexpr int64_t kOneRoundBytes = 256 << 10;
 // Elements of a row, in which sums are formed.
 constexpr int64_t kRow = 128;
 
-ncclConfig_t NonBlocking() {
-  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-  config.blocking = 0;
-  return config;
-}
-
 class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(std::shared_ptr<NcclFamily> family, ncclComm_t comm, int rank, int size,
@@ -214,12 +208,8 @@ absl::StatusOr<std::unique_ptr<Communicator>> NcclCommunicator::Split(int colour
     if (r < rank_) ++rank;
     ++size;
   }
-  ncclComm_t comm = nullptr;
-  ncclConfig_t config = NonBlocking();
-  family_->Run(comm_,
-               [&] { return family_->nccl.CommSplit(comm_, colour, rank_, &comm, &config); });
+  ncclComm_t comm = family_->Split(comm_, colour, rank_);
   TROUPE_RETURN_IF_ERROR(status());
-  family_->Add(comm);
   return std::make_unique<NcclCommunicator>(family_, comm, rank, size, ops_);
 }
 
@@ -248,12 +238,7 @@ absl::StatusOr<std::unique_ptr<Communicator>> MakeNcclCommunicator(const NcclOpt
   }
   std::memcpy(id.internal, all.front().data(), sizeof(id.internal));
   auto family = std::make_shared<NcclFamily>(nccl, stream, options);
-  ncclComm_t comm = nullptr;
-  ncclConfig_t config = NonBlocking();
-  const ncclResult_t begun =
-      nccl.CommInitRankConfig(&comm, options.size, id, options.rank, &config);
-  if (comm != nullptr) family->Add(comm);
-  family->Settle(comm, begun, options.connect_timeout);
+  ncclComm_t comm = family->Join(id);
   TROUPE_RETURN_IF_ERROR(family->latch.status());
   return std::make_unique<NcclCommunicator>(std::move(family), comm, options.rank, options.size,
                                             ops);

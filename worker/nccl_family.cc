@@ -39,6 +39,12 @@ const char* Find(void* library, Nccl& nccl) {
   return missing;
 }
 
+ncclConfig_t NonBlocking() {
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
+  return config;
+}
+
 }  // namespace
 
 absl::StatusOr<Nccl> Nccl::Load() {
@@ -67,17 +73,47 @@ NcclFamily::~NcclFamily() {
   AbortAll();
 }
 
+ncclComm_t* NcclFamily::NewSlot() {
+  const std::lock_guard lock(mutex_);
+  return &comms_.emplace_back(nullptr);
+}
+
+ncclComm_t NcclFamily::Join(const ncclUniqueId& id) {
+  ncclConfig_t config = NonBlocking();
+  ncclComm_t* comm = NewSlot();
+  const ncclResult_t result =
+      nccl.CommInitRankConfig(comm, options.size, id, options.rank, &config);
+  if (*comm == nullptr) {
+    Fail(result);
+    return nullptr;
+  }
+  Settle(*comm, result, options.connect_timeout);
+  return latch.tripped() ? nullptr : *comm;
+}
+
+ncclComm_t NcclFamily::Split(ncclComm_t comm, int colour, int key) {
+  ncclConfig_t config = NonBlocking();
+  ncclComm_t* part = NewSlot();
+  Run(comm, [&] { return nccl.CommSplit(comm, colour, key, part, &config); });
+  return latch.tripped() ? nullptr : *part;
+}
+
 void NcclFamily::Settle(ncclComm_t comm, ncclResult_t result, absl::Duration limit) {
   const absl::Time deadline = absl::Now() + limit;
+  // A call may answer success and go on beside the caller: ncclCommSplit does.
+  if (result == ncclSuccess) result = ncclInProgress;
   while (result == ncclInProgress && !latch.tripped()) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (aborted_) return;
+      if (nccl.CommGetAsyncError(comm, &result) != ncclSuccess) result = ncclInternalError;
+    }
+    if (result != ncclInProgress) break;
     if (absl::Now() > deadline) {
       return latch.Trip(absl::DeadlineExceededError(absl::StrCat(
           "some rank of ", options.size, " did not come within ", absl::FormatDuration(limit))));
     }
     std::this_thread::yield();
-    const std::lock_guard lock(mutex_);
-    if (aborted_) return;
-    if (nccl.CommGetAsyncError(comm, &result) != ncclSuccess) result = ncclInternalError;
   }
   if (result != ncclSuccess && result != ncclInProgress) Fail(result);
 }
@@ -85,11 +121,6 @@ void NcclFamily::Settle(ncclComm_t comm, ncclResult_t result, absl::Duration lim
 void NcclFamily::Fail(ncclResult_t result) {
   latch.Trip(absl::UnavailableError(
       absl::StrCat("some rank of ", options.size, " is lost: ", nccl.GetErrorString(result))));
-}
-
-void NcclFamily::Add(ncclComm_t comm) {
-  const std::lock_guard lock(mutex_);
-  comms_.push_back(comm);
 }
 
 void NcclFamily::Watch() {
@@ -110,6 +141,7 @@ void NcclFamily::CheckErrors() {
     const std::lock_guard lock(mutex_);
     if (aborted_) return;
     for (ncclComm_t comm : comms_) {
+      if (comm == nullptr) continue;
       ncclResult_t state = ncclSuccess;
       if (nccl.CommGetAsyncError(comm, &state) != ncclSuccess) state = ncclInternalError;
       if (state != ncclSuccess && state != ncclInProgress) found = state;
@@ -134,7 +166,7 @@ void NcclFamily::CheckProgress() {
 }
 
 void NcclFamily::AbortAll() {
-  std::vector<ncclComm_t> comms;
+  std::deque<ncclComm_t> comms;  // whose elements NCCL may still write
   {
     const std::lock_guard lock(mutex_);
     aborted_ = true;
@@ -150,7 +182,9 @@ void NcclFamily::AbortAll() {
     LOG(ERROR) << "NCCL does not abort: this process ends";
     raise(SIGKILL);
   });
-  for (auto it = comms.rbegin(); it != comms.rend(); ++it) nccl.CommAbort(*it);
+  for (auto it = comms.rbegin(); it != comms.rend(); ++it) {
+    if (*it != nullptr) nccl.CommAbort(*it);
+  }
   {
     const std::lock_guard lock(done_mutex);
     done = true;

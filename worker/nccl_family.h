@@ -1,7 +1,7 @@
 // NCCL's library, and what a communicator shares with all that were split from it: they are watched
 // together and fail together.
 //
-// Thread model: Run, Settle and Add by the communicators' thread; the rest is thread-safe.
+// Thread model: Join, Split and Run by the communicators' thread; the rest is thread-safe.
 // Ownership: owns NCCL's communicators, and a thread that watches. Invariants: once aborted,
 // nothing is called on a communicator again.
 #ifndef TROUPE_WORKER_NCCL_FAMILY_H_
@@ -10,10 +10,10 @@
 #include <nccl.h>
 
 #include <condition_variable>
+#include <deque>
 #include <mutex>
 #include <optional>
 #include <thread>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/clock.h"
@@ -48,6 +48,11 @@ class NcclFamily {
   NcclFamily(const NcclFamily&) = delete;
   NcclFamily& operator=(const NcclFamily&) = delete;
 
+  // The communicator of all ranks, or of those that give the same colour, ordered by `key`. Null:
+  // the latch says why.
+  ncclComm_t Join(const ncclUniqueId& id);
+  ncclComm_t Split(ncclComm_t comm, int colour, int key);
+
   // Runs `call` on `comm` and waits until NCCL has taken it. Whatever fails trips the latch.
   template <class Call>
   void Run(ncclComm_t comm, const Call& call) {
@@ -62,16 +67,16 @@ class NcclFamily {
     Settle(comm, result, options.timeout);
   }
 
-  // Until `comm` is no longer in the middle of a call.
-  void Settle(ncclComm_t comm, ncclResult_t result, absl::Duration limit);
-  void Add(ncclComm_t comm);
-
   const Nccl nccl;
   const cudaStream_t stream;
   const NcclOptions options;
   FailureLatch latch;
 
  private:
+  // Where NCCL writes a communicator, now or from a thread of its own later.
+  ncclComm_t* NewSlot();
+  // Until `comm` is no longer in the middle of a call, which answered `result`.
+  void Settle(ncclComm_t comm, ncclResult_t result, absl::Duration limit);
   void Watch();
   void CheckErrors();
   void CheckProgress();
@@ -83,7 +88,7 @@ class NcclFamily {
   // All below are guarded by mutex_.
   bool stop_ = false;
   bool aborted_ = false;
-  std::vector<ncclComm_t> comms_;
+  std::deque<ncclComm_t> comms_;          // null: not there yet; elements stay where they are
   std::optional<absl::Time> busy_since_;  // the queue was last seen empty before
   std::thread watcher_;                   // last: it uses all of the above
 };
