@@ -245,9 +245,12 @@ TEST_F(NcclCommunicatorTest, AbortReleasesAMemberThatWaits) {
           while (!shared_->over) absl::SleepFor(absl::Milliseconds(10));
           return;
         }
+        std::thread other([&] {
+          absl::SleepFor(absl::Milliseconds(300));
+          member.communicator.Abort(absl::CancelledError("the session is over"));
+        });
+        const absl::Time start = absl::Now();
         member.communicator.AllReduceSum(number.data(), 1);
-        std::thread other(
-            [&] { member.communicator.Abort(absl::CancelledError("the session is over")); });
         member.ops->Synchronize();
         other.join();
         EXPECT_LT(absl::Now() - start, absl::Seconds(20));
