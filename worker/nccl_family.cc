@@ -6,6 +6,7 @@
 #include <chrono>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
@@ -182,9 +183,13 @@ void NcclFamily::AbortAll() {
     LOG(ERROR) << "NCCL does not abort: this process ends";
     raise(SIGKILL);
   });
-  for (auto it = comms.rbegin(); it != comms.rend(); ++it) {
-    if (*it != nullptr) nccl.CommAbort(*it);
+  // All at once: one frees memory of the device, which waits for a kernel of another that goes on
+  // until that is aborted too.
+  std::vector<std::thread> aborts;
+  for (ncclComm_t comm : comms) {
+    if (comm != nullptr) aborts.emplace_back([this, comm] { nccl.CommAbort(comm); });
   }
+  for (std::thread& abort : aborts) abort.join();
   {
     const std::lock_guard lock(done_mutex);
     done = true;

@@ -40,9 +40,9 @@ class LoneCommunicator : public Communicator {
 };
 
 absl::StatusOr<std::unique_ptr<Communicator>> Group(Communicator& world, int colour, int size) {
+  if (size == 1) return std::make_unique<LoneCommunicator>();
   TROUPE_ASSIGN_OR_RETURN(std::unique_ptr<Communicator> group, world.Split(colour));
   CHECK_EQ(group->size(), size);
-  if (size == 1) return std::make_unique<LoneCommunicator>();
   return group;
 }
 
