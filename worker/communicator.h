@@ -55,6 +55,10 @@ class Communicator {
   virtual void Send(int to_rank, const void* data, int64_t bytes) = 0;
   virtual void Receive(int from_rank, void* data, int64_t bytes) = 0;
 
+  // Operations of this communicator run again, as part of a section that the device keeps
+  // (kernels/replays.h). All members keep the same sections and run them at the same time.
+  virtual void Replayed() {}
+
   // Returns when all members have called it.
   virtual void Barrier() = 0;
 

@@ -12,6 +12,8 @@
 namespace troupe {
 namespace {
 
+constexpr char kDeviceFailed[] = "the device has failed; a new worker may use it again";
+
 // Of a stream of reports, the first of each kind and then one a second.
 Rank::Progress EverySecond(Rank::Progress report) {
   struct State {
@@ -92,14 +94,9 @@ void ExecutorActor::On(const RunPlan& message) {
   const absl::Status status = Launch(message);
   if (status.ok()) return;
   const absl::Status finished = FinishAll();
-  // A device that has failed stays so for as long as this process lives.
-  CHECK_OK(member_->rank()->ops->status())
-      << "the device has failed; a new worker may use it again";
-  // Another rank's fault, which ABORTED says: this one stays what it is for the next session.
-  if (absl::Status links = member_->links_status(); !links.ok()) {
-    return EndSession(absl::AbortedError(links.message()));
+  if (!finished.ok() || !member_->rank()->ops->status().ok() || !member_->links_status().ok()) {
+    return EndForFailure(finished);
   }
-  CHECK_OK(finished);
   // Whatever was wrong with the plan: what the coordinator has to do is to start anew.
   EndSession(absl::FailedPreconditionError(
       absl::StrCat("plan of step ", message.plan.step(), ": ", status.message())));
@@ -157,12 +154,12 @@ void ExecutorActor::On(const StepEnded& message) {
       under_way_.front().result.step() != message.step) {
     return;
   }
-  CHECK_OK(FinishOldest()) << "the device has failed; a new worker may use it again";
+  if (const absl::Status finished = FinishOldest(); !finished.ok()) EndForFailure(finished);
 }
 
 void ExecutorActor::On(const CloseSession& message) {
   if (!session_.has_value() || session_->epoch != message.epoch) return;
-  CHECK_OK(FinishAll()) << "the device has failed; a new worker may use it again";
+  if (!FinishAll().ok()) CHECK_OK(member_->rank()->ops->status()) << kDeviceFailed;
   EndSession(message.status);
 }
 
@@ -187,6 +184,15 @@ void ExecutorActor::On(LoadEnded message) {
 
 void ExecutorActor::On(const StoreEnded& message) {
   if (transfers_.has_value()) transfers_->End(message);
+}
+
+void ExecutorActor::EndForFailure(const absl::Status& failure) {
+  // A device that has failed stays so for as long as this process lives.
+  CHECK_OK(member_->rank()->ops->status()) << kDeviceFailed;
+  const absl::Status links = member_->links_status();
+  CHECK(!links.ok()) << failure;
+  // Another rank's fault, which ABORTED says: this one stays what it is for the next session.
+  EndSession(absl::AbortedError(links.message()));
 }
 
 void ExecutorActor::EndSession(const absl::Status& status) {

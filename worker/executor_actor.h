@@ -68,6 +68,8 @@ class ExecutorActor final : public Actor<ExecutorMessage> {
   absl::Status FinishOldest();
   // Waits for the device and sends the results of all steps under way.
   absl::Status FinishAll();
+  // Ends the session for what another rank did, and the process where the device has failed.
+  void EndForFailure(const absl::Status& failure);
   // Frees what the session has and tells its other end why.
   void EndSession(const absl::Status& status);
 

@@ -42,7 +42,7 @@ void RunSublayer(const LayerContext& context, const LoadedNorms& norms, const Su
   SublayerIn in = {.x = hidden, .norm = {}};
   if (!norms.before.empty()) {
     // Other homes are sent rows that are normed.
-    if (context.links.world->size() == 1 && context.ops.NormsInputs(context.tokens())) {
+    if (context.links.dp->size() == 1 && context.ops.NormsInputs(context.tokens())) {
       in.norm = {norms.before.f32(), context.rms_epsilon()};
     } else {
       in.x = FirstRows(context.arena.normed, context.tokens());
@@ -128,7 +128,7 @@ StepOutput ModelRunner::Launch(const StepInput& input, int micro_batches) {
   CHECK_LE(input.rows(), options_.max_rows);
   CHECK_LE(input.tokens(), options_.max_step_tokens);
   CHECK_LE(static_cast<int>(input.logit_tokens().size()), options_.max_logit_tokens);
-  CHECK(alone() || !input.draws());
+  CHECK(unattended() || !input.draws());
   ops_->BeginStep();
   if (micro_batches > 1) {
     RunParts(input, micro_batches);
@@ -157,19 +157,26 @@ StepOutput ModelRunner::Output(const StepInput& input) {
   return output;
 }
 
+bool ModelRunner::MayReplay(const StepInput& input) const {
+  // Ranks with parts of different sizes would differ in when their memory grows, and with that in
+  // what they keep.
+  const bool even = model_->description.vocab_size % model_->shard.tensor.count == 0;
+  return replays_->keeps() && unattended() && even && tap_ == nullptr && input.OnlyDecodes() &&
+         links_->world->status().ok();
+}
+
 void ModelRunner::RunWhole(const StepInput& input) {
   DeviceInput staged(input, /*first_row=*/0, *ops_);
-  if (!replays_->keeps() || !alone() || tap_ != nullptr || !input.OnlyDecodes()) {
-    return RunStep(staged);
-  }
+  if (!MayReplay(input)) return RunStep(staged);
   staged.WidenLongest();
   if (!replays_->Begin({.kind = input.draws() ? 1 : 0,
                         .tokens = input.tokens(),
                         .longest = staged.batch().longest})) {
-    return;
+    return links_->world->Replayed();
   }
   RunStep(staged);
   replays_->End();
+  links_->world->Replayed();
 }
 
 void ModelRunner::RunParts(const StepInput& input, int micro_batches) {

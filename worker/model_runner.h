@@ -131,8 +131,9 @@ class ModelRunner {
 
   const Options& options() const { return options_; }
   int64_t activation_bytes() const;
-  // Whether this rank is the whole model. Others may not draw on the device.
-  bool alone() const { return links_->world->size() == 1; }
+  // Whether a step, once launched, needs the host for nothing: no stage and no home of experts
+  // waits for what another says. Others may not draw on the device.
+  bool unattended() const { return links_->dp->size() == 1 && links_->pp->size() == 1; }
   // OK, or what went wrong first on the device or between ranks.
   absl::Status status() const;
 
@@ -164,11 +165,13 @@ class ModelRunner {
 
   // All rows at once: replayed where that can be.
   void RunWhole(const StepInput& input);
+  // The same answer on all ranks.
+  bool MayReplay(const StepInput& input) const;
   void RunParts(const StepInput& input, int micro_batches);
   // What the step handed out, on its way to the caller.
   StepOutput Output(const StepInput& input);
-  // From tokens to logits and draws, without a copy or a wait where there are neither a tap nor
-  // other ranks.
+  // From tokens to logits and draws, without a copy or a wait where there is no tap and the step is
+  // unattended.
   void RunStep(const DeviceInput& input);
   void ClearCounts();
   // From tokens, or the stage before, to the norms of logits, which go to rows from `first_logit`

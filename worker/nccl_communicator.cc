@@ -3,6 +3,7 @@
 #include <nccl.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <numeric>
 #include <string>
@@ -22,11 +23,41 @@ constexpr int64_t kOneRoundBytes = 256 << 10;
 // Elements of a row, in which sums are formed.
 constexpr int64_t kRow = 128;
 
+// Device memory kept from call to call. Memory that it has outgrown stays too: a section of
+// operations that the device keeps (kernels/replays.h) may name it.
+class GrownMemory {
+ public:
+  explicit GrownMemory(Ops* ops) : ops_(ops) {}
+
+  int64_t bytes() const { return bytes_; }
+  std::byte* data() { return buffers_.back().get(); }
+
+  absl::Status Reserve(int64_t bytes) {
+    if (bytes <= bytes_) return absl::OkStatus();
+    const int64_t wanted = std::max(bytes, 2 * bytes_);
+    TROUPE_ASSIGN_OR_RETURN(Buffer made, ops_->Allocate(wanted));
+    buffers_.push_back(std::move(made));
+    bytes_ = wanted;
+    return absl::OkStatus();
+  }
+
+ private:
+  Ops* const ops_;
+  std::vector<Buffer> buffers_;
+  int64_t bytes_ = 0;  // of the last one
+};
+
 class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(std::shared_ptr<NcclFamily> family, ncclComm_t comm, int rank, int size,
                    Ops* ops)
-      : family_(std::move(family)), comm_(comm), rank_(rank), size_(size), ops_(ops) {}
+      : family_(std::move(family)),
+        comm_(comm),
+        rank_(rank),
+        size_(size),
+        ops_(ops),
+        scratch_(ops),
+        row_numbers_(ops) {}
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -38,12 +69,13 @@ class NcclCommunicator final : public Communicator {
   void Receive(int from_rank, void* data, int64_t bytes) override;
   void Barrier() override;
   absl::StatusOr<std::unique_ptr<Communicator>> Split(int colour) override;
+  void Replayed() override { family_->progress.Mark(); }
   void Abort(const absl::Status& reason) override { family_->latch.Trip(reason); }
   absl::Status status() const override { return family_->latch.status(); }
 
  private:
-  // Device memory kept from call to call; false: there is none, and the latch has tripped.
-  bool Reserve(Buffer& buffer, int64_t& have, int64_t bytes);
+  // False: there is no memory, and the latch has tripped.
+  bool Reserve(GrownMemory& memory, int64_t bytes);
   // parts [size, count] -> its first row becomes the sum of all, in order.
   bool SumRows(float* parts, int64_t count);
   // What a member sums of `count` elements: whole rows of kRow, but for the last.
@@ -62,37 +94,27 @@ class NcclCommunicator final : public Communicator {
   const int rank_;
   const int size_;
   Ops* const ops_;
-  Buffer scratch_;
-  int64_t scratch_bytes_ = 0;
-  Buffer row_numbers_;  // 0, 1, 2...
-  int64_t row_numbers_bytes_ = 0;
+  GrownMemory scratch_;
+  GrownMemory row_numbers_;  // 0, 1, 2...
 };
 
-bool NcclCommunicator::Reserve(Buffer& buffer, int64_t& have, int64_t bytes) {
-  if (bytes <= have) return true;
-  // Operations that use the old one are over when it is freed.
-  ops_->Synchronize();
-  buffer.reset();
-  auto made = ops_->Allocate(bytes);
-  if (!made.ok()) {
-    family_->latch.Trip(Annotate(made.status(), "memory for a sum over ranks"));
-    return false;
-  }
-  buffer = *std::move(made);
-  have = bytes;
-  return true;
+bool NcclCommunicator::Reserve(GrownMemory& memory, int64_t bytes) {
+  const absl::Status reserved = memory.Reserve(bytes);
+  if (!reserved.ok()) family_->latch.Trip(Annotate(reserved, "memory for a sum over ranks"));
+  return reserved.ok();
 }
 
 bool NcclCommunicator::SumRows(float* parts, int64_t count) {
   const int64_t rows = count / kRow;
   const int64_t bytes = std::max<int64_t>(rows, 1) * static_cast<int64_t>(sizeof(int32_t));
-  if (bytes > row_numbers_bytes_) {
-    if (!Reserve(row_numbers_, row_numbers_bytes_, 2 * bytes)) return false;
-    std::vector<int32_t> numbers(2 * bytes / sizeof(int32_t));
+  if (bytes > row_numbers_.bytes()) {
+    if (!Reserve(row_numbers_, bytes)) return false;
+    std::vector<int32_t> numbers(row_numbers_.bytes() / sizeof(int32_t));
     std::iota(numbers.begin(), numbers.end(), 0);
-    ops_->Upload(row_numbers_.get(), numbers.data(), 2 * bytes);
+    ops_->Upload(row_numbers_.data(), numbers.data(),
+                 static_cast<int64_t>(numbers.size() * sizeof(int32_t)));
   }
-  const auto* row = reinterpret_cast<const int32_t*>(row_numbers_.get());
+  const auto* row = reinterpret_cast<const int32_t*>(row_numbers_.data());
   const auto add = [&](float* out, float* x, int64_t n, int64_t width) {
     if (n > 0 && width > 0) {
       ops_->RowAdd({Tensor{x, DType::kF32, n, width, width}, row,
@@ -111,16 +133,16 @@ void NcclCommunicator::AllReduceSum(float* values, int64_t count) {
   if (size_ == 1 || count == 0 || family_->latch.tripped()) return;
   const auto bytes = [](int64_t n) { return n * static_cast<int64_t>(sizeof(float)); };
   if (bytes(count) <= kOneRoundBytes) {
-    if (!Reserve(scratch_, scratch_bytes_, size_ * bytes(count))) return;
-    auto* parts = reinterpret_cast<float*>(scratch_.get());
+    if (!Reserve(scratch_, size_ * bytes(count))) return;
+    auto* parts = reinterpret_cast<float*>(scratch_.data());
     AllGather(values, bytes(count), parts);
     if (SumRows(parts, count)) Copy(values, parts, bytes(count));
     return;
   }
   const int64_t begin = ShareBegin(count, rank_);
   const int64_t mine = ShareBegin(count, rank_ + 1) - begin;
-  if (!Reserve(scratch_, scratch_bytes_, size_ * bytes(mine))) return;
-  auto* parts = reinterpret_cast<float*>(scratch_.get());
+  if (!Reserve(scratch_, size_ * bytes(mine))) return;
+  auto* parts = reinterpret_cast<float*>(scratch_.data());
   std::vector<CommBytes> to(size_);
   std::vector<CommBytes> from(size_);
   for (int r = 0; r < size_; ++r) {
@@ -183,17 +205,17 @@ void NcclCommunicator::Receive(int from_rank, void* data, int64_t bytes) {
 }
 
 void NcclCommunicator::Barrier() {
-  if (!Reserve(scratch_, scratch_bytes_, size_ + 1)) return;
-  AllGather(scratch_.get() + size_, 1, scratch_.get());
+  if (!Reserve(scratch_, size_ + 1)) return;
+  AllGather(scratch_.data() + size_, 1, scratch_.data());
   ops_->Synchronize();
 }
 
 absl::StatusOr<std::unique_ptr<Communicator>> NcclCommunicator::Split(int colour) {
   // Everybody's colour says who is where.
   const auto bytes = static_cast<int64_t>(sizeof(int32_t));
-  if (!Reserve(scratch_, scratch_bytes_, size_ * bytes)) return status();
+  if (!Reserve(scratch_, size_ * bytes)) return status();
   const int32_t mine = colour;
-  auto* colours = reinterpret_cast<int32_t*>(scratch_.get());
+  auto* colours = reinterpret_cast<int32_t*>(scratch_.data());
   ops_->Upload(colours + rank_, &mine, bytes);
   AllGather(colours + rank_, bytes, colours);
   std::vector<int32_t> all(size_);
@@ -221,6 +243,11 @@ absl::StatusOr<std::unique_ptr<Communicator>> MakeNcclCommunicator(const NcclOpt
   auto* stream = static_cast<cudaStream_t>(ops->Queue());
   if (stream == nullptr) {
     return absl::FailedPreconditionError("NCCL: found an Ops of the CPU, wanted one of a GPU");
+  }
+  // NCCL takes the thread's.
+  int device = 0;
+  if (cudaStreamGetDevice(stream, &device) != cudaSuccess || cudaSetDevice(device) != cudaSuccess) {
+    return absl::UnavailableError("NCCL: the queue's GPU does not answer");
   }
   ncclUniqueId id = {};
   if (options.rank == 0) {

@@ -26,6 +26,7 @@
 #include "absl/time/clock.h"
 #include "base/check.h"
 #include "kernels/device.h"
+#include "kernels/replays.h"
 #include "worker/meeting.h"
 #include "worker/testing/communicator_cases.h"
 #include "worker/testing/local_meeting.h"
@@ -187,6 +188,42 @@ INSTANTIATE_TEST_SUITE_P(All, NcclCommunicatorCaseTest, ::testing::ValuesIn(Case
                          [](const auto& info) {
                            return absl::StrCat(info.param.what.name, info.param.size);
                          });
+
+// One round and two, as kernels/replays.h says that sections are kept.
+TEST_F(NcclCommunicatorTest, SumsAreReplayed) {
+  if (!HasGpu()) GTEST_SKIP() << "needs a GPU";
+  const auto body = [](const testing::CommunicatorMember& member) {
+    Ops& ops = *member.ops;
+    for (const int64_t count : {1000, 200'000}) {
+      const auto bytes = static_cast<int64_t>(count * sizeof(float));
+      auto values = ops.Allocate(bytes);
+      CHECK_OK(values.status());
+      auto* device = reinterpret_cast<float*>(values->get());
+      const std::unique_ptr<Replays> replays = ops.MakeReplays();
+      int launched = 0;
+      for (int round = 0; round < 12; ++round) {
+        ops.BeginStep();
+        ops.Stage(&round, sizeof(round));
+        const std::vector<float> mine(count,
+                                      static_cast<float>(member.communicator.rank() + round));
+        ops.Upload(device, mine.data(), bytes);
+        if (replays->Begin({.kind = 1, .tokens = 1})) {
+          member.communicator.AllReduceSum(device, count);
+          replays->End();
+          ++launched;
+        }
+        member.communicator.Replayed();
+        const auto* sums = static_cast<const float*>(ops.Fetch(device, bytes));
+        ops.Synchronize();
+        const std::vector<float> wanted(count, static_cast<float>(1 + 2 * round));
+        EXPECT_EQ(std::vector<float>(sums, sums + count), wanted) << count << ", round " << round;
+      }
+      EXPECT_LT(launched, 8);
+    }
+    EXPECT_TRUE(member.communicator.status().ok()) << member.communicator.status();
+  };
+  EXPECT_EQ(Run(2, absl::Seconds(60), body), std::vector<int>(2, 0));
+}
 
 TEST_F(NcclCommunicatorTest, ADeadRankEndsTheOthersWait) {
   if (!HasGpu()) GTEST_SKIP() << "needs a GPU";

@@ -62,7 +62,7 @@ absl::StatusOr<Nccl> Nccl::Load() {
 }
 
 NcclFamily::NcclFamily(const Nccl& library, cudaStream_t queue, const NcclOptions& how)
-    : nccl(library), stream(queue), options(how), watcher_([this] { Watch(); }) {}
+    : nccl(library), stream(queue), options(how), progress(queue), watcher_([this] { Watch(); }) {}
 
 NcclFamily::~NcclFamily() {
   {
@@ -152,15 +152,7 @@ void NcclFamily::CheckErrors() {
 }
 
 void NcclFamily::CheckProgress() {
-  {
-    const std::lock_guard lock(mutex_);
-    if (!busy_since_.has_value()) return;
-    if (cudaStreamQuery(stream) != cudaErrorNotReady) {
-      busy_since_.reset();
-      return;
-    }
-    if (absl::Now() - *busy_since_ < options.timeout) return;
-  }
+  if (progress.StandsFor() < options.timeout) return;
   latch.Trip(absl::DeadlineExceededError(absl::StrCat("some rank of ", options.size,
                                                       ": a step stood still for ",
                                                       absl::FormatDuration(options.timeout))));

@@ -1,9 +1,9 @@
 // NCCL's library, and what a communicator shares with all that were split from it: they are watched
 // together and fail together.
 //
-// Thread model: Join, Split and Run by the communicators' thread; the rest is thread-safe.
-// Ownership: owns NCCL's communicators, and a thread that watches. Invariants: once aborted,
-// nothing is called on a communicator again.
+// Thread model: Join, Split, Run and progress.Mark by the communicators' thread; the rest is
+// thread-safe. Ownership: owns NCCL's communicators, and a thread that watches. Invariants: once
+// aborted, nothing is called on a communicator again.
 #ifndef TROUPE_WORKER_NCCL_FAMILY_H_
 #define TROUPE_WORKER_NCCL_FAMILY_H_
 
@@ -12,7 +12,6 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
-#include <optional>
 #include <thread>
 
 #include "absl/status/statusor.h"
@@ -20,6 +19,7 @@
 #include "absl/time/time.h"
 #include "worker/failure_latch.h"
 #include "worker/nccl_communicator.h"
+#include "worker/queue_progress.h"
 
 namespace troupe {
 
@@ -43,6 +43,7 @@ struct Nccl {
 
 class NcclFamily {
  public:
+  // The queue's device must be the thread's.
   NcclFamily(const Nccl& library, cudaStream_t queue, const NcclOptions& how);
   ~NcclFamily();
   NcclFamily(const NcclFamily&) = delete;
@@ -61,16 +62,17 @@ class NcclFamily {
     {
       const std::lock_guard lock(mutex_);
       if (aborted_) return;
-      if (!busy_since_.has_value()) busy_since_ = absl::Now();
       result = call();
     }
     Settle(comm, result, options.timeout);
+    progress.Mark();
   }
 
   const Nccl nccl;
   const cudaStream_t stream;
   const NcclOptions options;
   FailureLatch latch;
+  QueueProgress progress;
 
  private:
   // Where NCCL writes a communicator, now or from a thread of its own later.
@@ -88,9 +90,8 @@ class NcclFamily {
   // All below are guarded by mutex_.
   bool stop_ = false;
   bool aborted_ = false;
-  std::deque<ncclComm_t> comms_;          // null: not there yet; elements stay where they are
-  std::optional<absl::Time> busy_since_;  // the queue was last seen empty before
-  std::thread watcher_;                   // last: it uses all of the above
+  std::deque<ncclComm_t> comms_;  // null: not there yet; elements stay where they are
+  std::thread watcher_;           // last: it uses all of the above
 };
 
 }  // namespace troupe

@@ -132,7 +132,7 @@ void StepEngine::CountExperts(absl::Span<const int32_t> tokens, v1::StepResult& 
 absl::Status StepEngine::AddRows(const v1::StepPlan& plan, Launched& step) {
   input_.Clear();
   sequences_.BeginStep();
-  step.ahead = rank_->runner->alone();
+  step.ahead = rank_->runner->unattended();
   const absl::Span<const uint32_t> slots = plan.row_slot();
   const absl::Span<const uint32_t> starts = plan.row_start();
   const absl::Span<const uint32_t> counts = plan.row_count();

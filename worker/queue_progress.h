@@ -1,0 +1,47 @@
+// How long a GPU's queue has not come on.
+//
+// It goes by events: to query a stream spoils what is being recorded in it.
+//
+// Thread model: Mark by the thread that fills the queue; StandsFor by any. Ownership: owns two
+// events; borrows the stream. Invariant: while what was marked last is not over, something is
+// watched that is marked and not over.
+#ifndef TROUPE_WORKER_QUEUE_PROGRESS_H_
+#define TROUPE_WORKER_QUEUE_PROGRESS_H_
+
+#include <cuda_runtime.h>
+
+#include <array>
+#include <mutex>
+
+#include "absl/time/time.h"
+
+namespace troupe {
+
+class QueueProgress {
+ public:
+  // The stream's device must be the thread's.
+  explicit QueueProgress(cudaStream_t stream);
+  ~QueueProgress();
+  QueueProgress(const QueueProgress&) = delete;
+  QueueProgress& operator=(const QueueProgress&) = delete;
+
+  // Watches what is in the queue by now; does nothing while the queue is being recorded.
+  void Mark();
+
+  // Since the queue was last seen to come on; zero while all that was marked is over.
+  absl::Duration StandsFor();
+
+ private:
+  const cudaStream_t stream_;
+  std::mutex mutex_;
+  // All below are guarded by mutex_.
+  std::array<cudaEvent_t, 2> events_ = {};
+  int watched_ = 0;       // of events_
+  bool pending_ = false;  // the watched event has been recorded
+  bool more_ = false;     // the other one too, later
+  absl::Time since_;
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_WORKER_QUEUE_PROGRESS_H_
