@@ -17,9 +17,9 @@
 #include "absl/status/statusor.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "worker/cuda_queue_progress.h"
 #include "worker/failure_latch.h"
 #include "worker/nccl_communicator.h"
-#include "worker/queue_progress.h"
 
 namespace troupe {
 
@@ -72,7 +72,7 @@ class NcclFamily {
   const cudaStream_t stream;
   const NcclOptions options;
   FailureLatch latch;
-  QueueProgress progress;
+  CudaQueueProgress progress;
 
  private:
   // Where NCCL writes a communicator, now or from a thread of its own later.

@@ -1,10 +1,11 @@
 """Starts Troupe's programs for a test and always stops them.
 
 Programs are found in the environment (TROUPE_CACHE, TROUPE_COORDINATOR, TROUPE_WORKER,
-TROUPE_CLI), which CMake sets; workers take TROUPE_TEST_DEVICES ("cpu", "cuda:0,cuda:1") in turn. Each listens on a port that the system chose and that its log names.
-A program is ready when its gRPC health service says so. Nothing here sleeps a fixed time: what has
-to become true is asked for again and again until `timeout` seconds are over. What programs logged is
-kept in the folder TROUPE_TEST_LOGS, where that is set.
+TROUPE_CLI), which CMake sets; workers take TROUPE_TEST_DEVICES ("cpu", "cuda:0,cuda:1") in turn.
+Each listens on a port that the system chose and that its log names. A program is ready when its
+gRPC health service says so. Nothing here sleeps a fixed time: what has to become true is asked for
+again and again until `timeout` seconds are over. What programs logged is kept in the folder
+TROUPE_TEST_LOGS, where that is set.
 """
 
 import atexit

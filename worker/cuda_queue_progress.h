@@ -5,25 +5,27 @@
 // Thread model: Mark by the thread that fills the queue; StandsFor by any. Ownership: owns two
 // events; borrows the stream. Invariant: while what was marked last is not over, something is
 // watched that is marked and not over.
-#ifndef TROUPE_WORKER_QUEUE_PROGRESS_H_
-#define TROUPE_WORKER_QUEUE_PROGRESS_H_
-
-#include <cuda_runtime.h>
+#ifndef TROUPE_WORKER_CUDA_QUEUE_PROGRESS_H_
+#define TROUPE_WORKER_CUDA_QUEUE_PROGRESS_H_
 
 #include <array>
 #include <mutex>
 
 #include "absl/time/time.h"
 
+// CUDA's names of what it calls cudaStream_t and cudaEvent_t.
+struct CUevent_st;
+struct CUstream_st;
+
 namespace troupe {
 
-class QueueProgress {
+class CudaQueueProgress {
  public:
   // The stream's device must be the thread's.
-  explicit QueueProgress(cudaStream_t stream);
-  ~QueueProgress();
-  QueueProgress(const QueueProgress&) = delete;
-  QueueProgress& operator=(const QueueProgress&) = delete;
+  explicit CudaQueueProgress(CUstream_st* stream);
+  ~CudaQueueProgress();
+  CudaQueueProgress(const CudaQueueProgress&) = delete;
+  CudaQueueProgress& operator=(const CudaQueueProgress&) = delete;
 
   // Watches what is in the queue by now; does nothing while the queue is being recorded.
   void Mark();
@@ -32,10 +34,10 @@ class QueueProgress {
   absl::Duration StandsFor();
 
  private:
-  const cudaStream_t stream_;
+  CUstream_st* const stream_;
   std::mutex mutex_;
   // All below are guarded by mutex_.
-  std::array<cudaEvent_t, 2> events_ = {};
+  std::array<CUevent_st*, 2> events_ = {};
   int watched_ = 0;       // of events_
   bool pending_ = false;  // the watched event has been recorded
   bool more_ = false;     // the other one too, later
@@ -44,4 +46,4 @@ class QueueProgress {
 
 }  // namespace troupe
 
-#endif  // TROUPE_WORKER_QUEUE_PROGRESS_H_
+#endif  // TROUPE_WORKER_CUDA_QUEUE_PROGRESS_H_

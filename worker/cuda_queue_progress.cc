@@ -1,18 +1,20 @@
-#include "worker/queue_progress.h"
+#include "worker/cuda_queue_progress.h"
+
+#include <cuda_runtime.h>
 
 #include "absl/time/clock.h"
 
 namespace troupe {
 
-QueueProgress::QueueProgress(cudaStream_t stream) : stream_(stream) {
+CudaQueueProgress::CudaQueueProgress(CUstream_st* stream) : stream_(stream) {
   for (cudaEvent_t& event : events_) cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
 }
 
-QueueProgress::~QueueProgress() {
+CudaQueueProgress::~CudaQueueProgress() {
   for (cudaEvent_t event : events_) cudaEventDestroy(event);
 }
 
-void QueueProgress::Mark() {
+void CudaQueueProgress::Mark() {
   cudaStreamCaptureStatus recording = cudaStreamCaptureStatusNone;
   if (cudaStreamIsCapturing(stream_, &recording) != cudaSuccess ||
       recording != cudaStreamCaptureStatusNone) {
@@ -27,7 +29,7 @@ void QueueProgress::Mark() {
   since_ = absl::Now();
 }
 
-absl::Duration QueueProgress::StandsFor() {
+absl::Duration CudaQueueProgress::StandsFor() {
   const std::lock_guard lock(mutex_);
   if (!pending_) return absl::ZeroDuration();
   if (cudaEventQuery(events_.at(watched_)) == cudaErrorNotReady) return absl::Now() - since_;
