@@ -154,6 +154,16 @@ inline ContextCut CutContexts(int64_t contexts, int64_t most_tiles, int64_t at_o
   return best;
 }
 
+// Whether blocks that walk over a context each do better than such as share them out. Nothing is
+// merged then, which pays where they fill a round of blocks, or two: when some end, the others have
+// more of the memory's rate. Not where one context may be much longer than the others.
+inline bool StayWhole(int64_t contexts, int64_t most_tiles, int64_t at_once) {
+  constexpr int64_t kMostTilesARound = 128;
+  const int64_t rounds = (contexts + at_once - 1) / at_once;
+  const int64_t least = (rounds == 1 ? 9 : 18) * at_once / 10;
+  return contexts >= least && most_tiles <= kMostTilesARound * rounds;
+}
+
 inline constexpr int kUnitRows = 64;  // (token, query head) pairs of a warpgroup
 
 struct UnitAttentionShape {
@@ -228,12 +238,10 @@ inline UnitAttentionChoice ChooseUnitAttention(const UnitAttentionShape& shape,
   }
   const int tokens_a_block = choice.tokens_a_warpgroup * choice.warpgroups;
   choice.row_blocks = one_each ? shape.tokens : shape.tokens / tokens_a_block + shape.rows;
-  // Rounds that are nearly full cost less than the merge of parts.
-  const int64_t blocks_whole = int64_t{4} * multiprocessors * 9 / 10;
-  if (choice.warpgroups == 1 && choice.row_blocks * heads < blocks_whole) {
+  // Two blocks share a multiprocessor where values are not large.
+  const int64_t at_once = (UnitsMayPair(shape.value_blocks) ? 2 : 1) * int64_t{multiprocessors};
+  if (choice.warpgroups == 1 && !StayWhole(choice.row_blocks * heads, shape.most_tiles, at_once)) {
     choice.parts = std::clamp(PartsOfTiles(shape.most_tiles), 1, 65535);
-    // Two blocks share a multiprocessor where values are not large.
-    const int64_t at_once = (UnitsMayPair(shape.value_blocks) ? 2 : 1) * int64_t{multiprocessors};
     choice.cut = CutContexts(choice.row_blocks * heads, shape.most_tiles, at_once);
   }
   return choice;

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/attention_choice.h"
@@ -138,12 +139,30 @@ TEST(AttentionPartsTest, GroupsAreWholeParts) {
 TEST(ChooseUnitAttentionTest, CutsTheContextOnlyWhereBlocksAreFew) {
   UnitAttentionShape shape = {
       .tokens = 1, .rows = 1, .kv_heads = 4, .group_heads = 8, .most_tiles = 128};
-  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 24);
-  shape.tokens = shape.rows = 118;  // 472 of the 475 blocks that nearly fill the rounds
-  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 24);
-  shape.tokens = shape.rows = 119;
-  EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 1);
+  const auto parts = [&](int rows, int tiles) {
+    shape.tokens = shape.rows = rows;
+    shape.most_tiles = tiles;
+    return ChooseUnitAttention(shape, kMultiprocessors).parts;
+  };
+  EXPECT_EQ(parts(1, 128), 24);
+  EXPECT_EQ(parts(59, 128), 24);  // 236 of the 237 blocks that nearly fill a round
+  EXPECT_EQ(parts(60, 128), 1);
+  EXPECT_EQ(parts(66, 128), 1);
+  EXPECT_EQ(parts(67, 128), 24);   // a round and a little
+  EXPECT_EQ(parts(118, 128), 24);  // 472 of the 475 that nearly fill two
+  EXPECT_EQ(parts(119, 128), 1);
   EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).row_blocks, 119);
+}
+
+TEST(ChooseUnitAttentionTest, CutsWhatMayBeMuchLongerThanTheRest) {
+  for (const auto& [rows, most] : {std::pair(64, 128), {128, 256}, {256, 512}, {1024, 2048}}) {
+    UnitAttentionShape shape = {.tokens = rows, .rows = rows, .kv_heads = 4, .group_heads = 8};
+    shape.most_tiles = most;
+    EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 1) << rows;
+    shape.most_tiles = most + 1;
+    EXPECT_GT(ChooseUnitAttention(shape, kMultiprocessors).parts, 1) << rows;
+    EXPECT_LE(ChooseUnitAttention(shape, kMultiprocessors).cut.tiles_a_block, 64) << rows;
+  }
 }
 
 TEST(ChooseUnitAttentionTest, PairsWarpgroupsForPrompts) {
