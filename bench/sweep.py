@@ -2,6 +2,7 @@
 """Serves shapes with random weights on a device and measures what their users would see.
 
     bench/sweep.py OUT.json [--device cuda] [--only NAME]... [--copy-rate 4.25]
+    bench/sweep.py OUT.json --device cuda --ranks 2 --layout tp2      # a GPU a rank
 
 One server a shape; every row is a `troupe bench` against it. Prints a table and writes JSON. Floors
 are the bytes that a decode step must read, weights once and each sequence's keys and values, over
@@ -102,6 +103,8 @@ class Server:
         command += ["--listen", "127.0.0.1:0", "--kv-memory-bytes", args.kv_bytes or sweep.kv_bytes]
         command += ["--max-rows", str(longest), "--max-batch-size", str(longest)]
         command += ["--max-step-tokens", str(args.step_tokens), "--log-level", "error"]
+        if args.ranks > 1:
+            command += ["--ranks", str(args.ranks), "--layout", args.layout]
         self.command = command
 
     def __enter__(self):
@@ -188,6 +191,8 @@ def main():
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--troupe", default=str(ROOT / "build/release/cli/troupe"))
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--ranks", type=int, default=1, help="of the replica")
+    parser.add_argument("--layout", default="", help="of several ranks; empty: chosen")
     parser.add_argument("--only", action="append", help="a shape; may be repeated")
     parser.add_argument("--copy-rate", type=float, default=4.25, help="TB/s")
     parser.add_argument("--kv-bytes", help="instead of what suits 141 GB")
