@@ -158,7 +158,7 @@ inline ContextCut CutContexts(int64_t contexts, int64_t most_tiles, int64_t at_o
 // merged then, which pays where they fill a round of blocks, or two: when some end, the others have
 // more of the memory's rate. Not where one context may be much longer than the others.
 inline bool StayWhole(int64_t contexts, int64_t most_tiles, int64_t at_once) {
-  constexpr int64_t kMostTilesARound = 128;
+  constexpr int64_t kMostTilesARound = 160;
   const int64_t rounds = (contexts + at_once - 1) / at_once;
   const int64_t least = (rounds == 1 ? 9 : 18) * at_once / 10;
   return contexts >= least && most_tiles <= kMostTilesARound * rounds;

@@ -155,7 +155,7 @@ TEST(ChooseUnitAttentionTest, CutsTheContextOnlyWhereBlocksAreFew) {
 }
 
 TEST(ChooseUnitAttentionTest, CutsWhatMayBeMuchLongerThanTheRest) {
-  for (const auto& [rows, most] : {std::pair(64, 128), {128, 256}, {256, 512}, {1024, 2048}}) {
+  for (const auto& [rows, most] : {std::pair(64, 160), {128, 320}, {256, 640}, {1024, 2560}}) {
     UnitAttentionShape shape = {.tokens = rows, .rows = rows, .kv_heads = 4, .group_heads = 8};
     shape.most_tiles = most;
     EXPECT_EQ(ChooseUnitAttention(shape, kMultiprocessors).parts, 1) << rows;
