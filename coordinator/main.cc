@@ -22,6 +22,26 @@ struct Settings {
   std::string log_level = "info";
 };
 
+void DeclareElastic(CoordinatorServer::Config* server, ProgramConfig* program) {
+  program->Add(
+      "elastic", &server->elastic,
+      {.help = "All sharded workers make one replica, whose layout `troupe reshard` changes "
+               "while it serves; those without a place are spares."});
+  program->Add("rebalance_above", &server->reshard.rebalance.above,
+               {.help = "Of an elastic replica: experts move by themselves when the busiest rank "
+                        "computes so many times the mean; 0: never.",
+                .min = 0,
+                .max = 1024});
+  program->Add("rebalance_interval_ms", &server->reshard.rebalance.interval_ms,
+               {.help = "Between two looks at that, and after any change of layout.",
+                .unit = "ms",
+                .min = 1000});
+  program->Add("rank_memory", &server->reshard.sizing.memory_bytes,
+               {.help = "Memory of each rank, to refuse layouts that do not fit; 0: not known.",
+                .unit = "bytes",
+                .min = 0});
+}
+
 void Declare(Settings* settings, ProgramConfig* program) {
   CoordinatorServer::Config& server = settings->server;
   Scheduler::Config& scheduler = server.fleet.scheduler;
@@ -37,14 +57,7 @@ void Declare(Settings* settings, ProgramConfig* program) {
   program->Add("cache", &server.cache, {.help = "Address of the cache service; empty: none."});
   program->Add("data_dir", &server.data_dir,
                {.help = "Folder for the tenants' secret and for layouts."});
-  program->Add(
-      "elastic", &server.elastic,
-      {.help = "All sharded workers make one replica, whose layout `troupe reshard` changes "
-               "while it serves; those without a place are spares."});
-  program->Add("rank_memory", &server.reshard.sizing.memory_bytes,
-               {.help = "Memory of each rank, to refuse layouts that do not fit; 0: not known.",
-                .unit = "bytes",
-                .min = 0});
+  DeclareElastic(&server, program);
   program->Add("threads", &server.threads,
                {.help = "Threads that run actors.", .min = 1, .max = 256});
   program->Add("max_batch_size", &scheduler.max_batch_size,

@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "base/check.h"
 #include "base/log.h"
@@ -244,6 +245,8 @@ void ReshardActor::Drive() {
     }
   } else if (state_ == State::kUp && !asked_.empty()) {
     StartAsked();
+  } else if (state_ == State::kUp && NowUs() >= rebalance_at_us_) {
+    MoveExperts();
   }
 }
 
@@ -259,6 +262,24 @@ void ReshardActor::StartAsked() {
   const uint32_t deadline_ms = asked.request.deadline_ms();
   Start(*std::move(change),
         NowUs() + (deadline_ms > 0 ? deadline_ms : config_.prepare_timeout_ms) * 1000);
+}
+
+void ReshardActor::MoveExperts() {
+  rebalance_at_us_ = NowUs() + config_.rebalance.interval_ms * 1000;
+  if (config_.rebalance.above <= 0 || !decided_->map.layout.expert_parallel || loads_.empty()) {
+    return;
+  }
+  const double before = BalanceWith(decided_->map).mean();
+  if (before <= config_.rebalance.above) return;
+  v1::ReshardRequest request;
+  request.set_by_load(true);
+  absl::StatusOr<Change> change = PlanRequest(request);
+  if (!change.ok()) return;  // nothing would be gained, or there is no room
+  const double after = BalanceWith(change->to.map).mean();
+  if (!WorthRebalancing(before, after, config_.rebalance)) return;
+  LOG(INFO) << config_.replica << ": experts move: the busiest rank computes "
+            << absl::StrFormat("%.2f times the mean, then %.2f", before, after);
+  Start(*std::move(change), NowUs() + config_.prepare_timeout_ms * 1000);
 }
 
 void ReshardActor::FormFirst() {

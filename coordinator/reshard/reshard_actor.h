@@ -6,6 +6,7 @@
 //     the first layout        as many ranks as it needs are there
 //     somebody asks           Admin.Reshard
 //     a rank is lost          what is left forms the layout that ChooseSurvivors finds
+//     some are too busy       experts move as their loads say, where RebalanceRules want it
 //
 // After a restart the last decided map is the truth: ranks that hold it serve again at once, a
 // change that had not been decided is undone where it had begun.
@@ -30,6 +31,7 @@
 #include "coordinator/reshard/messages.h"
 #include "coordinator/reshard/rank_book.h"
 #include "coordinator/reshard/rank_control.h"
+#include "coordinator/reshard/rebalance_rules.h"
 #include "coordinator/reshard/transaction.h"
 #include "model/description.h"
 #include "sharding/expert_placement.h"
@@ -47,6 +49,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
     Layout layout;  // the first; not looked at once a map is decided
     Sizing sizing;
     ReshardRates rates;
+    RebalanceRules rebalance;
     int64_t prepare_timeout_ms = 600'000;  // unless a request says otherwise
     int64_t retire_timeout_ms = 10'000;
     int64_t rank_timeout_ms = 5'000;  // silence after which a rank counts as lost
@@ -119,6 +122,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   // Looks at what there is to do, when no change is under way.
   void Drive();
   void StartAsked();
+  void MoveExperts();
   void FormFirst();
   void Reform();
   void Serve();
@@ -171,6 +175,7 @@ class ReshardActor final : public Actor<ReshardMessage> {
   std::deque<ReshardAsked> asked_;  // to be applied, while a change is under way
   int64_t reform_at_us_ = 0;
   int64_t form_first_at_us_ = 0;
+  int64_t rebalance_at_us_ = 0;
   std::string problem_;  // why nothing serves, where that is known
 };
 

@@ -138,6 +138,7 @@ absl::StatusOr<ReshardActor::Change> ReshardActor::MakeChange(Placed to) const {
 void ReshardActor::Start(Change change, int64_t deadline_us) {
   last_epoch_ = change.to.map.epoch;
   change.started_us = NowUs();
+  rebalance_at_us_ = change.started_us + config_.rebalance.interval_ms * 1000;
   change_ = std::move(change);
   LOG(INFO) << config_.replica << ": change to " << NameOf(change_->to.map.layout)
             << " begins at epoch " << last_epoch_;

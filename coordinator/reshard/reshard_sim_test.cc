@@ -187,6 +187,24 @@ TEST(ReshardSimulation, SkewedLoadsAreEvenAfterwards) {
   EXPECT_NEAR(run.observed_balance(), run.plan().balance_after().mean(), 1e-6);
 }
 
+TEST(ReshardSimulation, SkewedLoadsBecomeEvenByThemselves) {
+  SetLogLevel(LogLevel::kOff);
+  for (const double above : {0.0, 1.3, 4.0}) {
+    SCOPED_TRACE(above);
+    ReshardRun run({"alone", 2, "dp2 ep +2", "", true, 0, /*by_load=*/true}, "", 0);
+    run.rebalance = {.above = above, .interval_ms = 20};
+    run.RunByItself();
+    const bool moves = above > 0 && above < 1.8;
+    EXPECT_EQ(run.disk().Record().decided->epoch(), moves ? 2u : 1u) << "once at most";
+    EXPECT_EQ(LayoutOf(run.disk()), NameOf(ParseLayout("dp2 ep +2").value()));
+    if (moves) {
+      EXPECT_LT(run.observed_balance(), 1.1);
+    } else {
+      EXPECT_GT(run.observed_balance(), 1.3);
+    }
+  }
+}
+
 // Who has no weights cannot join once nobody is left to read from.
 TEST(ReshardSimulation, ARankWithoutWeightsNeedsAPeer) {
   SetLogLevel(LogLevel::kOff);

@@ -134,6 +134,17 @@ class ReshardRun {
     CheckRest();
   }
 
+  // Nobody asks: until all streams have ended, and for a while longer.
+  void RunByItself() {
+    StartCoordinator();
+    for (const auto& [name, rank] : ranks_.all()) rank->Start();
+    for (uint32_t i = 0; i < kStreams; ++i) AddClient(i);
+    ASSERT_TRUE(RunUntil([&] { return AllFinished(); })) << "streams are stuck";
+    CheckStreams();
+    sim_.RunFor(absl::Milliseconds(1500));
+    CheckRest();
+  }
+
   uint64_t events() const { return event_count_; }
   const std::vector<std::string>& trace() const { return trace_; }
   bool killed() const { return killed_; }
@@ -155,6 +166,7 @@ class ReshardRun {
   uint64_t old_epoch() const { return old_epoch_; }
   uint32_t deadline_ms = 0;
   bool restart_before = false;  // the coordinator, before it is asked
+  RebalanceRules rebalance;
 
  private:
   SimRanks::Config RanksConfig() const {
@@ -212,6 +224,7 @@ class ReshardRun {
     config.retire_timeout_ms = 500;
     config.prepare_timeout_ms = 5'000;
     config.tick_ms = 20;
+    config.rebalance = rebalance;
     const auto make = [this, config](ActorRef<FleetMessage> fleet) {
       return Spawn<ReshardActor>(sim_, ActorOptions{.name = "reshard"}, config,
                                  ranks_.Control(alive_),

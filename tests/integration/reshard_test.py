@@ -132,6 +132,16 @@ class Reshard(ElasticTest):
                          "rolled back.*rank w2 has prepared another model")
         self.assertEqual(self.layout(coordinator), (1, 2, 1, True))
 
+    def test_experts_move_by_themselves(self):
+        coordinator, _ = self.start_elastic("dp2 ep", 2, "--rebalance-above", 1.05,
+                                            "--rebalance-interval-ms", 1000)
+        said = Streams(coordinator.channel, 16, 192).join()
+        wait_until(lambda: self.replica(coordinator).map.epoch > 1, "experts have moved")
+        self.assertEqual(Streams(coordinator.channel, 16, 192).join(), said)
+        print(f"epoch {self.replica(coordinator).map.epoch}, "
+              f"balance {self.replica(coordinator).expert_balance.mean:.2f}")
+        self.assertEqual(self.layout(coordinator), (1, 2, 1, True))
+
     def test_a_change_that_changes_nothing_is_refused(self):
         coordinator, _ = self.start_elastic("tp2", 2)
         with self.assertRaises(grpc.RpcError) as raised:
